@@ -1,0 +1,3 @@
+export * from './address.js';
+export * from './error.js';
+export * from './program.js';
