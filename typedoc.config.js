@@ -1,0 +1,13 @@
+import { entries } from './scripts/entries.mjs';
+
+/** @type {Partial<import('typedoc').TypeDocOptions>} */
+export default {
+  name: 'demand-paging',
+  entryPoints: entries()
+    .filter(({ kind }) => kind === 'library')
+    .map(({ source }) => source),
+  out: 'docs/api',
+  excludeInternal: true,
+  excludePrivate: true,
+  readme: 'README.md',
+};
