@@ -22,6 +22,8 @@ export default defineConfig({
     reporters: ['default', './test/support/count-reporter.ts'],
     // A flake in a pager is a fault of the pager: nothing is tried twice.
     retry: 0,
+    // A snapshot is written when somebody asks for it (`-u`), never by running a new test.
+    update: 'none',
     pool: 'forks',
     projects: [
       {
