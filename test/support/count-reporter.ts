@@ -46,7 +46,17 @@ function brokenGroups(modules: readonly TestModule[]): number {
 
 function reasonOf(test: TestCase): string | undefined {
   const result = test.result();
-  return result.state === 'skipped' ? result.note || undefined : undefined;
+  if (result.state !== 'skipped') return undefined;
+  return result.note || (isInBrokenGroup(test) ? 'its group broke' : undefined);
+}
+
+function isInBrokenGroup(test: TestCase): boolean {
+  let parent = test.parent;
+  while (parent.type === 'suite') {
+    if (parent.errors().length > 0) return true;
+    parent = parent.parent;
+  }
+  return parent.errors().length > 0;
 }
 
 /** One line a test, tests of the same reason together. */
