@@ -7,6 +7,7 @@ export default {
     .filter(({ kind }) => kind === 'library')
     .map(({ source }) => source),
   out: 'docs/api',
+  disableSources: true,
   excludeInternal: true,
   excludePrivate: true,
   readme: 'README.md',
