@@ -1,0 +1,72 @@
+/**
+ * Where guest memory is reached from. Each class is split into sites, because mechanisms differ
+ * between, say, a vCPU's load and its instruction fetch.
+ *
+ * - `vcpu`: stage-2 (or shadow) translation of a running vCPU.
+ * - `kernel`: KVM itself, with or without a vCPU: GIC and ITS tables, page-table walks, paravirtual writes.
+ * - `vmm`: the VMM's own mapping of the memory.
+ * - `external`: another process, vhost, a device backend.
+ */
+export type AccessClass = 'vcpu' | 'kernel' | 'vmm' | 'external';
+
+export const ACCESS_CLASSES = ['vcpu', 'kernel', 'vmm', 'external'] as const satisfies readonly AccessClass[];
+
+/** Every access site and the class it belongs to. The order is the wire order of a {@link FaultBatch}. */
+export const ACCESS_SITES = {
+  'vcpu-load': 'vcpu',
+  'vcpu-store': 'vcpu',
+  'vcpu-atomic': 'vcpu',
+  'vcpu-fetch': 'vcpu',
+  'vcpu-walk': 'vcpu', // the vCPU's own page-table walk
+  'kernel-copy': 'kernel', // kvm_read_guest() and kvm_write_guest(): a copy through userspace_addr
+  'kernel-cached-pfn': 'kernel', // a page pinned or looked up once and used later
+  'kernel-visibility': 'kernel', // "is this GFN in a memslot?": reads nothing
+  'vmm-load': 'vmm',
+  'vmm-store': 'vmm',
+  'vmm-syscall': 'vmm', // the memory as the buffer of a system call of the VMM's
+  'external-mapping': 'external', // another process's own mapping of the same memory
+  'external-vm-readv': 'external', // process_vm_readv() and ptrace-like access from elsewhere
+  'external-vhost': 'external', // a kernel thread or device backend using the VMM's address space
+} as const satisfies Record<string, AccessClass>;
+
+export type AccessSite = keyof typeof ACCESS_SITES;
+
+export const SITE_NAMES = Object.keys(ACCESS_SITES) as readonly AccessSite[];
+
+/** The class a site belongs to. */
+export const classOf = (site: AccessSite): AccessClass => ACCESS_SITES[site];
+
+/**
+ * What a missing page does to an access.
+ *
+ * - `blocks`: the accessor waits and a fault is delivered.
+ * - `exits`: KVM_RUN returns with the fault.
+ * - `errors`: the access fails at once (EFAULT, SIGBUS); nobody is told which page.
+ * - `injects`: the guest sees an abort.
+ * - `unmediated`: nobody notices; the accessor reads zeros or stale data.
+ */
+export type Effect = 'blocks' | 'exits' | 'errors' | 'injects' | 'unmediated';
+
+/** What one backend does at one site, on one kind of memory. */
+export interface SiteCoverage {
+  readonly site: AccessSite;
+  readonly effect: Effect;
+  /** The unit in which pages go missing there, in bytes. */
+  readonly granuleBytes: number;
+  /** Whether the notification says which page. */
+  readonly address: 'exact' | 'none';
+  /** Whether this was tried on this host or only follows from documentation. */
+  readonly evidence: 'measured' | 'declared';
+}
+
+/** One row a site; a site without a row is not claimed at all and counts as `unmediated`. */
+export type Coverage = readonly SiteCoverage[];
+
+/** The sites of the given classes that `coverage` leaves unmediated. Visibility checks never count: they read nothing. */
+export function coverageGaps(coverage: Coverage, needs: readonly AccessClass[]): readonly AccessSite[] {
+  return SITE_NAMES.filter((site) => {
+    if (site === 'kernel-visibility' || !needs.includes(classOf(site))) return false;
+    const row = coverage.find((candidate) => candidate.site === site);
+    return row === undefined || row.effect === 'unmediated';
+  });
+}

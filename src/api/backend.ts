@@ -1,0 +1,125 @@
+import { type Gpa, type PageIndex, type PageRange } from './address.js';
+import { type Coverage } from './access.js';
+import { type Requirements, type Supports } from './capability.js';
+import { type FaultBatch } from './fault.js';
+import { type MemoryLayout } from './layout.js';
+import { type ResolutionBatch } from './resolution.js';
+
+/**
+ * How {@link FaultPort.take} waits when nothing is there: `none` returns at once; `block` sleeps in the
+ * kernel; `spin` polls without sleeping. All return early when the port is kicked.
+ */
+export type Wait = 'none' | 'block' | 'spin';
+
+/**
+ * The resolver's end of a backend: faults and events out, resolutions in. Used by one thread only, the
+ * resolver's, which must never touch the memory it serves and never changes memslots.
+ */
+export interface FaultPort {
+  /**
+   * Memory that `copy` rows read from, addressed by offset. At least one page of the largest page
+   * size. Only the resolver's thread writes it.
+   */
+  readonly staging: Uint8Array;
+
+  /**
+   * Takes what has happened, in the kernel's order, appending to `batch` until it is full. Takes no more
+   * from the kernel than fits: an event that was read is in the batch when `take` returns.
+   * Blocks according to `wait`, for at most `timeoutMs` (may be Infinity); spurious returns of 0 are allowed.
+   * Throws UNKNOWN_EVENT for an event of a kind this version does not know, MEMORY_GONE when the
+   * address space is gone.
+   */
+  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number;
+
+  /**
+   * Resolves when `take` would return something or the port was kicked, without blocking the thread;
+   * used instead of a blocking `take` when the source is asynchronous. At most one call is outstanding.
+   */
+  ready(): Promise<void>;
+
+  /**
+   * Carries out every row in order and settles each with an outcome; never throws for what the kernel
+   * answers and never blocks on an accessor. A verb that is not declared settles as `refused` and
+   * changes nothing. `already-present` has woken the waiters of that page.
+   */
+  resolve(batch: ResolutionBatch): void;
+
+  /** Whether a page is physically there; only called where {@link Supports.residency} says so. */
+  resident(page: PageIndex): boolean;
+
+  /** Gives up what the port itself holds. The attachment stays. Idempotent. */
+  close(): void;
+}
+
+/**
+ * Where a port can be opened. `here`: in the isolate that attached. `worker`: in any isolate of this
+ * process, by importing `module` and calling its `export` with the cloneable `token`.
+ */
+export type PortPlace =
+  | { readonly where: 'here'; open(): FaultPort }
+  | { readonly where: 'worker'; readonly module: string; readonly export: string; readonly token: unknown };
+
+/** What a `worker` place's export must be. */
+export type OpenPort<Token> = (token: Token) => FaultPort;
+
+/** One resolver's share of the memory. Shards do not overlap and together cover the layout. */
+export interface Shard {
+  readonly pages: PageRange;
+  readonly port: PortPlace;
+  /** Makes a waiting `take` or `ready` of this shard's port return. Callable from any thread that attached. */
+  kick(): void;
+}
+
+/**
+ * The bytes of local guest memory, without paging: accesses go straight to the mapping. The caller has
+ * made sure the pages are present, or accepts that the access blocks or fails as the backend's coverage says.
+ */
+export interface RawMemory {
+  /** Copies out. Throws DemandPagingError (PAGE_POISONED, PAGE_MISSING) where the backend errors instead of blocking. */
+  load(address: Gpa, into: Uint8Array): void;
+  store(address: Gpa, from: Uint8Array): void;
+}
+
+/** A backend bound to one layout. Made on the control thread: the one that opened the pager. */
+export interface Attachment {
+  /** The layout with every region's mapping filled in, if the memory is local. */
+  readonly layout: MemoryLayout;
+  readonly coverage: Coverage;
+  readonly supports: Supports;
+  readonly shards: readonly Shard[];
+  /** Undefined for memory of another address space. */
+  readonly memory: RawMemory | undefined;
+
+  /**
+   * Drops pages so that the next access faults again. Control thread only; blocks until the memory is
+   * gone, for which the resolver must go on reading events. Throws NOT_SUPPORTED where
+   * {@link Supports.withdraw} is false.
+   */
+  withdraw(pages: PageRange): void;
+
+  /** Tells the control side what the port saw happen to the mapping, so that {@link RawMemory} follows. */
+  moved(pages: PageRange, to: number): void;
+
+  /**
+   * Ends notification for the layout and gives back what `attach` took. The pager has seen to the
+   * pages still missing and has closed the ports before. Idempotent; definite: when it resolves, no
+   * thread, descriptor or mapping of the attachment is left.
+   */
+  close(): Promise<void>;
+}
+
+/**
+ * A way to be told of missing pages and to bring them: the one contract that real backends, the
+ * model's mechanisms and wrappers implement.
+ */
+export interface Backend {
+  readonly name: string;
+  /** What this host lacks, and how to get it. Never throws, opens nothing for long. */
+  probe(): Requirements;
+  /**
+   * Binds to memory: maps regions that have no `hva`, adopts those that do, and asks the kernel to
+   * report missing pages from now on. Throws NO_DEVICE, NO_PERMISSION, ALREADY_REGISTERED,
+   * NO_HUGE_PAGES, NOT_SUPPORTED, BAD_RANGE; then nothing is left behind.
+   */
+  attach(layout: MemoryLayout): Promise<Attachment>;
+}

@@ -1,0 +1,165 @@
+import { type PageIndex, type PageRange } from './address.js';
+import { DemandPagingError, asDemandPagingError } from './error.js';
+import { type MemoryLayout } from './layout.js';
+import { type FetchReason } from './notice.js';
+import { type RangeJob } from './range-job.js';
+import { type PageSource } from './source.js';
+
+/** One fetch under way. */
+export interface FetchRequest {
+  readonly pages: PageRange;
+  /** The page that an access waits for, or -1. */
+  readonly demand: PageIndex;
+  readonly why: FetchReason;
+  /** The page cache has the page (a minor fault): install by writing into it. */
+  readonly cached: boolean;
+  readonly takenAtMs: number;
+  attempt: number;
+  /** When the fetch counts as failed, or, between attempts, when it is tried again. */
+  dueMs: number;
+  resting: boolean;
+  /** Set when its answer no longer matters. */
+  dropped: boolean;
+  /** The job that this is a piece of. */
+  readonly job: RangeJob | undefined;
+}
+
+export interface FetcherEvents {
+  /** The bytes of a request are in `bytes`. */
+  fetched(request: FetchRequest, bytes: Uint8Array): void;
+  /** An attempt failed. */
+  failed(request: FetchRequest, error: DemandPagingError): void;
+  /** Something asynchronous is ready for the next turn. */
+  work(): void;
+}
+
+interface Settled {
+  readonly request: FetchRequest;
+  readonly attempt: number;
+  readonly bytes: Uint8Array;
+  readonly result: number | DemandPagingError;
+}
+
+/**
+ * The fetches of a resolver that are under way with an asynchronous source, or rest between attempts:
+ * a bounded list, few enough to look through. Answers that arrive between turns wait in
+ * {@link collect}, so that states change only inside a turn.
+ */
+export class Fetcher {
+  readonly #source: PageSource;
+  readonly #layout: MemoryLayout;
+  readonly #timeoutMs: number;
+  readonly #events: FetcherEvents;
+  readonly #requests: FetchRequest[] = [];
+  #settled: Settled[] = [];
+
+  constructor(source: PageSource, layout: MemoryLayout, timeoutMs: number, events: FetcherEvents) {
+    this.#source = source;
+    this.#layout = layout;
+    this.#timeoutMs = timeoutMs;
+    this.#events = events;
+  }
+
+  get inFlight(): number {
+    return this.#requests.length;
+  }
+
+  get hasAnswers(): boolean {
+    return this.#settled.length > 0;
+  }
+
+  /** The request that brings a page, if one is under way. */
+  find(page: PageIndex): FetchRequest | undefined {
+    return this.#requests.find(({ pages }) => page >= pages.first && page < pages.first + pages.count);
+  }
+
+  /** Cuts `pages` down to the part around `keep` that no request under way brings. */
+  clip(pages: PageRange, keep: PageIndex): PageRange {
+    let { first } = pages;
+    let end = pages.first + pages.count;
+    for (const { pages: other } of this.#requests) {
+      const otherEnd = other.first + other.count;
+      if (otherEnd <= first || other.first >= end) continue;
+      if (other.first > keep) end = Math.min(end, other.first);
+      else first = Math.max(first, otherEnd);
+    }
+    return { first, count: Math.max(0, end - first) };
+  }
+
+  /** The earliest time at which something is due, or Infinity. */
+  get nextDueMs(): number {
+    return this.#requests.reduce((soonest, { dueMs }) => Math.min(soonest, dueMs), Infinity);
+  }
+
+  /** Adds a request that rests until `dueMs`. */
+  rest(request: FetchRequest, dueMs: number): void {
+    request.resting = true;
+    request.dueMs = dueMs;
+    if (!this.#requests.includes(request)) this.#requests.push(request);
+  }
+
+  /** Asks the source, into a buffer of the request's own. A synchronous answer waits in {@link collect}, too. */
+  ask(request: FetchRequest, nowMs: number): void {
+    const bytes = new Uint8Array(request.pages.count * this.#layout.regionOf(request.pages.first).pageSize);
+    const { attempt } = request;
+    request.resting = false;
+    request.dueMs = nowMs + this.#timeoutMs;
+    if (!this.#requests.includes(request)) this.#requests.push(request);
+    const settle = (result: number | DemandPagingError): void => {
+      this.#settled.push({ request, attempt, bytes, result });
+      this.#events.work();
+    };
+    const fail = (cause: unknown): void => settle(asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed'));
+    try {
+      const answer = this.#source.read(Number(this.#layout.sourceOffsetOf(request.pages.first)), bytes);
+      if (typeof answer === 'number') settle(answer);
+      else answer.then(settle, fail);
+    } catch (cause) {
+      fail(cause);
+    }
+  }
+
+  /** Hands over what has arrived, and what is overdue. */
+  collect(nowMs: number): void {
+    const settled = this.#settled;
+    this.#settled = [];
+    for (const { request, attempt, bytes, result } of settled) {
+      // An attempt that timed out may still answer; only the current one counts.
+      if (request.dropped || request.resting || request.attempt !== attempt || !this.#requests.includes(request)) continue;
+      this.#remove(request);
+      const wrong = typeof result === 'number' ? lengthError(result, bytes.length) : result;
+      if (wrong) this.#events.failed(request, wrong);
+      else this.#events.fetched(request, bytes);
+    }
+    for (const request of this.#requests.filter(({ dueMs }) => dueMs <= nowMs)) {
+      if (request.resting) this.ask(request, nowMs);
+      else {
+        this.#remove(request);
+        this.#events.failed(request, new DemandPagingError('SOURCE_TIMEOUT', `the source did not answer within ${this.#timeoutMs} ms`));
+      }
+    }
+  }
+
+  /** Forgets every request that brings any of `pages`; returns them. */
+  drop(pages: PageRange): readonly FetchRequest[] {
+    const end = pages.first + pages.count;
+    const hit = this.#requests.filter(({ pages: other }) => other.first < end && pages.first < other.first + other.count);
+    for (const request of hit) {
+      request.dropped = true;
+      this.#remove(request);
+    }
+    return hit;
+  }
+
+  #remove(request: FetchRequest): void {
+    this.#requests.splice(this.#requests.indexOf(request), 1);
+  }
+}
+
+/** SOURCE_LENGTH where a source gave anything but what was asked; undefined where it gave exactly that. */
+export function lengthError(given: number, asked: number): DemandPagingError | undefined {
+  if (given === asked) return undefined;
+  return new DemandPagingError('SOURCE_LENGTH', `the source gave ${given} bytes where ${asked} were asked`, {
+    hint: given < asked ? 'Was the image truncated while it is in use?' : 'A source must give exactly what is asked',
+  });
+}

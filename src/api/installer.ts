@@ -1,0 +1,257 @@
+import { type PageIndex, type PageRange } from './address.js';
+import { type FaultPort } from './backend.js';
+import { type Supports } from './capability.js';
+import { DemandPagingError } from './error.js';
+import { type MemoryLayout } from './layout.js';
+import { type FetchReason, type InstallReason } from './notice.js';
+import { type PageStates } from './page-states.js';
+import { FLAG, OUTCOME, ResolutionBatch, VERB } from './resolution.js';
+import { type Counters } from './statistics.js';
+
+/** Why a row was pushed: what its success means. */
+const MEANS = { wake: 0, demand: 1, prefetch: 2, ensured: 3, zeroed: 4, poison: 5, other: 6 } as const;
+const REASONS: readonly (InstallReason | undefined)[] = [undefined, 'demand', 'prefetch', 'ensured', 'zeroed', undefined, undefined];
+
+/** What the installer tells the resolver. */
+export interface InstallerEvents {
+  present(pages: PageRange, why: InstallReason): void;
+  poisoned(pages: PageRange): void;
+  /** The memory is changing: read its events now, so that the rows can go on. */
+  changing(): void;
+  /** The backend could not do it; the pages are as they were. */
+  failed(pages: PageRange, error: DemandPagingError): void;
+  /** The mapping or the process is gone (ENOENT: some pages; ESRCH: all of it). */
+  gone(pages: PageRange, errno: number): void;
+}
+
+export interface InstallerOptions {
+  readonly layout: MemoryLayout;
+  readonly states: PageStates;
+  readonly port: FaultPort;
+  readonly supports: Supports;
+  readonly counters: Counters;
+  readonly rows: number;
+  readonly events: InstallerEvents;
+}
+
+/** How often in one flush a row that meets EAGAIN is tried before the turn goes on without it. */
+const AGAIN_ROUNDS = 8;
+const ESRCH = 3;
+
+/**
+ * Carries a resolver's decisions to the port in batches and reads the outcomes. A row that could not
+ * be finished (EAGAIN: a removal is under way) stays pending, with its bytes in staging, until a later
+ * flush: nothing is dropped, and nothing is installed in a page whose state has changed meanwhile.
+ */
+export class Installer {
+  readonly #o: InstallerOptions;
+  readonly #batch: ResolutionBatch;
+  /** Meaning of each row, beside the batch. */
+  readonly #means: Uint8Array;
+  #staged = 0;
+
+  constructor(options: InstallerOptions) {
+    this.#o = options;
+    this.#batch = new ResolutionBatch(options.rows);
+    this.#means = new Uint8Array(options.rows);
+  }
+
+  /** Rows wait for another flush. */
+  get pending(): boolean {
+    return this.#batch.count > 0;
+  }
+
+  /** Whether `bytes` can be staged without overwriting what pending rows still need. */
+  canStage(bytes: number): boolean {
+    return this.#staged + bytes <= this.#o.port.staging.length;
+  }
+
+  /**
+   * Flushes until `bytes` can be staged. Ends because every flush reads the events that rows wait for.
+   * Precondition: staging holds `bytes` when empty.
+   */
+  makeRoom(bytes: number): void {
+    while (!this.canStage(bytes)) this.flush();
+  }
+
+  /** Room in staging for `bytes`; good until the flush that uses it. Precondition: {@link canStage}. */
+  stage(bytes: number): { readonly into: Uint8Array; readonly from: number } {
+    const from = this.#staged;
+    this.#staged += bytes;
+    return { into: this.#o.port.staging.subarray(from, from + bytes), from };
+  }
+
+  /** Gives back the last {@link stage}, unused. */
+  unstage(bytes: number): void {
+    this.#staged -= bytes;
+  }
+
+  /** Installs the contents at `from`. `cached`: the page cache has the page (a minor fault). */
+  contents(pages: PageRange, from: number, direct: boolean, why: FetchReason, cached: boolean): void {
+    const { states, layout, supports } = this.#o;
+    const { pageSize } = layout.regionOf(pages.first);
+    const byContinue = cached || supports.install === 'continue';
+    const verb = byContinue ? VERB.continue : VERB[supports.install];
+    const base = (direct ? FLAG.direct : 0) | (byContinue ? FLAG.fill : 0);
+    const protectable = states.any('write-protected', pages);
+    for (let at = pages.first; at < pages.first + pages.count; ) {
+      const protect = protectable && states.is('write-protected', at);
+      let end = at + 1;
+      if (!protectable) end = pages.first + pages.count;
+      else while (end < pages.first + pages.count && states.is('write-protected', end) === protect) end++;
+      this.#push(verb, at, end - at, from + (at - pages.first) * pageSize, base | (protect ? FLAG.protect : 0), MEANS[why]);
+      at = end;
+    }
+  }
+
+  /** Maps what the page cache has, as it is. */
+  cached(page: PageIndex): void {
+    this.#push(VERB.continue, page, 1, 0, 0, MEANS.demand);
+  }
+
+  /** Installs zeros: for pages that were removed. */
+  zero(pages: PageRange): void {
+    const { supports, layout, port } = this.#o;
+    if (supports.verbs.includes('zeropage') && layout.regionOf(pages.first).memory !== 'hugetlb') {
+      return this.#push(VERB.zeropage, pages.first, pages.count, 0, 0, MEANS.zeroed);
+    }
+    // The kernel has no zero page of this size: copy one.
+    const { pageSize } = layout.regionOf(pages.first);
+    for (let page = pages.first; page < pages.first + pages.count; page++) {
+      this.makeRoom(pageSize);
+      const { into, from } = this.stage(pageSize);
+      into.fill(0);
+      this.#push(VERB.copy, page, 1, from, 0, MEANS.zeroed);
+    }
+  }
+
+  poison(pages: PageRange): void {
+    this.#push(VERB.poison, pages.first, pages.count, 0, 0, MEANS.poison);
+  }
+
+  wake(pages: PageRange): void {
+    this.#push(VERB.wake, pages.first, pages.count, 0, 0, MEANS.wake);
+  }
+
+  /** Lets the accesses waiting for these pages fail once. */
+  fail(pages: PageRange): void {
+    this.#push(VERB.fail, pages.first, pages.count, 0, 0, MEANS.other);
+  }
+
+  protect(verb: 'writeprotect' | 'rwprotect', pages: PageRange, on: boolean): void {
+    this.#push(VERB[verb], pages.first, pages.count, 0, on ? FLAG.protect : 0, MEANS.other);
+  }
+
+  /** Carries out all rows. Afterwards {@link pending} tells whether some must wait for the memory to settle. */
+  flush(): void {
+    for (let round = 0; this.#batch.count > 0 && round < AGAIN_ROUNDS; round++) {
+      this.#o.counters.add('batches');
+      this.#o.port.resolve(this.#batch);
+      if (this.#settleRows()) this.#o.events.changing();
+    }
+    if (this.#batch.count === 0) this.#staged = 0;
+  }
+
+  /** Reads the outcomes, keeps what must be tried again at the front, and says whether something must. */
+  #settleRows(): boolean {
+    const { count } = this.#batch;
+    let kept = 0;
+    let again = false;
+    for (let row = 0; row < count; row++) {
+      const outcome = this.#batch.outcome[row]!;
+      const before = { page: this.#batch.page[row]!, span: this.#batch.span[row]!, done: this.#batch.done[row]! };
+      if (before.done > 0) this.#done(row, { first: before.page, count: before.done });
+      if (outcome === OUTCOME.installed) continue;
+      const rest = this.#unfinished(row, outcome, before);
+      if (rest === undefined) continue;
+      again ||= outcome === OUTCOME.again;
+      kept = this.#keep(row, kept, rest, before.page);
+    }
+    this.#batch.count = kept;
+    return again;
+  }
+
+  /** What remains to do of a row that stopped early; undefined for nothing. */
+  #unfinished(row: number, outcome: number, { page, span, done }: { page: number; span: number; done: number }): PageRange | undefined {
+    const at = page + done;
+    const rest = { first: at, count: span - done };
+    const errno = this.#batch.errno[row]!;
+    switch (outcome) {
+      case OUTCOME.again:
+        this.#o.counters.add('againOutcomes');
+        return rest;
+      case OUTCOME['already-present']: // somebody else's page, woken; go on after it
+        this.#foreign(row, at);
+        return { first: at + 1, count: rest.count - 1 };
+      case OUTCOME.gone:
+        this.#o.events.gone(errno === ESRCH ? { first: page, count: span } : rest, errno);
+        return undefined;
+      default: {
+        const verb = Object.keys(VERB)[this.#batch.verb[row]!];
+        const code = outcome === OUTCOME.refused ? 'NOT_SUPPORTED' : 'KERNEL';
+        this.#o.events.failed(rest, new DemandPagingError(code, `the backend could not ${verb} ${rest.count} pages`, { errno: errno || undefined, syscall: verb }));
+        return undefined;
+      }
+    }
+  }
+
+  /** Moves what remains of a row to the front, if its page still wants it. */
+  #keep(row: number, kept: number, rest: PageRange, oldFirst: PageIndex): number {
+    if (rest.count <= 0) return kept;
+    const { pageSize } = this.#o.layout.regionOf(oldFirst);
+    const batch = this.#batch;
+    const usesBytes = batch.verb[row] === VERB.copy || batch.verb[row] === VERB.move || batch.verb[row] === VERB.continue;
+    batch.verb[kept] = batch.verb[row]!;
+    batch.from[kept] = batch.from[row]! + (usesBytes ? (rest.first - oldFirst) * pageSize : 0);
+    batch.flags[kept] = batch.flags[row]!;
+    this.#means[kept] = this.#means[row]!;
+    batch.page[kept] = rest.first;
+    batch.span[kept] = rest.count;
+    return kept + 1;
+  }
+
+  /** Drops from the pending rows every page for which `stale` holds, waking it so that it faults anew. Called when events changed states. */
+  reconsider(stale: (page: PageIndex) => boolean): void {
+    const rows = this.#batch.count;
+    for (let row = 0; row < rows; row++) {
+      const why = REASONS[this.#means[row]!];
+      if (why === undefined || why === 'zeroed') continue;
+      const first = this.#batch.page[row]!;
+      const span = this.#batch.span[row]!;
+      let fresh = 0;
+      while (fresh < span && !stale(first + fresh)) fresh++;
+      if (fresh === span) continue;
+      // Keep the part before the first stale page; whoever waits for the rest is woken and asks again.
+      if (fresh === 0 || this.#batch.full) this.#turnIntoWake(row);
+      else {
+        this.#batch.span[row] = fresh;
+        this.wake({ first: first + fresh, count: span - fresh });
+      }
+    }
+  }
+
+  #turnIntoWake(row: number): void {
+    this.#batch.verb[row] = VERB.wake;
+    this.#batch.flags[row] = 0;
+    this.#means[row] = MEANS.wake;
+  }
+
+  #push(verb: number, first: PageIndex, count: number, from: number, flags: number, means: number): void {
+    // What is staged for this very row must outlive the flushes that make room for it.
+    const staged = this.#staged;
+    while (this.#batch.full) this.flush();
+    this.#staged = staged;
+    this.#means[this.#batch.pushRow(verb, first, count, from, flags)] = means;
+  }
+
+  #done(row: number, pages: PageRange): void {
+    const means = this.#means[row]!;
+    const why = REASONS[means];
+    if (why !== undefined) this.#o.events.present(pages, why);
+    else if (means === MEANS.poison) this.#o.events.poisoned(pages);
+  }
+
+  #foreign(row: number, page: PageIndex): void {
+    if (REASONS[this.#means[row]!] !== undefined) this.#o.events.present({ first: page, count: 1 }, 'foreign');
+  }
+}

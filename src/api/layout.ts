@@ -1,0 +1,202 @@
+import { type FileOffset, type Gpa, type GpaRange, type Hva, type PageIndex, type PageRange, fileOffset, gpa, hex, hva } from './address.js';
+import { DemandPagingError } from './error.js';
+
+/** What backs a region. `guest-memfd` lives in a KVM guest_memfd file; `shmem` in a memfd or tmpfs file. */
+export type MemoryKind = 'anonymous' | 'shmem' | 'hugetlb' | 'guest-memfd';
+
+/** One region as a VMM states it. Cloneable: it crosses isolates as it is. */
+export interface RegionSpec {
+  /** Guest-physical start; aligned to `pageSize`. */
+  readonly gpa: Gpa;
+  /** Length in bytes; a multiple of `pageSize`, not zero. */
+  readonly length: bigint;
+  /** Where the region's first byte lies in the source. */
+  readonly sourceOffset: FileOffset;
+  readonly memory: MemoryKind;
+  /** The unit in which pages go missing and come, in bytes: a power of two from 4096. */
+  readonly pageSize: number;
+  /** Where the region is mapped in the address space it belongs to; absent until a backend mapped it. */
+  readonly hva?: Hva | undefined;
+  /** The memory file and the region's place in it, where there is one (`shmem`, `hugetlb`). */
+  readonly file?: { readonly fd: number; readonly offset: FileOffset } | undefined;
+}
+
+/** A region with its place among the pages of its layout. */
+export interface Region extends RegionSpec {
+  readonly firstPage: PageIndex;
+  readonly pageCount: number;
+}
+
+/** The most pages one layout may have: what a 32-bit word can number. */
+export const MAX_LAYOUT_PAGES = 2 ** 32 - 2;
+
+const overlapping = (a: { start: bigint; length: bigint }, b: { start: bigint; length: bigint }): boolean =>
+  a.start < b.start + b.length && b.start < a.start + a.length;
+
+/**
+ * The guest memory of one pager: non-overlapping regions in ascending guest-physical order, their
+ * pages numbered through from 0. Immutable.
+ *
+ * Throws BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region.
+ */
+export class MemoryLayout {
+  readonly regions: readonly Region[];
+  readonly pageCount: number;
+
+  constructor(specs: readonly RegionSpec[]) {
+    if (specs.length === 0) throw new DemandPagingError('BAD_RANGE', 'a memory layout needs at least one region');
+    const sorted = [...specs].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
+    let firstPage = 0;
+    this.regions = sorted.map((spec) => {
+      checkRegion(spec);
+      const pageCount = Number(spec.length / BigInt(spec.pageSize));
+      const region: Region = { ...spec, firstPage, pageCount };
+      firstPage += pageCount;
+      return region;
+    });
+    this.pageCount = firstPage;
+    if (firstPage > MAX_LAYOUT_PAGES) {
+      throw new DemandPagingError('BAD_RANGE', `the layout has ${firstPage} pages; at most ${MAX_LAYOUT_PAGES} can be numbered`);
+    }
+    refuseOverlap(this.regions);
+  }
+
+  /** The region that holds a page. Throws RangeError for a page outside the layout. */
+  regionOf(page: PageIndex): Region {
+    let low = 0;
+    let high = this.regions.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (this.regions[middle]!.firstPage <= page) low = middle;
+      else high = middle - 1;
+    }
+    const region = this.regions[low]!;
+    if (!(page >= region.firstPage && page < region.firstPage + region.pageCount)) {
+      throw new RangeError(`page ${page} is outside the layout's ${this.pageCount} pages`);
+    }
+    return region;
+  }
+
+  /** The region that holds a guest-physical address, or undefined for a hole. */
+  regionAt(address: Gpa): Region | undefined {
+    return this.regions.find((region) => address >= region.gpa && address < region.gpa + region.length);
+  }
+
+  /** The page that holds a guest-physical address, or undefined for a hole. */
+  pageAt(address: Gpa): PageIndex | undefined {
+    const region = this.regionAt(address);
+    return region && region.firstPage + Number((address - region.gpa) / BigInt(region.pageSize));
+  }
+
+  gpaOf(page: PageIndex): Gpa {
+    const region = this.regionOf(page);
+    return gpa(region.gpa + BigInt(page - region.firstPage) * BigInt(region.pageSize));
+  }
+
+  /** Where a page is mapped, in the address space the layout belongs to. Throws RangeError if it is not. */
+  hvaOf(page: PageIndex): Hva {
+    const region = this.regionOf(page);
+    if (region.hva === undefined) throw new RangeError(`the region at ${hex(region.gpa)} is not mapped`);
+    return hva(region.hva + BigInt(page - region.firstPage) * BigInt(region.pageSize));
+  }
+
+  sourceOffsetOf(page: PageIndex): FileOffset {
+    const region = this.regionOf(page);
+    return fileOffset(region.sourceOffset + BigInt(page - region.firstPage) * BigInt(region.pageSize));
+  }
+
+  /**
+   * The pages that a guest-physical range touches, one {@link PageRange} a region. The range need not
+   * be aligned. Throws BAD_RANGE for a zero length and for a byte outside every region.
+   */
+  pagesOf(range: GpaRange): readonly PageRange[] {
+    if (range.length <= 0n) throw new DemandPagingError('BAD_RANGE', `a range of ${range.length} bytes at ${hex(range.start)}`, { range });
+    const ranges: PageRange[] = [];
+    let at = range.start as bigint;
+    const end = range.start + range.length;
+    while (at < end) {
+      const region = this.regionAt(at as Gpa);
+      if (!region) {
+        throw new DemandPagingError('BAD_RANGE', `${hex(at)} is outside every region`, { range, hint: `Regions: ${this.describe()}` });
+      }
+      const stop = end < region.gpa + region.length ? end : region.gpa + region.length;
+      const size = BigInt(region.pageSize);
+      const first = region.firstPage + Number((at - region.gpa) / size);
+      const last = region.firstPage + Number((stop - 1n - region.gpa) / size);
+      ranges.push({ first, count: last - first + 1 });
+      at = stop;
+    }
+    return ranges;
+  }
+
+  /** As {@link pagesOf}, but refuses a range that is not whole pages (BAD_ALIGNMENT). */
+  wholePagesOf(range: GpaRange): readonly PageRange[] {
+    const pages = this.pagesOf(range);
+    for (const edge of [range.start as bigint, range.start + range.length]) {
+      const region = this.regionAt(edge as Gpa) ?? this.regionAt((edge - 1n) as Gpa);
+      if (region && (edge - region.gpa) % BigInt(region.pageSize) !== 0n) {
+        throw new DemandPagingError('BAD_ALIGNMENT', `${hex(edge)} is not aligned to the region's ${region.pageSize}-byte pages`, { range });
+      }
+    }
+    return pages;
+  }
+
+  /** The guest-physical range of pages inside one region. */
+  gpaRangeOf(range: PageRange): GpaRange {
+    const region = this.regionOf(range.first);
+    return { start: this.gpaOf(range.first), length: BigInt(range.count) * BigInt(region.pageSize) };
+  }
+
+  /** The layout with each region's mapping filled in, in region order. */
+  mappedAt(places: readonly Pick<RegionSpec, 'hva' | 'file'>[]): MemoryLayout {
+    return new MemoryLayout(this.regions.map((region, i) => ({ ...specOf(region), ...places[i] })));
+  }
+
+  /** The specs this layout was made of, sorted: what crosses to another isolate. */
+  toSpecs(): RegionSpec[] {
+    return this.regions.map(specOf);
+  }
+
+  /** The regions in one line, for messages. */
+  describe(): string {
+    return this.regions.map((region) => `${hex(region.gpa)}+${hex(region.length)}`).join(', ');
+  }
+}
+
+function specOf(region: Region): RegionSpec {
+  const { firstPage: _first, pageCount: _count, ...spec } = region;
+  return spec;
+}
+
+function checkRegion(spec: RegionSpec): void {
+  const { pageSize } = spec;
+  const range = { start: spec.gpa as bigint, length: spec.length };
+  if (!Number.isInteger(pageSize) || pageSize < 4096 || 2 ** Math.round(Math.log2(pageSize)) !== pageSize) {
+    throw new DemandPagingError('BAD_ALIGNMENT', `a page size of ${pageSize} is no power of two from 4096`, { range });
+  }
+  if (spec.length <= 0n) throw new DemandPagingError('BAD_RANGE', `the region at ${hex(spec.gpa)} has a length of ${spec.length}`, { range });
+  const edges = { gpa: spec.gpa, length: spec.length, hva: spec.hva ?? 0n, 'file offset': spec.file?.offset ?? 0n };
+  for (const [what, value] of Object.entries(edges)) {
+    if (value % BigInt(pageSize) !== 0n) {
+      throw new DemandPagingError('BAD_ALIGNMENT', `the region's ${what} ${hex(value)} is not aligned to its ${pageSize}-byte pages`, { range });
+    }
+  }
+  if (spec.gpa + spec.length > 1n << 64n) throw new DemandPagingError('BAD_RANGE', `the region at ${hex(spec.gpa)} passes 64 bits`, { range });
+}
+
+function refuseOverlap(regions: readonly Region[]): void {
+  for (const [i, region] of regions.entries()) {
+    for (const other of regions.slice(i + 1)) {
+      const guestPhysical = overlapping({ start: region.gpa, length: region.length }, { start: other.gpa, length: other.length });
+      const hostVirtual =
+        region.hva !== undefined &&
+        other.hva !== undefined &&
+        overlapping({ start: region.hva, length: region.length }, { start: other.hva, length: other.length });
+      if (guestPhysical || hostVirtual) {
+        throw new DemandPagingError('BAD_RANGE', `the regions at ${hex(region.gpa)} and ${hex(other.gpa)} overlap${hostVirtual ? ' in host memory' : ''}`, {
+          range: { start: other.gpa, length: other.length },
+        });
+      }
+    }
+  }
+}

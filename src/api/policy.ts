@@ -1,0 +1,74 @@
+/**
+ * What happens when the source has failed for good for a page that someone waits for. Never zeros.
+ *
+ * - `stop`: the pager serves nobody any more: every missing page is poisoned, so waiting and later
+ *   accesses fail loudly; the pager emits `stopped` and refuses further work. Needs `poison`.
+ * - `poison`: this page is poisoned, the rest goes on. Needs `poison`.
+ * - `fail`: the waiting accesses fail once, the page stays missing and is asked for again next time. Needs `fail`.
+ */
+export type FailurePolicy = 'stop' | 'poison' | 'fail';
+
+/** What happens to the child's missing pages when the VMM forks: poisoned there, or handed over in a `fork` event. */
+export type ForkPolicy = 'poison' | 'hand-over';
+
+/** The pager's bounds and choices. All have defaults; see {@link DEFAULT_POLICY}. */
+export interface PagerPolicy {
+  /** Pages fetched around a faulting one: an aligned window of this many pages, a power of two. 1: only the page. */
+  readonly faultAroundPages: number;
+  /** Fetches under way at once; further faults wait their turn. Meaningful for asynchronous sources. */
+  readonly maxInFlight: number;
+  /** Pages in one piece of prefetching; between pieces faults are looked for. */
+  readonly prefetchPages: number;
+  /** Faults taken in one batch. */
+  readonly batchRows: number;
+  /** How often a failed fetch is tried again before {@link onSourceFailure}. */
+  readonly retries: number;
+  /** Pause before the first retry, doubled each time. */
+  readonly retryDelayMs: number;
+  /** How long a fetch may take before it counts as failed. Also the time after which a resolver that does not come back from a synchronous source is given up. */
+  readonly sourceTimeoutMs: number;
+  readonly onSourceFailure: FailurePolicy;
+  readonly onFork: ForkPolicy;
+  /** How the resolver waits for faults: asleep in the kernel, or spinning on a core of its own. */
+  readonly wait: 'block' | 'spin';
+  /** Notices to the control thread under way at once; further ones are dropped and counted. */
+  readonly maxNotices: number;
+}
+
+export const DEFAULT_POLICY: PagerPolicy = {
+  faultAroundPages: 16,
+  maxInFlight: 64,
+  prefetchPages: 256,
+  batchRows: 64,
+  retries: 3,
+  retryDelayMs: 10,
+  sourceTimeoutMs: 30_000,
+  onSourceFailure: 'stop',
+  onFork: 'poison',
+  wait: 'block',
+  maxNotices: 1024,
+};
+
+/** Fills in defaults. Throws RangeError naming the option that is out of bounds. */
+export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
+  const policy = { ...DEFAULT_POLICY, ...given };
+  const atLeast = (name: keyof PagerPolicy, least: number): void => {
+    const value = policy[name];
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < least) {
+      throw new RangeError(`the policy's ${name} is ${String(value)}; it takes a whole number from ${least}`);
+    }
+  };
+  for (const name of ['faultAroundPages', 'maxInFlight', 'prefetchPages', 'batchRows', 'sourceTimeoutMs', 'maxNotices'] as const) atLeast(name, 1);
+  for (const name of ['retries', 'retryDelayMs'] as const) atLeast(name, 0);
+  if ((policy.faultAroundPages & (policy.faultAroundPages - 1)) !== 0) {
+    throw new RangeError(`the policy's faultAroundPages is ${policy.faultAroundPages}; it takes a power of two`);
+  }
+  oneOf('onSourceFailure', policy.onSourceFailure, ['stop', 'poison', 'fail']);
+  oneOf('onFork', policy.onFork, ['poison', 'hand-over']);
+  oneOf('wait', policy.wait, ['block', 'spin']);
+  return policy;
+}
+
+function oneOf(name: string, value: string, allowed: readonly string[]): void {
+  if (!allowed.includes(value)) throw new RangeError(`the policy's ${name} is '${value}'; it takes ${allowed.join(', ')}`);
+}

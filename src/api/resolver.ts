@@ -1,0 +1,765 @@
+import { match } from 'ts-pattern';
+import { type PageIndex, type PageRange } from './address.js';
+import { type AccessClass, SITE_NAMES, classOf } from './access.js';
+import { type FaultPort, type Wait } from './backend.js';
+import { type Supports } from './capability.js';
+import { DemandPagingError, asDemandPagingError } from './error.js';
+import { FaultBatch, type MemoryEvent, ROW, WRITE } from './fault.js';
+import { type FetchRequest, Fetcher, lengthError } from './fetcher.js';
+import { Installer } from './installer.js';
+import { type MemoryLayout } from './layout.js';
+import { type Command, type CommandReply, type FetchReason, type InstallReason, type MissingAtClose, type Notice, type PrefetchResult } from './notice.js';
+import { type PageStates } from './page-states.js';
+import { type PagerPolicy } from './policy.js';
+import { RangeJob } from './range-job.js';
+import { type PageSource } from './source.js';
+import { type Counter, type Counters } from './statistics.js';
+
+export interface ResolverOptions {
+  readonly layout: MemoryLayout;
+  readonly states: PageStates;
+  /** The resolver's shard: the only pages it serves and whose states it writes. */
+  readonly pages: PageRange;
+  readonly port: FaultPort;
+  readonly supports: Supports;
+  readonly source: PageSource;
+  readonly policy: PagerPolicy;
+  readonly counters: Counters;
+  notify(notice: Notice): void;
+  /** A fault was resolved this long after it was taken. */
+  latency?(elapsed_ns: number): void;
+  /** Milliseconds of a monotonic clock. */
+  now?(): number;
+}
+
+interface Waiting {
+  readonly page: PageIndex;
+  /** The page cache has it. */
+  readonly cached: boolean;
+  readonly takenAtMs: number;
+}
+
+/** A range whose pages are being dropped by the control thread. */
+interface Dropping {
+  readonly pages: PageRange;
+}
+
+const within = (page: PageIndex, { first, count }: PageRange): boolean => page >= first && page < first + count;
+
+const FAULT_COUNTERS = ['missingFaults', 'minorFaults', 'writeProtectFaults', 'rwpFaults'] as const satisfies readonly Counter[];
+
+/**
+ * The paging engine: takes faults and events from a port, decides, fetches, installs. No I/O of its own,
+ * no thread, no timer: whoever owns it calls {@link turn}, so the same engine runs under a scheduler
+ * on the model and in a worker on a real kernel.
+ *
+ * Order, and why it is right:
+ * - All events of a batch are applied before any of its faults is served, and every fault is judged by
+ *   the states at the moment it is served, not when it was taken. So a fault read ahead of an earlier
+ *   removal gets zeros. A removal not yet read makes the kernel answer EAGAIN, upon which the events are
+ *   read and the rows judged again.
+ * - Presence is set after the installing call returned, and cleared before the pages go.
+ * - A page that is frozen, being dropped or in flight is not served: its accessor stays blocked in the
+ *   kernel and is woken, to fault anew, by whatever ends that state. Nothing about a waiter is
+ *   remembered, so nothing can be forgotten: "wake, and let it ask again" is the one recovery.
+ * - A page once removed keeps its `removed` mark when zeros are installed: the thread that removes it
+ *   drops the page only after its event was read, which can take those zeros away once more.
+ */
+export class Resolver {
+  readonly #o: ResolverOptions;
+  readonly #batch: FaultBatch;
+  readonly #installer: Installer;
+  readonly #fetcher: Fetcher;
+  readonly #now: () => number;
+  /** Pages that accessors wait for, not yet judged; one entry a page. */
+  #queue: Waiting[] = [];
+  readonly #queued = new Set<PageIndex>();
+  /** Pages to fetch alone: fetching their neighbourhood failed. */
+  readonly #alone = new Set<PageIndex>();
+  #dropping: Dropping[] = [];
+  #ensuring: RangeJob[] = [];
+  #prefetching: RangeJob[] = [];
+  readonly #threads = new Map<number, { readonly class: AccessClass; readonly vcpu: number | undefined }>();
+  #listening = { faults: false, installs: false };
+  #presentCount: number;
+  #stopped: DemandPagingError | undefined;
+  #ended = false;
+  /** Events taken and not yet applied, oldest first. */
+  readonly #events: MemoryEvent[] = [];
+
+  /** Called when an asynchronous answer is ready for the next turn. */
+  onWork: () => void = () => {};
+
+  constructor(options: ResolverOptions) {
+    this.#o = options;
+    this.#now = options.now ?? (() => performance.now());
+    this.#batch = new FaultBatch(options.policy.batchRows);
+    this.#presentCount = options.states.countPresent(options.pages);
+    this.#installer = new Installer({
+      ...options,
+      rows: Math.max(options.policy.batchRows, 4),
+      events: {
+        present: (pages, why) => this.#present(pages, why),
+        poisoned: (pages) => this.#poisoned(pages),
+        changing: () => this.#takeEvents(),
+        failed: (pages, error) => this.#giveUp(pages, error),
+        gone: (pages, errno) => this.#gone(pages, errno),
+      },
+    });
+    this.#fetcher = new Fetcher(options.source, options.layout, options.policy.sourceTimeoutMs, {
+      fetched: (request, bytes) => this.#fetched(request, bytes),
+      failed: (request, error) => this.#attemptFailed(request, error),
+      work: () => this.onWork(),
+    });
+  }
+
+  /** It has been told to end and has ended: no more turns are needed. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** There is something to do without waiting for the port. */
+  get busy(): boolean {
+    const room = this.#fetcher.inFlight < this.#o.policy.maxInFlight;
+    const wanted = this.#queue.length > 0 || this.#ensuring.some((job) => !job.exhausted) || this.#prefetchReady;
+    return this.#installer.pending || this.#fetcher.hasAnswers || (room && wanted && !this.#stopped);
+  }
+
+  /** When the next retry or time-out is due, on the resolver's clock; Infinity for never. */
+  get nextDueMs(): number {
+    return this.#fetcher.nextDueMs;
+  }
+
+  /**
+   * Takes what the port has, waiting as `wait` says while there is nothing else to do, and deals with
+   * it. Blocks in the port only, and in a synchronous source. Returns whether anything was done.
+   */
+  turn(wait: Wait): boolean {
+    if (this.#ended) return false;
+    this.#o.counters.add('turns');
+    const idle = !this.busy;
+    const taken = this.#take(idle ? wait : 'none');
+    this.#fetcher.collect(this.#now());
+    this.#serve();
+    this.#runJobs(this.#ensuring);
+    this.#installer.flush();
+    if (taken === 0 && this.#queue.length === 0) this.#runJobs(this.#prefetching);
+    this.#installer.flush();
+    this.#finishJobs();
+    return taken > 0 || !idle;
+  }
+
+  /**
+   * Carries out a command of the control thread. Never blocks. `reply` is called once: before this
+   * returns, or, for `ensure` and `prefetch`, inside the turn in which they are done. It is a callback and
+   * no promise because a resolver that blocks in its port never gets round to promises.
+   */
+  execute(command: Command, reply: (reply: CommandReply) => void): void {
+    try {
+      if (this.#stopped && !['end', 'thaw', 'drop-end', 'listen', 'thread'].includes(command.command)) {
+        throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
+      }
+      if (command.command === 'ensure') this.#startJob(this.#ensuring, command.ranges, 'ensured', reply);
+      else if (command.command === 'prefetch') this.#startJob(this.#prefetching, command.ranges, 'prefetch', reply);
+      else {
+        this.#carryOut(command);
+        this.#installer.flush();
+        reply({ ok: true, value: undefined });
+      }
+    } catch (thrown) {
+      reply({ ok: false, error: asDemandPagingError(thrown, 'KERNEL', `the command ${command.command} failed`).toPlain() });
+    }
+  }
+
+  #carryOut(command: Exclude<Command, { command: 'ensure' | 'prefetch' }>): void {
+    match(command)
+      .with({ command: 'mark-present' }, ({ ranges }) => ranges.forEach((pages) => this.#markPresent(pages)))
+      .with({ command: 'drop-begin' }, ({ ranges, then }) => ranges.forEach((pages) => this.#dropBegin(pages, then)))
+      .with({ command: 'drop-end' }, ({ ranges }) => this.#dropEnd(ranges))
+      .with({ command: 'freeze' }, ({ ranges }) => this.#freeze(ranges))
+      .with({ command: 'thaw' }, ({ ranges }) => ranges.forEach((pages) => this.#thaw(pages)))
+      .with({ command: 'poison' }, ({ ranges }) => this.#poisonRanges(ranges))
+      .with({ command: 'write-protect' }, ({ ranges }) => this.#writeProtect(ranges, true))
+      .with({ command: 'write-unprotect' }, ({ ranges }) => this.#writeProtect(ranges, false))
+      .with({ command: 'thread' }, ({ thread, class: accessClass, vcpu }) => void this.#threads.set(thread, { class: accessClass, vcpu }))
+      .with({ command: 'listen' }, ({ faults, installs }) => void (this.#listening = { faults, installs }))
+      .with({ command: 'end' }, ({ missing }) => this.#end(missing))
+      .exhaustive();
+  }
+
+  /** The resolver can go no further: the end of the world, said out loud, with nobody left waiting if that can be helped. */
+  abort(thrown: unknown): void {
+    this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
+    this.#installer.flush();
+  }
+
+  // ── taking ──
+
+  #take(wait: Wait): number {
+    this.#batch.clear();
+    const timeoutMs = wait === 'none' ? 0 : Math.max(0, this.nextDueMs - this.#now());
+    const taken = this.#o.port.take(this.#batch, wait, timeoutMs);
+    if (taken === 0) return 0;
+    this.#decode(taken);
+    this.#applyEvents();
+    return taken;
+  }
+
+  /** Empties the batch before anything acts on it: acting can flush, and a flush can take again. */
+  #decode(rows: number): void {
+    const now = this.#now();
+    const protectedPages: { page: PageIndex; kind: number }[] = [];
+    for (let row = 0; row < rows; row++) {
+      const kind = this.#batch.kind[row]!;
+      if (this.#batch.isEvent(row)) {
+        this.#events.push(this.#batch.event(row));
+        continue;
+      }
+      this.#countFault(row, kind);
+      if (kind === ROW.missing || kind === ROW.minor) this.#enqueue(this.#batch.page[row]!, kind === ROW.minor, now);
+      else protectedPages.push({ page: this.#batch.page[row]!, kind });
+    }
+    for (const { page, kind } of protectedPages) this.#unprotect(page, kind);
+  }
+
+  /** Applies events in order. Entered again while one is applied (by a flush that took more), it goes on with the next oldest. */
+  #applyEvents(): void {
+    for (let event = this.#events.shift(); event; event = this.#events.shift()) this.#event(event);
+  }
+
+  /** Reads everything there is, for the sake of its events; faults are queued. */
+  #takeEvents(): void {
+    while (this.#take('none') === this.#batch.capacity);
+  }
+
+  #enqueue(page: PageIndex, cached: boolean, takenAtMs: number): void {
+    if (this.#queued.has(page)) return this.#o.counters.add('joinedFaults');
+    this.#queued.add(page);
+    this.#queue.push({ page, cached, takenAtMs });
+  }
+
+  /** A write to a write-protected page, or any access to an rw-protected one. */
+  #unprotect(page: PageIndex, kind: number): void {
+    const pages = { first: page, count: 1 };
+    if (kind === ROW['write-protect']) {
+      this.#o.states.set('write-protected', pages, false);
+      this.#installer.protect('writeprotect', pages, false);
+      this.#o.notify({ kind: 'written', pages });
+    } else if (this.#o.states.is('frozen', page)) this.#o.counters.add('heldFaults');
+    else this.#installer.protect('rwprotect', pages, false);
+  }
+
+  #countFault(row: number, kind: number): void {
+    const { counters } = this.#o;
+    counters.add(FAULT_COUNTERS[kind]!);
+    if (this.#batch.write[row] === WRITE.yes) counters.add('writeFaults');
+    const site = SITE_NAMES[this.#batch.site[row]!];
+    const known = this.#threads.get(this.#batch.thread[row]!);
+    const accessClass = site ? classOf(site) : known?.class;
+    counters.add(accessClass ? `${accessClass}Faults` : 'unattributedFaults');
+    if (!this.#listening.faults) return;
+    const fault = this.#batch.fault(row);
+    this.#o.notify({ kind: 'fault', fault: { ...fault, class: accessClass, vcpu: fault.vcpu ?? known?.vcpu } });
+  }
+
+  #event(event: MemoryEvent): void {
+    match(event)
+      .with({ kind: 'remove' }, ({ pages }) => this.#removed(pages))
+      .with({ kind: 'unmap' }, ({ pages }) => {
+        this.#removed(pages);
+        this.#o.notify({ kind: 'unmapped', pages });
+      })
+      .with({ kind: 'remap' }, ({ pages, to }) => this.#o.notify({ kind: 'remapped', pages, to }))
+      .with({ kind: 'fork' }, ({ fd }) => this.#o.notify({ kind: 'forked', fd, present: this.#o.states.snapshot() }))
+      .exhaustive();
+  }
+
+  /** The pages' contents are void. What is in flight for them must not be installed. */
+  #removed(pages: PageRange): void {
+    for (let at = pages.first; at < pages.first + pages.count; ) {
+      // What we drop ourselves is not a removal: the drop says what becomes of it.
+      const drop = this.#dropping.find((candidate) => within(at, candidate.pages));
+      const end = drop ? drop.pages.first + drop.pages.count : this.#nextDrop(at, pages.first + pages.count);
+      const part = { first: at, count: Math.min(end, pages.first + pages.count) - at };
+      if (!drop) this.#void(part, 'zero');
+      at += part.count;
+    }
+  }
+
+  /** Nothing on its way may reach these pages any more. Whoever waits for it is woken, and asks again. */
+  #cancel(pages: PageRange): void {
+    this.#installer.reconsider((page) => within(page, pages));
+    for (const request of this.#fetcher.drop(pages)) {
+      request.job?.settled(request.pages.count);
+      this.#installer.wake(request.pages);
+    }
+    for (const job of this.#ensuring) job.rewind();
+  }
+
+  #nextDrop(from: PageIndex, end: PageIndex): PageIndex {
+    return this.#dropping.reduce((soonest, { pages }) => (pages.first > from ? Math.min(soonest, pages.first) : soonest), end);
+  }
+
+  #void(pages: PageRange, then: 'missing' | 'zero'): void {
+    const { states, counters } = this.#o;
+    this.#presentCount -= states.setPresent(pages, false);
+    for (const plane of ['poisoned', 'write-protected'] as const) states.set(plane, pages, false);
+    states.set('removed', pages, then === 'zero');
+    counters.add(then === 'zero' ? 'removedPages' : 'withdrawnPages', pages.count);
+    this.#cancel(pages);
+    if (then === 'zero') this.#o.notify({ kind: 'removed', pages });
+  }
+
+  // ── serving ──
+
+  #serve(): void {
+    if (this.#queue.length === 0) return;
+    let next = 0;
+    while (next < this.#queue.length && (this.#stopped || this.#fetcher.inFlight < this.#o.policy.maxInFlight)) {
+      const waiting = this.#queue[next++]!;
+      this.#queued.delete(waiting.page);
+      this.#servePage(waiting);
+    }
+    if (next < this.#queue.length) this.#o.counters.add('deferredFetches');
+    this.#queue = next === this.#queue.length ? [] : this.#queue.slice(next);
+  }
+
+  #servePage(waiting: Waiting): void {
+    const { states, counters } = this.#o;
+    const { page } = waiting;
+    if (this.#isHeld(page)) return counters.add('heldFaults');
+    // Runs for every fault: a plain switch, an order of magnitude faster than an object match.
+    switch (states.stateOf(page)) {
+      case 'poisoned':
+        return this.#installer.poison({ first: page, count: 1 });
+      case 'present':
+        return this.#spurious(waiting);
+      case 'removed':
+        if (waiting.cached) return this.#installer.cached(page); // dropped from the mapping, kept in the page cache
+        return this.#installer.zero({ first: page, count: 1 });
+      case 'missing':
+        if (this.#stopped) return; // cannot be poisoned, and must not be served
+        if (this.#fetcher.find(page)) return counters.add('joinedFaults');
+        if (waiting.cached && !this.#o.supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
+        this.#fetch(waiting.cached ? { first: page, count: 1 } : this.#window(page), page, 'demand', waiting.cached, waiting.takenAtMs);
+    }
+  }
+
+  #isHeld(page: PageIndex): boolean {
+    return this.#o.states.is('frozen', page) || this.#dropping.some(({ pages }) => within(page, pages));
+  }
+
+  /** A fault on a page that we hold to be present: an old fault, or a page lost behind our back. */
+  #spurious({ page, cached }: Waiting): void {
+    const { supports, port, states, counters } = this.#o;
+    if (cached) return this.#installer.cached(page);
+    counters.add('spuriousFaults');
+    if (supports.residency && !port.resident(page)) {
+      this.#takeEvents(); // its removal may be waiting to be read
+      if (states.isPresent(page) && !port.resident(page)) return this.#lost(page);
+    }
+    // Woken, it faults again if the page has gone meanwhile.
+    this.#installer.wake({ first: page, count: 1 });
+  }
+
+  /** A present page is physically gone, and no event said so. */
+  #lost(page: PageIndex): void {
+    const pages = { first: page, count: 1 };
+    this.#presentCount -= this.#o.states.setPresent(pages, false);
+    if (this.#o.states.is('removed', page)) return this.#installer.zero(pages); // the removal was carried out after we served it
+    this.#o.counters.add('vanishedPages');
+    const { start, length } = this.#o.layout.gpaRangeOf(pages);
+    this.#giveUp(
+      pages,
+      new DemandPagingError('PAGE_VANISHED', 'a present page was dropped behind the pager', {
+        range: { start, length },
+        hint: "Punch holes and discard memory only through the pager's remove() and withdraw()",
+      }),
+    );
+  }
+
+  /** The window of fault-around: the run of fetchable pages around `page` inside its aligned window. */
+  #window(page: PageIndex): PageRange {
+    const { layout, policy, pages } = this.#o;
+    if (policy.faultAroundPages === 1 || this.#alone.has(page)) return { first: page, count: 1 };
+    const region = layout.regionOf(page);
+    const size = policy.faultAroundPages;
+    const start = region.firstPage + Math.floor((page - region.firstPage) / size) * size;
+    const first = Math.max(start, pages.first);
+    const end = Math.min(start + size, region.firstPage + region.pageCount, pages.first + pages.count);
+    return this.#fetchable(first, end, page);
+  }
+
+  /** The run of pages in [first, end) that contains `keep` and can be fetched: missing, nothing special, not in flight. */
+  #fetchable(first: PageIndex, end: PageIndex, keep: PageIndex): PageRange {
+    const { states } = this.#o;
+    let from = first;
+    for (let present = states.nextPresent(from, keep); present < keep; present = states.nextPresent(from, keep)) {
+      from = states.nextMissing(present, keep);
+    }
+    let run = { first: from, count: states.nextPresent(keep, end) - from };
+    run = this.#fetcher.clip(run, keep);
+    const plain = !(['removed', 'poisoned', 'frozen'] as const).some((plane) => states.any(plane, run)) && this.#dropping.length === 0;
+    return plain ? run : this.#trim(run, keep);
+  }
+
+  #trim(run: PageRange, keep: PageIndex): PageRange {
+    const wanted = (page: PageIndex): boolean => this.#o.states.stateOf(page) === 'missing' && !this.#isHeld(page);
+    let first = keep;
+    while (first > run.first && wanted(first - 1)) first--;
+    let end = keep + 1;
+    while (end < run.first + run.count && wanted(end)) end++;
+    return { first, count: end - first };
+  }
+
+  // ── fetching ──
+
+  #fetch(pages: PageRange, demand: PageIndex, why: FetchReason, cached: boolean, takenAtMs: number, job?: RangeJob): void {
+    const { counters, layout, source, supports } = this.#o;
+    const { pageSize } = layout.regionOf(pages.first);
+    const run = this.#fitting(pages, demand, pageSize);
+    counters.add('fetches');
+    const request: FetchRequest = { pages: run, demand, why, cached, takenAtMs, job, attempt: 0, dueMs: 0, resting: false, dropped: false };
+    const offset = Number(layout.sourceOffsetOf(run.first));
+    const address = supports.directCopy && source.address?.(offset, run.count * pageSize);
+    if (address) return this.#install(request, address, true);
+    if (source.synchronous) return this.#readNow(request, offset, run.count * pageSize);
+    this.#fetcher.ask(request, this.#now());
+    counters.max('maxInFlight', this.#fetcher.inFlight);
+  }
+
+  /** As much of a run as staging holds, with the page that is waited for. */
+  #fitting(pages: PageRange, demand: PageIndex, pageSize: number): PageRange {
+    const most = Math.max(1, Math.floor(this.#o.port.staging.length / pageSize));
+    if (pages.count <= most) return pages;
+    const first = demand < 0 ? pages.first : Math.max(pages.first, Math.min(demand, pages.first + pages.count - most));
+    return { first, count: most };
+  }
+
+  /** The source is synchronous: read into staging at once, without a buffer between. */
+  #readNow(request: FetchRequest, offset: number, bytes: number): void {
+    this.#installer.makeRoom(bytes);
+    const { into, from } = this.#installer.stage(bytes);
+    let wrong: DemandPagingError | undefined;
+    try {
+      const given = this.#o.source.read(offset, into);
+      // A promise could write into staging at any later time: there is no safe way on.
+      if (typeof given !== 'number') return this.#stop(new DemandPagingError('SOURCE_FAILED', 'a synchronous source answered with a promise'));
+      wrong = lengthError(given, bytes);
+    } catch (cause) {
+      wrong = asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed');
+    }
+    if (!wrong) return this.#install(request, from, false);
+    this.#installer.unstage(bytes);
+    this.#attemptFailed(request, wrong);
+  }
+
+  #fetched(request: FetchRequest, bytes: Uint8Array): void {
+    this.#installer.makeRoom(bytes.length);
+    const { into, from } = this.#installer.stage(bytes.length);
+    into.set(bytes);
+    this.#install(request, from, false);
+  }
+
+  /** Installs what was fetched where it is still wanted. */
+  #install(request: FetchRequest, from: number, direct: boolean): void {
+    const { layout, counters, states } = this.#o;
+    const { pages, why, cached, demand } = request;
+    const { pageSize } = layout.regionOf(pages.first);
+    counters.add('fetchedBytes', pages.count * pageSize);
+    const wanted = (page: PageIndex): boolean => states.stateOf(page) === 'missing' && !this.#isHeld(page);
+    // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
+    if (demand >= 0 && wanted(demand)) {
+      counters.add('demandPages');
+      counters.add('aroundPages', -1); // counted with its neighbours when it is installed
+    }
+    for (let at = pages.first; at < pages.first + pages.count; ) {
+      while (at < pages.first + pages.count && !wanted(at)) at++;
+      let end = at;
+      while (end < pages.first + pages.count && wanted(end)) end++;
+      if (end > at) this.#installer.contents({ first: at, count: end - at }, from + (at - pages.first) * pageSize, direct, why, cached);
+      at = end;
+    }
+    this.#alone.delete(demand);
+    request.job?.settled();
+    if (demand >= 0) this.#served(request);
+  }
+
+  /** Whoever waits is let go before anything else is begun. */
+  #served({ takenAtMs }: FetchRequest): void {
+    this.#installer.flush();
+    this.#o.latency?.(Math.max(1, Math.round((this.#now() - takenAtMs) * 1e6)));
+  }
+
+  #attemptFailed(request: FetchRequest, error: DemandPagingError): void {
+    const { policy, counters } = this.#o;
+    const { pages, demand, why } = request;
+    if (this.#stopped) return;
+    if (pages.count > 1 && why !== 'prefetch') return this.#narrow(request);
+    if (request.attempt >= policy.retries) {
+      request.job?.settled(pages.count);
+      counters.add('sourceFailures');
+      if (why === 'prefetch') return this.#prefetchFailed(pages, error);
+      this.#alone.delete(demand);
+      return this.#giveUp(pages, error);
+    }
+    counters.add('retries');
+    this.#fetcher.rest(request, this.#now() + policy.retryDelayMs * 2 ** request.attempt);
+    request.attempt++;
+    this.#o.notify({ kind: 'retrying', pages, attempt: request.attempt, error: error.toPlain() });
+  }
+
+  /** Nobody asked for these pages by name: the failure is said, and whoever came to wait meanwhile asks again. */
+  #prefetchFailed(pages: PageRange, error: DemandPagingError): void {
+    this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
+    this.#installer.wake(pages);
+    for (const job of this.#ensuring) job.rewind();
+  }
+
+  /** A window failed: only what is really wanted is worth retrying, page by page. */
+  #narrow({ pages, demand, why, takenAtMs, job }: FetchRequest): void {
+    const wanted = why === 'demand' ? [demand] : Array.from({ length: pages.count }, (_, i) => pages.first + i);
+    job?.settled(pages.count);
+    for (const page of wanted) {
+      this.#alone.add(page);
+      this.#enqueue(page, false, takenAtMs);
+    }
+    // Whoever came to wait for one of the others meanwhile asks again.
+    this.#installer.wake(pages);
+  }
+
+  // ── outcomes ──
+
+  #present(pages: PageRange, why: InstallReason): void {
+    const { states, pages: shard } = this.#o;
+    const added = states.setPresent(pages, true);
+    this.#presentCount += added;
+    this.#countInstalled(added, why);
+    if (this.#listening.installs) this.#o.notify({ kind: 'installed', pages, why });
+    if (added > 0 && this.#presentCount === shard.count) this.#o.notify({ kind: 'complete', pages: shard });
+  }
+
+  #countInstalled(pages: number, why: InstallReason): void {
+    const { counters } = this.#o;
+    switch (why) {
+      case 'demand': // less the page that was waited for, see #install
+        return counters.add('aroundPages', pages);
+      case 'prefetch':
+        return counters.add('prefetchPages', pages);
+      case 'ensured':
+        return counters.add('ensuredPages', pages);
+      case 'zeroed':
+        return counters.add('zeroPages', pages);
+      case 'foreign':
+        return counters.add('foreignPages', pages);
+    }
+  }
+
+  #poisoned(pages: PageRange): void {
+    const { states, counters } = this.#o;
+    this.#presentCount -= states.setPresent(pages, false);
+    for (const job of this.#ensuring) if (job.covers(pages)) job.reject(new DemandPagingError('PAGE_POISONED', 'the page was poisoned'));
+    if (pages.count === 1 && states.is('poisoned', pages.first)) return; // poisoned before, and met again
+    states.set('poisoned', pages, true);
+    counters.add('poisonedPages', pages.count);
+    this.#o.notify({ kind: 'poisoned', pages });
+  }
+
+  /** These pages cannot be had. Those who wait must learn it; nobody gets zeros. */
+  #giveUp(pages: PageRange, error: DemandPagingError): void {
+    this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
+    match(this.#o.policy.onSourceFailure)
+      .with('stop', () => this.#stop(error))
+      .with('poison', () => this.#installer.poison(pages))
+      .with('fail', () => this.#installer.fail(pages))
+      .exhaustive();
+    const failure = (): DemandPagingError => new DemandPagingError('PAGE_FAILED', 'the page could not be had', { cause: error });
+    for (const job of this.#ensuring) if (job.covers(pages)) job.reject(failure());
+  }
+
+  #gone(pages: PageRange, errno: number): void {
+    const ESRCH = 3;
+    if (errno === ESRCH) return this.#stop(new DemandPagingError('MEMORY_GONE', 'the process whose memory is served has ended', { errno }));
+    this.#void(pages, 'zero'); // unmapped: its event follows
+  }
+
+  #stop(error: DemandPagingError): void {
+    if (this.#stopped || this.#ended) return;
+    this.#stopped = error;
+    this.#fetcher.drop(this.#o.pages);
+    const poison = this.#o.supports.verbs.includes('poison') && error.code !== 'MEMORY_GONE';
+    for (const job of [...this.#ensuring, ...this.#prefetching]) {
+      job.reject(new DemandPagingError('STOPPED', 'the pager has stopped', { cause: error }));
+    }
+    this.#ensuring = [];
+    this.#prefetching = [];
+    // Said before the poison is seen, so that whoever handles the SIGBUS finds the reason.
+    this.#o.notify({ kind: 'stopped', error: error.toPlain(), waiters: poison ? 'poisoned' : 'blocked' });
+    if (poison) this.#eachMissing((pages) => this.#installer.poison(pages));
+  }
+
+  /** A range cut at the borders of regions: a row of a batch lies inside one. */
+  #perRegion({ first, count }: PageRange): readonly PageRange[] {
+    const ranges: PageRange[] = [];
+    for (let at = first; at < first + count; ) {
+      const region = this.#o.layout.regionOf(at);
+      const end = Math.min(first + count, region.firstPage + region.pageCount);
+      ranges.push({ first: at, count: end - at });
+      at = end;
+    }
+    return ranges;
+  }
+
+  /** Visits the runs of pages that are not present and not poisoned, region by region. */
+  #eachMissing(visit: (pages: PageRange) => void): void {
+    const { layout, states, pages } = this.#o;
+    const end = pages.first + pages.count;
+    for (let at = states.nextMissing(pages.first, end); at < end; ) {
+      const region = layout.regionOf(at);
+      const stop = states.nextPresent(at, Math.min(end, region.firstPage + region.pageCount));
+      if (!states.any('poisoned', { first: at, count: stop - at })) visit({ first: at, count: stop - at });
+      else for (let page = at; page < stop; page++) if (!states.is('poisoned', page)) visit({ first: page, count: 1 });
+      at = states.nextMissing(stop, end);
+    }
+  }
+
+  // ── jobs ──
+
+  get #prefetchReady(): boolean {
+    return this.#prefetching.some((job) => !job.exhausted) && this.#fetcher.inFlight < Math.max(1, this.#o.policy.maxInFlight / 2);
+  }
+
+  #startJob(list: RangeJob[], ranges: readonly PageRange[], why: 'ensured' | 'prefetch', reply: (reply: CommandReply) => void): void {
+    const over = (result: PrefetchResult | DemandPagingError): void =>
+      reply(result instanceof DemandPagingError ? { ok: false, error: result.toPlain() } : { ok: true, value: result });
+    list.push(new RangeJob(ranges, why, over));
+    this.#finishJobs();
+  }
+
+  /** One piece of the first job that has one: of a prefetch when nobody waits, of what the program asked for in any case. */
+  #runJobs(jobs: readonly RangeJob[]): void {
+    for (const job of jobs) {
+      const limit = job.why === 'prefetch' ? Math.max(1, this.#o.policy.maxInFlight / 2) : this.#o.policy.maxInFlight;
+      while (!job.exhausted && this.#fetcher.inFlight < limit) {
+        if (this.#piece(job) && this.#o.source.synchronous) return; // look for faults between pieces
+      }
+    }
+  }
+
+  /** Takes the next piece of a job; false if there was nothing to fetch in what it looked at. */
+  #piece(job: RangeJob): boolean {
+    const { states, layout, policy } = this.#o;
+    const page = job.next(states);
+    if (page === undefined) return false;
+    const state = states.stateOf(page);
+    if (state === 'poisoned' && job.why === 'ensured') job.reject(new DemandPagingError('PAGE_POISONED', 'the page is poisoned'));
+    if (state === 'removed' && job.why === 'ensured' && !this.#isHeld(page)) this.#installer.zero({ first: page, count: 1 });
+    if (state !== 'missing' || this.#isHeld(page) || this.#fetcher.find(page) || this.#queued.has(page)) {
+      job.pass(1);
+      return false;
+    }
+    const region = layout.regionOf(page);
+    const end = Math.min(page + policy.prefetchPages, job.end, region.firstPage + region.pageCount);
+    const run = this.#fitting(this.#fetchable(page, end, page), -1, region.pageSize);
+    job.take(run.count);
+    this.#fetch(run, -1, job.why, false, 0, job);
+    return true;
+  }
+
+  #finishJobs(): void {
+    const { states } = this.#o;
+    const finish = (jobs: RangeJob[]): RangeJob[] => (jobs.length === 0 ? jobs : jobs.filter((job) => !job.finish(states)));
+    this.#ensuring = finish(this.#ensuring);
+    this.#prefetching = finish(this.#prefetching);
+  }
+
+  // ── commands ──
+
+  #markPresent(pages: PageRange): void {
+    this.#presentCount += this.#o.states.setPresent(pages, true);
+    this.#o.states.set('removed', pages, false);
+    this.#cancel(pages);
+    this.#installer.wake(pages);
+    if (this.#presentCount === this.#o.pages.count) this.#o.notify({ kind: 'complete', pages: this.#o.pages });
+  }
+
+  #dropBegin(pages: PageRange, then: 'missing' | 'zero'): void {
+    this.#dropping.push({ pages });
+    this.#void(pages, then);
+  }
+
+  #dropEnd(ranges: readonly PageRange[]): void {
+    for (const pages of ranges) {
+      this.#dropping = this.#dropping.filter((drop) => drop.pages.first !== pages.first || drop.pages.count !== pages.count);
+      this.#rejudge(pages);
+    }
+  }
+
+  /** Wakes whoever was held in these pages, so that they fault anew, and lets waiting jobs look again. */
+  #rejudge(pages: PageRange): void {
+    this.#installer.wake(pages);
+    for (const job of this.#ensuring) job.rewind();
+  }
+
+  #freeze(ranges: readonly PageRange[]): void {
+    const { states, supports } = this.#o;
+    if (supports.freeze !== 'full' && ranges.some((pages) => states.countPresent(pages) > 0)) {
+      throw new DemandPagingError('NOT_SUPPORTED', 'this backend cannot freeze pages that are present');
+    }
+    for (const pages of ranges) {
+      states.set('frozen', pages, true);
+      this.#cancel(pages);
+      this.#eachPresent(pages, (present) => this.#installer.protect('rwprotect', present, true));
+    }
+  }
+
+  #thaw(pages: PageRange): void {
+    this.#o.states.set('frozen', pages, false);
+    if (this.#o.supports.freeze === 'full') this.#eachPresent(pages, (present) => this.#installer.protect('rwprotect', present, false));
+    this.#rejudge(pages);
+  }
+
+  #poisonRanges(ranges: readonly PageRange[]): void {
+    this.#require('poison');
+    for (const pages of ranges) {
+      this.#cancel(pages);
+      this.#installer.poison(pages);
+    }
+  }
+
+  #writeProtect(ranges: readonly PageRange[], on: boolean): void {
+    this.#require('writeprotect');
+    for (const pages of ranges) {
+      // The mark first: what is installed from now on is installed protected, so no page slips between.
+      this.#o.states.set('write-protected', pages, on);
+      this.#eachPresent(pages, (present) => this.#installer.protect('writeprotect', present, on));
+    }
+  }
+
+  #require(verb: 'poison' | 'writeprotect'): void {
+    if (!this.#o.supports.verbs.includes(verb)) throw new DemandPagingError('NOT_SUPPORTED', `this backend does not support ${verb}`);
+  }
+
+  #eachPresent({ first, count }: PageRange, visit: (pages: PageRange) => void): void {
+    const { states } = this.#o;
+    for (let at = states.nextPresent(first, first + count); at < first + count; ) {
+      const end = states.nextMissing(at, first + count);
+      visit({ first: at, count: end - at });
+      at = states.nextPresent(end, first + count);
+    }
+  }
+
+  #end(missing: MissingAtClose): void {
+    if (missing === 'poison' && !this.#stopped) this.#require('poison');
+    this.#fetcher.drop(this.#o.pages);
+    this.#queue = [];
+    this.#queued.clear();
+    for (const job of [...this.#ensuring, ...this.#prefetching]) job.reject(new DemandPagingError('CLOSED', 'the pager was closed'));
+    if (missing === 'poison' && !this.#stopped) this.#eachMissing((pages) => this.#installer.poison(pages));
+    if (missing === 'zero') this.#eachMissing((pages) => this.#installer.zero(pages));
+    for (const { first, count } of this.#perRegion(this.#o.pages)) this.#installer.wake({ first, count });
+    while (this.#installer.pending) this.#installer.flush();
+    this.#ended = true;
+    this.#o.port.close();
+  }
+}

@@ -1,0 +1,147 @@
+import { type MessagePort } from 'node:worker_threads';
+import { DemandPagingError } from './error.js';
+
+/**
+ * Where page contents come from. One source serves one resolver at a time.
+ *
+ * `read` fills `into` with the bytes at `offset` and returns how many it wrote: a number if the
+ * source is `synchronous`, else a promise of one. Anything but `into.length` is SOURCE_LENGTH; a throw or a
+ * rejection is SOURCE_FAILED; both are retried as the pager's policy says, never taken for zeros.
+ * `into` belongs to the source until it answered; the resolver never hands it out twice.
+ *
+ * A source runs in the resolver's isolate and must not touch the memory being served.
+ */
+export interface PageSource {
+  /** Whether `read` answers at once, always. Only then can the resolver sleep in the kernel between faults. */
+  readonly synchronous: boolean;
+  /** Bytes that can be read. A region that reaches past it is refused when the pager opens. */
+  readonly length: number;
+  read(offset: number, into: Uint8Array): number | Promise<number>;
+  /**
+   * The address in this process at which `length` bytes from `offset` lie and stay unchanged while
+   * the source is open, if there is one: saves the copy into staging. Never memory that someone may
+   * truncate or that is itself being paged.
+   */
+  address?(offset: number, length: number): number | undefined;
+  close?(): void | Promise<void>;
+}
+
+/** A source by module: imported in the resolver's isolate, its export called with the cloneable options. */
+export interface ModuleSourceRef {
+  /** A module specifier or URL that the resolver's isolate can import. */
+  readonly module: string;
+  readonly export: string;
+  readonly options: unknown;
+}
+
+/**
+ * A source elsewhere, behind a message port. The resolver sends {@link SourceRequest}s; the other side
+ * answers each with a {@link SourceReply} (see {@link servePort}). Always asynchronous. The port is
+ * transferred. If the serving side is the thread that opened the pager, that thread must not touch
+ * missing pages: the blocking accessors of {@link GuestMemory} refuse with DEADLOCK.
+ */
+export interface PortSourceRef {
+  readonly port: MessagePort;
+  readonly length: number;
+  /** Whether the thread that opens the pager is the one that answers. */
+  readonly servedHere: boolean;
+}
+
+/** Functions do not cross isolates: sources are module references, ports, or live in this isolate with an embedded backend. */
+export type SourceRef = ModuleSourceRef | PortSourceRef | PageSource;
+
+export interface SourceRequest {
+  readonly id: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+export type SourceReply =
+  | { readonly id: number; readonly bytes: Uint8Array }
+  | { readonly id: number; readonly error: string };
+
+/** What a {@link ModuleSourceRef} names. */
+export type OpenSource<Options> = (options: Options) => PageSource | Promise<PageSource>;
+
+export const isModuleSource = (ref: SourceRef): ref is ModuleSourceRef => 'module' in ref;
+export const isPortSource = (ref: SourceRef): ref is PortSourceRef => 'port' in ref;
+
+/** Opens a source in this isolate. Throws SOURCE_FAILED when its module or export is not to be had. */
+export async function openSource(ref: SourceRef): Promise<PageSource> {
+  if (isPortSource(ref)) return new PortSource(ref);
+  if (!isModuleSource(ref)) return ref;
+  let open: unknown;
+  try {
+    open = ((await import(ref.module)) as Record<string, unknown>)[ref.export];
+  } catch (cause) {
+    throw new DemandPagingError('SOURCE_FAILED', `the source module ${ref.module} cannot be imported`, { cause });
+  }
+  if (typeof open !== 'function') throw new DemandPagingError('SOURCE_FAILED', `${ref.module} exports no function '${ref.export}'`);
+  return (await (open as OpenSource<unknown>)(ref.options)) as PageSource;
+}
+
+interface Waiting {
+  readonly into: Uint8Array;
+  readonly resolve: (count: number) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** The resolver's end of a {@link PortSourceRef}. */
+class PortSource implements PageSource {
+  readonly synchronous = false;
+  readonly length: number;
+  readonly #port: MessagePort;
+  readonly #waiting = new Map<number, Waiting>();
+  #nextId = 1;
+
+  constructor({ port, length }: PortSourceRef) {
+    this.length = length;
+    this.#port = port;
+    port.on('message', (reply: SourceReply) => this.#settle(reply));
+    port.on('close', () => this.#failAll('the source closed its port'));
+    port.unref();
+  }
+
+  read(offset: number, into: Uint8Array): Promise<number> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { into, resolve, reject });
+      this.#port.ref();
+      this.#port.postMessage({ id, offset, length: into.length } satisfies SourceRequest);
+    });
+  }
+
+  close(): void {
+    this.#failAll('the source was closed');
+    this.#port.close();
+  }
+
+  #settle(reply: SourceReply): void {
+    const waiting = this.#waiting.get(reply.id);
+    if (!waiting) return; // answered after its time-out, or twice
+    this.#waiting.delete(reply.id);
+    if (this.#waiting.size === 0) this.#port.unref();
+    if ('error' in reply) return waiting.reject(new Error(reply.error));
+    // What does not fit is counted, not copied: the resolver refuses the length.
+    waiting.into.set(reply.bytes.subarray(0, waiting.into.length));
+    waiting.resolve(reply.bytes.length);
+  }
+
+  #failAll(reason: string): void {
+    for (const { reject } of this.#waiting.values()) reject(new Error(reason));
+    this.#waiting.clear();
+  }
+}
+
+/** Answers a {@link PortSourceRef}'s requests from `source` until the port closes. */
+export function servePort(port: MessagePort, source: PageSource): void {
+  port.on('message', ({ id, offset, length }: SourceRequest) => {
+    const bytes = new Uint8Array(length);
+    void Promise.resolve()
+      .then(() => source.read(offset, bytes))
+      .then(
+        (count) => port.postMessage({ id, bytes: bytes.subarray(0, count) } satisfies SourceReply),
+        (error: unknown) => port.postMessage({ id, error: String(error) } satisfies SourceReply),
+      );
+  });
+}
