@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { ROOT, entries, packageFields } from '../../scripts/entries.mjs';
-import { Declarations, libraryEntries } from './export-list.js';
+import { Declarations, libraryEntries, specifier } from './export-list.js';
 
 const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
   exports: Record<string, string | { types: string; default: string }>;
@@ -21,6 +22,13 @@ test('every file that the exports map names was built, types named first', () =>
     const files = typeof target === 'string' ? [target] : Object.values(target);
     for (const file of files) expect(existsSync(join(ROOT, file)), file).toBe(true);
     if (typeof target !== 'string') expect(Object.keys(target)[0]).toBe('types');
+  }
+});
+
+test('a module of the package finds every entry by name, as it does to start a worker', () => {
+  const { resolve } = createRequire(join(ROOT, 'dist', 'index.js'));
+  for (const entry of entries().filter(({ kind }) => kind !== 'cli')) {
+    expect(resolve(specifier(entry))).toBe(join(ROOT, 'dist', `${entry.name}.js`));
   }
 });
 
