@@ -1,6 +1,7 @@
-import { dirname } from 'node:path';
+import { join } from 'node:path';
 import ts from 'typescript';
 import { expect, test } from 'vitest';
+import { ROOT } from '../../scripts/entries.mjs';
 import { Declarations, libraryEntries, specifier } from './export-list.js';
 
 /**
@@ -40,18 +41,48 @@ test('no exported declaration holds `any`, written or by a type that does not re
   expect(finder.found).toEqual([]);
 });
 
-test('the search finds an `any`, written or unresolved', () => {
-  const file = `${dirname(import.meta.filename)}/probe.ts`;
-  const text = `import Missing from 'no-such-package';
-    export interface Probe { written: any; unresolved: Missing<string>; fine: unknown }`;
-  const host = ts.createCompilerHost({});
-  const original = host.getSourceFile.bind(host);
-  host.getSourceFile = (name, options) =>
-    name === file ? ts.createSourceFile(name, text, options, true) : original(name, options);
-  const program = ts.createProgram([file], { types: [] }, host);
+/** What the search finds in a module of this package that is written here. */
+function anysIn(text: string): string[] {
+  const file = join(ROOT, 'test', 'package', 'probe.ts');
+  const options: ts.CompilerOptions = {
+    module: ts.ModuleKind.NodeNext,
+    target: ts.ScriptTarget.ES2023,
+    strict: true,
+    types: ['node'],
+  };
+  const host = ts.createCompilerHost(options);
+  const { getSourceFile, fileExists, readFile } = host;
+  host.fileExists = (name) => name === file || fileExists(name);
+  host.readFile = (name) => (name === file ? text : readFile(name));
+  host.getSourceFile = (name, ...rest) =>
+    name === file
+      ? ts.createSourceFile(
+          name,
+          text,
+          { ...(rest[0] as ts.CreateSourceFileOptions), impliedNodeFormat: ts.ModuleKind.ESNext },
+          true,
+        )
+      : getSourceFile(name, ...rest);
+  const program = ts.createProgram([file], options, host);
   const checker = program.getTypeChecker();
   const module = checker.getSymbolAtLocation(program.getSourceFile(file) as ts.SourceFile) as ts.Symbol;
   const finder = new AnyFinder(checker);
   for (const symbol of checker.getExportsOfModule(module)) finder.visit(symbol.name, symbol);
-  expect(finder.found).toEqual(['Probe.written: any', 'Probe.unresolved: Missing<string>']);
+  return finder.found;
+}
+
+test('the search finds an `any`, written or unresolved', () => {
+  const found = anysIn(`import Missing from 'no-such-package';
+    export interface Probe { written: any; unresolved: Missing<string>; fine: unknown }`);
+  expect(found).toEqual(['Probe.written: any', 'Probe.unresolved: Missing<string>']);
+});
+
+test('the search tells the imports of typed-emitter apart that look alike', () => {
+  const events = 'type Events = { fault(page: number): void }';
+  const byDefault = anysIn(`import type Emitter from 'typed-emitter';
+    ${events}; export interface Probe { events: Emitter<Events> }`);
+  expect(byDefault).toEqual(['Probe.events: Emitter<Events>']);
+  const byName = anysIn(`import type * as TE from 'typed-emitter';
+    ${events}; export interface Probe { events: TE.default<Events> }`);
+  expect(byName).toEqual([]);
 });
