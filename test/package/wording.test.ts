@@ -20,7 +20,7 @@ const FORBIDDEN: ReadonlyArray<readonly [what: string, pattern: RegExp]> = [
 
 /** Files that are written by people: what git knows and what it would add. */
 function writtenFiles(): string[] {
-  const args = ['ls-files', '-z', '--cached', '--others', '--exclude-standard'];
+  const args = ['-c', 'safe.directory=*', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'];
   const listed = existsSync(join(ROOT, '.git'))
     ? execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).split('\0')
     : readdirSync(ROOT, { recursive: true, encoding: 'utf8' }).filter(
