@@ -1,0 +1,91 @@
+import { Its } from './its.js';
+import { KERNELS, type KernelQuirks } from './kernel-quirks.js';
+import { LpiStore } from './lpi-store.js';
+import { Redistributor } from './redistributor.js';
+import { gicrPropbaser } from './registers.js';
+import { sanitisePropbaser } from './register-sanitising.js';
+import type { Address, WindowLimits } from './windows.js';
+
+/**
+ * How an operation that fails behaves. `kvm` does what the kernel does, losses included, for replay
+ * and comparison. `transactional` (a word of ours) fails without consuming a pending bit, without
+ * half-built state and without losing commands, so that the caller can supply the page and retry.
+ */
+export type Mode = 'transactional' | 'kvm';
+
+export interface VgicOptions extends WindowLimits {
+  /** vcpu_ids in order of creation; their positions are the vCPU indexes used everywhere else. */
+  readonly vcpuIds: readonly number[];
+  /** Base addresses of the ITSes; undefined for one that has none yet. Default: one without. */
+  readonly itsBases?: readonly (bigint | undefined)[];
+  /** Default `transactional`. */
+  readonly mode?: Mode;
+  /** Default: the reference kernel, {@link KERNELS}['7.3']. */
+  readonly quirks?: KernelQuirks;
+}
+
+/** GICR_PROPBASER once an ITS exists. */
+const INITIAL_PROPBASER = 0x580n;
+const INITIAL_REVISION = 3;
+
+/** All state of a virtual GIC that has to do with LPIs. No guest memory. */
+export class VgicState {
+  readonly mode: Mode;
+  readonly quirks: KernelQuirks;
+  readonly limits: WindowLimits;
+  lpis = new LpiStore();
+  redistributors: Redistributor[];
+  itses: Its[];
+  /** GICD_CTLR.EnableGrp1: only then do LPIs enter ap_lists. */
+  forwarding = false;
+  /** GICD_IIDR.Revision; from 3 on GICR_CTLR shows CES and IR. */
+  revision = INITIAL_REVISION;
+  /** Set by the VMM while a vCPU runs: attributes are then refused with EBUSY. */
+  vcpusRunning = false;
+  #propbaser = INITIAL_PROPBASER;
+  configurationTable: Address = 0;
+  /** Exclusive bound that MAPTI puts on INTIDs. */
+  lpiLimit = 0;
+  readonly #byVcpuId = new Map<number, number>();
+
+  constructor(readonly options: VgicOptions) {
+    this.mode = options.mode ?? 'transactional';
+    this.quirks = options.quirks ?? KERNELS['7.3'];
+    this.limits = { ...(options.maxWindows === undefined ? {} : { maxWindows: options.maxWindows }) };
+    this.redistributors = options.vcpuIds.map((id, index) => new Redistributor(index, id));
+    for (const { vcpuId, index } of this.redistributors) {
+      if (!Number.isInteger(vcpuId) || vcpuId < 0 || vcpuId >= 0xffff_ffff || this.#byVcpuId.has(vcpuId)) {
+        throw new RangeError(`vcpu_id ${vcpuId} is not a distinct 32-bit id`);
+      }
+      this.#byVcpuId.set(vcpuId, index);
+    }
+    this.itses = (options.itsBases ?? [undefined]).map((base) => new Its(base));
+    this.propbaser = INITIAL_PROPBASER;
+  }
+
+  get propbaser(): bigint {
+    return this.#propbaser;
+  }
+  set propbaser(word: bigint) {
+    this.#propbaser = sanitisePropbaser(word);
+    const { address, idBits } = gicrPropbaser.decode(this.#propbaser);
+    this.configurationTable = Number(address);
+    this.lpiLimit = 2 ** Math.min(idBits, 16);
+  }
+
+  /** Index of the vCPU with this vcpu_id, or -1. */
+  vcpuIndex(vcpuId: number): number {
+    return this.#byVcpuId.get(vcpuId) ?? -1;
+  }
+
+  clone(mode: Mode = this.mode): VgicState {
+    const copy = new VgicState({ ...this.options, mode });
+    copy.lpis = this.lpis.clone();
+    copy.redistributors = this.redistributors.map((redistributor) => redistributor.clone());
+    copy.itses = this.itses.map((its) => its.clone());
+    copy.forwarding = this.forwarding;
+    copy.revision = this.revision;
+    copy.propbaser = this.propbaser;
+    return copy;
+  }
+}
