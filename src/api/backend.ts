@@ -62,6 +62,14 @@ export type PortPlace =
 /** What a `worker` place's export must be. */
 export type OpenPort<Token> = (token: Token) => FaultPort;
 
+/** Opens a port in this isolate. Throws TypeError when its module has no such export. */
+export async function openPort(place: PortPlace): Promise<FaultPort> {
+  if (place.where === 'here') return place.open();
+  const open = ((await import(place.module)) as Record<string, OpenPort<unknown>>)[place.export];
+  if (typeof open !== 'function') throw new TypeError(`${place.module} exports no function '${place.export}'`);
+  return open(place.token);
+}
+
 /** One resolver's share of the memory. Shards do not overlap and together cover the layout. */
 export interface Shard {
   readonly pages: PageRange;
@@ -91,14 +99,17 @@ export interface Attachment {
   readonly memory: RawMemory | undefined;
 
   /**
-   * Drops pages so that the next access faults again. Control thread only; blocks until the memory is
-   * gone, for which the resolver must go on reading events. Throws NOT_SUPPORTED where
+   * Drops pages so that the next access faults again; they are gone when it returns, or its promise
+   * resolves. Control thread only; may block until the resolver has read the events of it. Throws NOT_SUPPORTED where
    * {@link Supports.withdraw} is false.
    */
-  withdraw(pages: PageRange): void;
+  withdraw(pages: PageRange): void | Promise<void>;
 
   /** Tells the control side what the port saw happen to the mapping, so that {@link RawMemory} follows. */
   moved(pages: PageRange, to: number): void;
+
+  /** Poisons what is missing in a forked child's copy of the memory, and closes the child's descriptor. */
+  abandonChild(fd: number): void;
 
   /**
    * Ends notification for the layout and gives back what `attach` took. The pager has seen to the

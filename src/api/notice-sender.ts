@@ -1,5 +1,6 @@
 import { type PlainError } from './error.js';
 import { type CommandReply, type Notice, isDroppable } from './notice.js';
+import { WORD } from './resolver-thread.js';
 import { type Counters } from './statistics.js';
 
 /** What a resolver's worker sends to the control thread. */
@@ -18,7 +19,6 @@ export class NoticeSender {
 
   constructor(
     private readonly send: (message: ResolverMessage) => void,
-    /** Word 1 counts the notices the other side has handled. */
     private readonly words: Int32Array,
     private readonly bound: number,
     private readonly counters: Counters,
@@ -26,7 +26,7 @@ export class NoticeSender {
 
   notify(notice: Notice): void {
     // Both counts wrap alike, so their difference stays right.
-    const underWay = (this.#sent - Atomics.load(this.words, 1)) | 0;
+    const underWay = (this.#sent - Atomics.load(this.words, WORD.handled)) | 0;
     if (isDroppable(notice) && underWay >= this.bound) return this.counters.add('droppedNotices');
     this.#sent = (this.#sent + 1) | 0;
     this.send({ kind: 'notice', notice });

@@ -1,39 +1,14 @@
-import { type RecordableHistogram } from 'node:perf_hooks';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { type PageRange } from './address.js';
-import { type FaultPort, type OpenPort, type PortPlace } from './backend.js';
-import { type Supports } from './capability.js';
+import { type FaultPort, openPort } from './backend.js';
 import { asDemandPagingError } from './error.js';
-import { MemoryLayout, type RegionSpec } from './layout.js';
+import { MemoryLayout } from './layout.js';
 import { NoticeSender, type ResolverMessage } from './notice-sender.js';
-import { type Command } from './notice.js';
-import { PageStates, type SharedPageStates } from './page-states.js';
-import { type PagerPolicy } from './policy.js';
+import { PageStates } from './page-states.js';
 import { Signal, runResolver } from './resolver-loop.js';
+import { type CommandMessage, type ResolverWorkerData, WORD } from './resolver-thread.js';
 import { Resolver } from './resolver.js';
-import { type SourceRef, openSource } from './source.js';
+import { openSource } from './source.js';
 import { Counters } from './statistics.js';
-
-/** What the control thread hands to a resolver's worker. */
-export interface ResolverWorkerData {
-  readonly regions: readonly RegionSpec[];
-  readonly pages: PageRange;
-  readonly states: SharedPageStates;
-  readonly counters: SharedArrayBuffer;
-  /** Word 0: commands sent and not yet drained. Word 1: notices the control thread has handled. */
-  readonly words: SharedArrayBuffer;
-  readonly place: Extract<PortPlace, { where: 'worker' }>;
-  readonly supports: Supports;
-  readonly source: SourceRef;
-  readonly policy: PagerPolicy;
-  readonly latency: RecordableHistogram;
-  readonly control: MessagePort;
-}
-
-export interface CommandMessage {
-  readonly id: number;
-  readonly command: Command;
-}
 
 /**
  * The thread of one resolver. It opens its port and its source by module, since neither crosses
@@ -60,6 +35,7 @@ async function main(data: ResolverWorkerData): Promise<void> {
       counters: new Counters(data.counters),
       notify: (notice) => notices.notify(notice),
       latency: (elapsed_ns) => data.latency.record(elapsed_ns),
+      reading: () => void Atomics.add(words, WORD.reading, 1),
     });
     const signal = new Signal();
     const drain = commandDrain(control, words, resolver, send);
@@ -80,7 +56,7 @@ async function main(data: ResolverWorkerData): Promise<void> {
       send({ kind: 'died', error: error.toPlain() });
     }
   } finally {
-    control.close();
+    control.unref(); // not closed: what was sent last must still arrive
   }
 }
 
@@ -88,7 +64,7 @@ async function main(data: ResolverWorkerData): Promise<void> {
 function commandDrain(control: MessagePort, words: Int32Array, resolver: Resolver, send: (message: ResolverMessage) => void): () => void {
   return () => {
     // Sent first, counted after: a count seen here has its message waiting.
-    if (Atomics.exchange(words, 0, 0) === 0) return;
+    if (Atomics.exchange(words, WORD.commands, 0) === 0) return;
     for (let got = receiveMessageOnPort(control); got; got = receiveMessageOnPort(control)) {
       execute(resolver, got.message as CommandMessage, send);
     }
@@ -97,12 +73,6 @@ function commandDrain(control: MessagePort, words: Int32Array, resolver: Resolve
 
 function execute(resolver: Resolver, { id, command }: CommandMessage, send: (message: ResolverMessage) => void): void {
   resolver.execute(command, (reply) => send({ kind: 'reply', id, reply }));
-}
-
-async function openPort(place: ResolverWorkerData['place']): Promise<FaultPort> {
-  const open = ((await import(place.module)) as Record<string, OpenPort<unknown>>)[place.export];
-  if (typeof open !== 'function') throw new TypeError(`${place.module} exports no function '${place.export}'`);
-  return open(place.token);
 }
 
 void main(workerData as ResolverWorkerData);

@@ -28,6 +28,8 @@ export interface ResolverOptions {
   notify(notice: Notice): void;
   /** A fault was resolved this long after it was taken. */
   latency?(elapsed_ns: number): void;
+  /** Called before and after each read of a synchronous source, which may never come back. */
+  reading?(): void;
   /** Milliseconds of a monotonic clock. */
   now?(): number;
 }
@@ -441,6 +443,7 @@ export class Resolver {
     this.#installer.makeRoom(bytes);
     const { into, from } = this.#installer.stage(bytes);
     let wrong: DemandPagingError | undefined;
+    this.#o.reading?.();
     try {
       const given = this.#o.source.read(offset, into);
       // A promise could write into staging at any later time: there is no safe way on.
@@ -448,6 +451,8 @@ export class Resolver {
       wrong = lengthError(given, bytes);
     } catch (cause) {
       wrong = asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed');
+    } finally {
+      this.#o.reading?.();
     }
     if (!wrong) return this.#install(request, from, false);
     this.#installer.unstage(bytes);

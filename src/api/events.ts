@@ -1,0 +1,39 @@
+// The namespace import is deliberate: with NodeNext resolution the default import of this CommonJS
+// package is the module object, and the type silently becomes any.
+import type * as TE from 'typed-emitter';
+import { type PageRange } from './address.js';
+import { type DemandPagingError } from './error.js';
+import { type Fault } from './fault.js';
+import { type InstallReason } from './notice.js';
+
+/**
+ * What a pager tells whoever listens. Events notify; what must be awaited is a return value. `fault`
+ * and `installed` are sent only while somebody listens, and dropped and counted (`droppedNotices`) when the
+ * control thread does not keep up. When nobody listens to `stopped`, a process warning is emitted.
+ */
+export type PagerEvents = {
+  fault: (fault: Fault) => void;
+  installed: (pages: PageRange, why: InstallReason) => void;
+  /** The pages were removed and read as zeros from now on. */
+  removed: (pages: PageRange) => void;
+  unmapped: (pages: PageRange) => void;
+  /** The pages moved to another host-virtual address; accesses by guest-physical address follow. */
+  remapped: (pages: PageRange, to: number) => void;
+  /** A write-protected page was written; it is no longer protected. */
+  written: (pages: PageRange) => void;
+  poisoned: (pages: PageRange) => void;
+  /**
+   * The VMM forked; `fd` is the userfaultfd of the child's copy of the memory and `present` the pages the
+   * child has. Whoever listens owns the descriptor. Not sent under the `poison` fork policy.
+   */
+  forked: (fd: number, present: Uint8Array) => void;
+  retrying: (pages: PageRange, attempt: number, error: DemandPagingError) => void;
+  'source-failed': (pages: PageRange, error: DemandPagingError) => void;
+  /** Every page is present. */
+  complete: () => void;
+  /** The pager serves nobody any more. `waiters`: what became of those who wait. */
+  stopped: (error: DemandPagingError, waiters: 'poisoned' | 'blocked') => void;
+  closed: () => void;
+};
+
+export type PagerEmitter = TE.default<PagerEvents>;

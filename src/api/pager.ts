@@ -1,0 +1,421 @@
+import { EventEmitter } from 'node:events';
+import { createHistogram } from 'node:perf_hooks';
+import { match } from 'ts-pattern';
+import { type GpaRange, type PageRange } from './address.js';
+import { type AccessClass, type Coverage, coverageGaps } from './access.js';
+import { type Attachment, type Backend } from './backend.js';
+import { type Supports, missingVerbs } from './capability.js';
+import { DemandPagingError } from './error.js';
+import { type PagerEmitter, type PagerEvents } from './events.js';
+import { GuestMemory } from './guest-memory.js';
+import { type Hold, Holds } from './holds.js';
+import { MemoryLayout, type RegionSpec } from './layout.js';
+import { type Command, type MissingAtClose, type Notice, type PrefetchResult } from './notice.js';
+import { PageStates } from './page-states.js';
+import { type PagerPolicy, completePolicy } from './policy.js';
+import { type HostOptions, type ResolverHost, checkSourceReach, startHost } from './resolver-host.js';
+import { type SourceRef, isPortSource } from './source.js';
+import { COUNTERS, type Statistics, summarise } from './statistics.js';
+
+export interface PagerOptions {
+  readonly backend: Backend;
+  readonly regions: readonly RegionSpec[];
+  readonly source: SourceRef;
+  /** The access classes that must not slip past: the pager refuses to start while one is unmediated. Default: `['vmm']`. */
+  readonly needs?: readonly AccessClass[];
+  readonly policy?: Partial<PagerPolicy>;
+  /** Pages whose contents are there already: bit `n % 8` of byte `n / 8` for page `n` of the layout. */
+  readonly present?: Uint8Array;
+}
+
+export interface CloseOptions {
+  /**
+   * What becomes of pages still missing. `populate`: they are all brought first. `poison` (the default
+   * where the backend can): later accesses fail loudly. `zero`: they read as zeros. `leave`: nothing is
+   * done; waiting accesses go unserved, which with userfaultfd lets them read zeros once it is closed: only for memory
+   * that goes away too, or that somebody else serves on.
+   */
+  readonly missing?: MissingAtClose | 'populate';
+}
+
+/**
+ * Opens a pager: binds the backend to the regions, starts a resolver for each of its shards, and
+ * returns when missing pages are being served.
+ *
+ * Blocks nobody; the resolvers run where the backend's ports open (a thread each, for real backends).
+ * Throws what the backend's `attach` throws; NO_DEVICE or NO_PERMISSION naming each requirement that is not
+ * met; COVERAGE_GAP naming the sites that `needs` leaves open; NOT_SUPPORTED where the policy needs a
+ * verb the backend lacks; BAD_RANGE where a region reaches past the source; SOURCE_FAILED. Then nothing is left behind.
+ */
+export async function openPager(options: PagerOptions): Promise<Pager> {
+  const policy = completePolicy(options.policy);
+  const layout = new MemoryLayout(options.regions);
+  const lacking = options.backend.probe().list.filter(({ met }) => !met);
+  if (lacking.length > 0) {
+    const [{ what, found, remedy }] = lacking as [(typeof lacking)[0]];
+    const code = /EPERM|EACCES|permi|privilege|capab/i.test(`${found} ${remedy}`) ? 'NO_PERMISSION' : 'NO_DEVICE';
+    throw new DemandPagingError(code, `${options.backend.name} lacks ${lacking.map((each) => each.what).join(', ')}: ${what} ${found}`, { hint: remedy });
+  }
+  const attachment = await options.backend.attach(layout);
+  try {
+    checkFit(options, attachment, policy);
+    const pager = new Pager(options, attachment, policy);
+    await pager.start();
+    return pager;
+  } catch (error) {
+    await attachment.close();
+    throw error;
+  }
+}
+
+function checkFit({ needs = ['vmm'], source, backend }: PagerOptions, { coverage, supports, shards }: Attachment, policy: PagerPolicy): void {
+  const gaps = coverageGaps(coverage, needs);
+  if (gaps.length > 0) {
+    throw new DemandPagingError('COVERAGE_GAP', `${backend.name} leaves ${gaps.join(', ')} unmediated`, {
+      hint: 'Compose it with a backend that covers them, or take the class out of `needs`',
+    });
+  }
+  const wanted = policy.onSourceFailure === 'stop' ? [] : ([policy.onSourceFailure] as const);
+  const lacking = missingVerbs(supports, wanted);
+  if (lacking.length > 0) {
+    throw new DemandPagingError('NOT_SUPPORTED', `${backend.name} cannot ${lacking.join(', ')}, which onSourceFailure asks for`);
+  }
+  checkSourceReach(source, shards);
+}
+
+/** Brings pages to memory that asks for them, until it is closed. Made by {@link openPager}; used on the thread that opened it. */
+export class Pager implements AsyncDisposable {
+  readonly layout: MemoryLayout;
+  readonly coverage: Coverage;
+  readonly supports: Supports;
+  /** Shared page states: for looking only. */
+  readonly states: PageStates;
+  /** Undefined for memory of another address space. */
+  readonly memory: GuestMemory | undefined;
+  readonly #options: PagerOptions;
+  readonly #attachment: Attachment;
+  readonly #policy: PagerPolicy;
+  readonly #emitter = new EventEmitter() as unknown as PagerEmitter;
+  readonly #latency = createHistogram();
+  readonly #holds = new Holds();
+  #hosts: ResolverHost[] = [];
+  #completeShards = new Set<number>();
+  #stopped: DemandPagingError | undefined;
+  #closing: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy) {
+    this.#options = options;
+    this.#attachment = attachment;
+    this.#policy = policy;
+    this.layout = attachment.layout;
+    this.coverage = attachment.coverage;
+    this.supports = attachment.supports;
+    this.states = PageStates.create(this.layout.pageCount);
+    this.memory = attachment.memory && this.#guestMemory(attachment);
+  }
+
+  /** @internal Starts the resolvers. */
+  async start(): Promise<void> {
+    const { present, source } = this.#options;
+    if (present) markFrom(this.states, present); // no resolver runs yet: the states have no other writer
+    try {
+      this.#hosts = await Promise.all(this.#attachment.shards.map((shard) => startHost(this.#hostOptions(shard, source))));
+      this.#checkSource();
+    } catch (error) {
+      await this.#endHosts('leave');
+      throw error;
+    }
+  }
+
+  // ── events ──
+
+  on<E extends keyof PagerEvents>(event: E, listener: PagerEvents[E]): this {
+    this.#emitter.on(event, listener);
+    this.#listen();
+    return this;
+  }
+
+  once<E extends keyof PagerEvents>(event: E, listener: PagerEvents[E]): this {
+    this.#emitter.once(event, listener);
+    this.#listen();
+    return this;
+  }
+
+  off<E extends keyof PagerEvents>(event: E, listener: PagerEvents[E]): this {
+    this.#emitter.off(event, listener);
+    this.#listen();
+    return this;
+  }
+
+  // ── pages ──
+
+  /**
+   * Brings pages now, as if they were accessed, and resolves when all are present. Pages that were
+   * removed come as zeros; a frozen one is waited for until it is thawed. Rejects with PAGE_POISONED, PAGE_FAILED, STOPPED, CLOSED.
+   */
+  async ensure(ranges: readonly GpaRange[]): Promise<void> {
+    await this.#ensurePages(this.#pages(ranges));
+  }
+
+  /**
+   * Brings pages in the order given, a piece at a time, whenever no access waits. Never resurrects a
+   * page that was removed. Resolves when every page was looked at.
+   */
+  async prefetch(ranges: readonly GpaRange[] = this.#everything()): Promise<PrefetchResult> {
+    const results = (await this.#sendEach(this.#pages(ranges), (own) => ({ command: 'prefetch', ranges: own }))) as PrefetchResult[];
+    return results.reduce((sum, one) => ({ installedPages: sum.installedPages + one.installedPages, skippedPages: sum.skippedPages + one.skippedPages }), {
+      installedPages: 0,
+      skippedPages: 0,
+    });
+  }
+
+  /**
+   * {@link ensure}s pages and holds them: until released, the pager refuses to remove, withdraw,
+   * freeze or poison them (PAGE_HELD).
+   */
+  async hold(ranges: readonly GpaRange[]): Promise<Hold> {
+    const pages = this.#pages(ranges);
+    const hold = this.#holds.hold(pages); // before they are brought: nothing may take them in between
+    try {
+      await this.#ensurePages(pages);
+      return hold;
+    } catch (error) {
+      hold.release();
+      throw error;
+    }
+  }
+
+  /** Says that the contents of whole pages are there already, brought by another way (a second mapping, RDMA). */
+  async markPresent(ranges: readonly GpaRange[]): Promise<void> {
+    await this.#sendEach(this.#wholePages(ranges), (own) => ({ command: 'mark-present', ranges: own }));
+  }
+
+  /** Discards pages: they read as zeros from now on. PAGE_HELD, NOT_SUPPORTED. */
+  async remove(ranges: readonly GpaRange[]): Promise<void> {
+    await this.#drop(ranges, 'zero', 'remove');
+  }
+
+  /** Makes pages missing again: the next access fetches them anew. PAGE_HELD, NOT_SUPPORTED. */
+  async withdraw(ranges: readonly GpaRange[]): Promise<void> {
+    await this.#drop(ranges, 'missing', 'withdraw');
+  }
+
+  /** Stops every access to the pages without losing their contents, until {@link thaw}. PAGE_HELD, NOT_SUPPORTED (see {@link Supports.freeze}). */
+  async freeze(ranges: readonly GpaRange[]): Promise<void> {
+    const pages = this.#wholePages(ranges);
+    this.#holds.check(pages, 'freeze');
+    await this.#sendEach(pages, (own) => ({ command: 'freeze', ranges: own }));
+  }
+
+  async thaw(ranges: readonly GpaRange[]): Promise<void> {
+    await this.#sendEach(this.#wholePages(ranges), (own) => ({ command: 'thaw', ranges: own }));
+  }
+
+  /** Makes every later access to missing pages fail loudly. NOT_SUPPORTED where the backend lacks `poison`. */
+  async poison(ranges: readonly GpaRange[]): Promise<void> {
+    const pages = this.#wholePages(ranges);
+    this.#holds.check(pages, 'poison');
+    await this.#sendEach(pages, (own) => ({ command: 'poison', ranges: own }));
+  }
+
+  /** Reports the next write to each page in a `written` event; pages that come later come protected. */
+  async writeProtect(ranges: readonly GpaRange[], on = true): Promise<void> {
+    await this.#sendEach(this.#wholePages(ranges), (own) => ({ command: on ? 'write-protect' : 'write-unprotect', ranges: own }));
+  }
+
+  /** Tells whose accesses a kernel thread's are, for the statistics and `fault` events. */
+  async nameThread(thread: number, accessClass: AccessClass, vcpu?: number): Promise<void> {
+    const command: Command = { command: 'thread', thread, class: accessClass, ...(vcpu === undefined ? {} : { vcpu }) };
+    await Promise.all(this.#hosts.map((host) => host.send(command)));
+  }
+
+  statistics(): Statistics {
+    const sums = Object.fromEntries(COUNTERS.map((name) => [name, this.#hosts.reduce((sum, { counters }) => sum + counters.get(name), 0)]));
+    const presentPages = this.states.countPresent({ first: 0, count: this.layout.pageCount });
+    return { ...(sums as Record<(typeof COUNTERS)[number], number>), pages: this.layout.pageCount, presentPages, latency: summarise(this.#latency) };
+  }
+
+  /** Why the pager stopped serving, if it did. */
+  get stopped(): DemandPagingError | undefined {
+    return this.#stopped;
+  }
+
+  // ── end ──
+
+  /**
+   * Ends paging. Idempotent; when it resolves, no access waits, and no thread, descriptor or mapping of
+   * the pager's is left. Rejects with NOT_SUPPORTED, changing nothing, where pages are missing that the backend
+   * cannot poison and no other choice was made.
+   */
+  close(options: CloseOptions = {}): Promise<void> {
+    this.#closing ??= this.#close(options).catch((error: unknown) => {
+      this.#closing = undefined;
+      throw error;
+    });
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close({ missing = 'poison' }: CloseOptions): Promise<void> {
+    if (missing === 'populate') await this.#ensurePages(this.layout.regions.map((region) => ({ first: region.firstPage, count: region.pageCount })));
+    const complete = this.states.allPresent({ first: 0, count: this.layout.pageCount });
+    if (missing === 'poison' && !complete && !this.#stopped && !this.supports.verbs.includes('poison')) {
+      throw new DemandPagingError('NOT_SUPPORTED', 'pages are missing and this backend cannot poison them', { hint: "Close with missing: 'populate', 'zero' or 'leave'" });
+    }
+    await this.#endHosts(missing === 'populate' || complete ? 'leave' : missing);
+    this.memory?.close();
+    await this.#attachment.close();
+    this.#emitter.emit('closed');
+    this.#emitter.removeAllListeners();
+  }
+
+  async #endHosts(missing: MissingAtClose): Promise<void> {
+    await Promise.all(
+      this.#hosts.map(async (host) => {
+        await host.send({ command: 'end', missing }).catch(() => {}); // dead already: its last rites are done
+        await host.ended;
+      }),
+    );
+  }
+
+  // ── inside ──
+
+  #hostOptions(shard: Attachment['shards'][number], source: SourceRef): HostOptions {
+    return {
+      layout: this.layout,
+      states: this.states,
+      supports: this.supports,
+      policy: this.#policy,
+      latency: this.#latency,
+      shard,
+      source,
+      notify: (notice) => this.#notice(notice),
+      died: (error) => this.#stop(error, 'poisoned'),
+    };
+  }
+
+  #guestMemory({ memory, shards }: Attachment): GuestMemory {
+    const { source } = this.#options;
+    const embedded = shards.some(({ port }) => port.where === 'here') && 'the resolver runs on this thread';
+    const serving = isPortSource(source) && source.servedHere && 'the source is served by this thread';
+    return new GuestMemory({
+      layout: this.layout,
+      states: this.states,
+      raw: memory!,
+      ensure: (ranges) => this.#ensurePages(ranges),
+      hint: (ranges) => void this.#sendEach(ranges, (own) => ({ command: 'prefetch', ranges: own })).catch(() => {}),
+      mustNotBlock: embedded || serving || undefined,
+    });
+  }
+
+  #checkSource(): void {
+    for (const { sourceLength } of this.#hosts) {
+      for (const region of this.layout.regions) {
+        if (region.sourceOffset + region.length <= BigInt(Math.floor(sourceLength))) continue;
+        throw new DemandPagingError('BAD_RANGE', `a region of ${region.length} bytes from source offset ${region.sourceOffset} reaches past the source's ${sourceLength} bytes`, {
+          range: { start: region.gpa, length: region.length },
+        });
+      }
+    }
+  }
+
+  #notice(notice: Notice): void {
+    const emit = this.#emitter.emit.bind(this.#emitter);
+    match(notice)
+      .with({ kind: 'fault' }, ({ fault }) => emit('fault', fault))
+      .with({ kind: 'installed' }, ({ pages, why }) => emit('installed', pages, why))
+      .with({ kind: 'removed' }, { kind: 'unmapped' }, { kind: 'written' }, { kind: 'poisoned' }, ({ kind, pages }) => emit(kind, pages))
+      .with({ kind: 'remapped' }, ({ pages, to }) => {
+        this.#attachment.moved(pages, to);
+        emit('remapped', pages, to);
+      })
+      .with({ kind: 'forked' }, ({ fd, present }) => {
+        const wanted = this.#policy.onFork === 'hand-over' && this.#emitter.listenerCount('forked') > 0;
+        if (wanted) emit('forked', fd, present);
+        else this.#attachment.abandonChild(fd);
+      })
+      .with({ kind: 'retrying' }, ({ pages, attempt, error }) => emit('retrying', pages, attempt, DemandPagingError.fromPlain(error)))
+      .with({ kind: 'source-failed' }, ({ pages, error }) => emit('source-failed', pages, DemandPagingError.fromPlain(error)))
+      .with({ kind: 'complete' }, ({ pages }) => this.#complete(pages))
+      .with({ kind: 'stopped' }, ({ error, waiters }) => this.#stop(DemandPagingError.fromPlain(error), waiters))
+      .exhaustive();
+  }
+
+  #complete(pages: PageRange): void {
+    this.#completeShards.add(pages.first);
+    if (this.#completeShards.size === this.#hosts.length) this.#emitter.emit('complete');
+  }
+
+  #stop(error: DemandPagingError, waiters: 'poisoned' | 'blocked'): void {
+    if (this.#stopped) return;
+    this.#stopped = error;
+    const heard = this.#emitter.emit('stopped', error, waiters);
+    if (!heard && !this.#closing) process.emitWarning(`demand paging stopped: ${error.message}`, { code: error.code });
+  }
+
+  /** Tells the resolvers whether faults and installs are worth reporting. */
+  #listen(): void {
+    const command: Command = { command: 'listen', faults: this.#emitter.listenerCount('fault') > 0, installs: this.#emitter.listenerCount('installed') > 0 };
+    for (const host of this.#hosts) host.send(command).catch(() => {}); // a dead resolver reports nothing
+  }
+
+  async #drop(ranges: readonly GpaRange[], then: 'missing' | 'zero', what: string): Promise<void> {
+    const pages = this.#wholePages(ranges);
+    this.#holds.check(pages, what);
+    if (!this.supports.withdraw) throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
+    // Between begin and end the resolvers install nothing there, so what is dropped stays dropped.
+    await this.#sendEach(pages, (own) => ({ command: 'drop-begin', ranges: own, then }));
+    try {
+      for (const range of pages) await this.#attachment.withdraw(range);
+    } finally {
+      await this.#sendEach(pages, (own) => ({ command: 'drop-end', ranges: own }));
+    }
+  }
+
+  async #ensurePages(pages: readonly PageRange[]): Promise<void> {
+    await this.#sendEach(pages, (own) => ({ command: 'ensure', ranges: own }));
+  }
+
+  /** Sends each resolver its share of the pages. Resolves with the answers of those that had one. */
+  async #sendEach(pages: readonly PageRange[], command: (own: readonly PageRange[]) => Command): Promise<unknown[]> {
+    if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
+    const shares = this.#hosts.map((host) => ({ host, own: pages.flatMap((range) => intersection(range, host.shard.pages)) }));
+    return Promise.all(shares.filter(({ own }) => own.length > 0).map(({ host, own }) => host.send(command(own))));
+  }
+
+  #everything(): readonly GpaRange[] {
+    return this.layout.regions.map((region) => ({ start: region.gpa, length: region.length }));
+  }
+
+  #pages(ranges: readonly GpaRange[]): readonly PageRange[] {
+    return ranges.flatMap((range) => this.layout.pagesOf(range));
+  }
+
+  #wholePages(ranges: readonly GpaRange[]): readonly PageRange[] {
+    return ranges.flatMap((range) => this.layout.wholePagesOf(range));
+  }
+}
+
+function intersection(a: PageRange, b: PageRange): readonly PageRange[] {
+  const first = Math.max(a.first, b.first);
+  const end = Math.min(a.first + a.count, b.first + b.count);
+  return end > first ? [{ first, count: end - first }] : [];
+}
+
+/** Sets presence from a bitmap. Throws RangeError where the bitmap is too short. */
+function markFrom(states: PageStates, bitmap: Uint8Array): void {
+  if (bitmap.length * 8 < states.pageCount) {
+    throw new RangeError(`the presence bitmap has ${bitmap.length * 8} bits for ${states.pageCount} pages`);
+  }
+  const isSet = (page: number): boolean => ((bitmap[page >>> 3]! >>> (page & 7)) & 1) === 1;
+  for (let page = 0; page < states.pageCount; ) {
+    let end = page;
+    while (end < states.pageCount && isSet(end)) end++;
+    if (end > page) states.setPresent({ first: page, count: end - page }, true);
+    page = end + 1;
+  }
+}
