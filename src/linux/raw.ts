@@ -1,0 +1,73 @@
+import { libc, syscallNumber, type SyscallName } from './ffi.js';
+
+/**
+ * System calls for hot loops: the result, or `-errno`; nothing is thrown and nothing allocated.
+ * Addresses are numbers. Whether a call blocks is the descriptor's business: these block the
+ * thread, event loop included.
+ */
+const orErrno = (result: number): number => (result === -1 ? -libc().errno() : result);
+
+/** ioctl(2). `argument` is an address or an integer, as the request has it. */
+export const ioctl = (fd: number, request: number, argument: number): number =>
+  orErrno(libc().ioctl(fd, request, argument));
+
+/** read(2) into memory at `address`. */
+export const read = (fd: number, address: number, length: number): number =>
+  orErrno(libc().read(fd, address, length));
+
+/** write(2) from memory at `address`. */
+export const write = (fd: number, address: number, length: number): number =>
+  orErrno(libc().write(fd, address, length));
+
+/** pread(2). A destination that cannot be written is EFAULT (14), not a crash. */
+export const pread = (fd: number, address: number, length: number, offset: number): number =>
+  orErrno(libc().pread(fd, address, length, offset));
+
+/** pwrite(2). */
+export const pwrite = (fd: number, address: number, length: number, offset: number): number =>
+  orErrno(libc().pwrite(fd, address, length, offset));
+
+/** poll(2) over `count` entries of 8 bytes at `address`; see {@link Poller}. */
+export const poll = (address: number, count: number, timeoutMs: number): number =>
+  orErrno(libc().poll(address, count, timeoutMs));
+
+/** mmap(2): the address or `-errno`. With MAP_FIXED it replaces whatever was there, Node's own memory included. */
+export const mmap = (
+  address: number,
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+): number => orErrno(libc().mmap(address, length, protection, flags, fd, offset));
+
+/** munmap(2). */
+export const munmap = (address: number, length: number): number => orErrno(libc().munmap(address, length));
+
+/** madvise(2). */
+export const madvise = (address: number, length: number, advice: number): number =>
+  orErrno(libc().madvise(address, length, advice));
+
+/** mprotect(2). */
+export const mprotect = (address: number, length: number, protection: number): number =>
+  orErrno(libc().mprotect(address, length, protection));
+
+/** mremap(2): the new address or `-errno`. */
+export const mremap = (
+  address: number,
+  oldLength: number,
+  newLength: number,
+  flags: number,
+  newAddress: number,
+): number => orErrno(libc().mremap(address, oldLength, newLength, flags, newAddress));
+
+/** fallocate(2). */
+export const fallocate = (fd: number, mode: number, offset: number, length: number): number =>
+  orErrno(libc().fallocate(fd, mode, offset, length));
+
+/** close(2). */
+export const close = (fd: number): number => orErrno(libc().close(fd));
+
+/** A system call by name, for those that the C library does not wrap. */
+export const syscall = (name: SyscallName, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0): number =>
+  orErrno(libc().syscall(syscallNumber(name), a, b, c, d, e, f));

@@ -1,0 +1,62 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+import { libc } from './ffi.js';
+import { check } from './failure.js';
+import { NativeBlock } from './native-block.js';
+import { pageSize } from './page-size.js';
+
+const PAGES_PER_CALL = 65536;
+
+/**
+ * 1 for each base page of `[address, address + length)` that is resident, 0 for the others.
+ * For private memory that means "in this process's page tables", for a memory file "in the page
+ * cache", whoever put it there.
+ * Preconditions: `address` is page-aligned. Blocks: never. Errors: KERNEL (ENOMEM: unmapped).
+ * Source: mincore(2).
+ */
+export function residentPages(address: number, length: number): Uint8Array {
+  const unit = pageSize();
+  const pages = Math.ceil(length / unit);
+  const result = new Uint8Array(pages);
+  const vector = new NativeBlock(Math.min(pages, PAGES_PER_CALL));
+  try {
+    for (let first = 0; first < pages; first += PAGES_PER_CALL) {
+      const count = Math.min(PAGES_PER_CALL, pages - first);
+      const returned = libc().mincore(address + first * unit, count * unit, vector.address);
+      check(returned === -1 ? -libc().errno() : 0, 'mincore', 'cannot ask for residency');
+      for (let page = 0; page < count; page++) result[first + page] = vector.bytes[page]! & 1;
+    }
+  } finally {
+    vector.free();
+  }
+  return result;
+}
+
+/** One entry of /proc/self/pagemap. Source: pagemap.rst. */
+export interface PagemapEntry {
+  readonly present: boolean;
+  readonly swapped: boolean;
+  /** Backed by a file or shared anonymous memory. */
+  readonly shared: boolean;
+  /** Write-protected through a userfaultfd. */
+  readonly writeProtected: boolean;
+}
+
+/** The page table entries of `count` base pages from `address`. Blocks: never. Source: pagemap.rst. */
+export function pagemap(address: number, count: number): PagemapEntry[] {
+  const buffer = Buffer.alloc(count * 8);
+  const fd = openSync('/proc/self/pagemap', 'r');
+  try {
+    const read = readSync(fd, buffer, 0, buffer.length, (address / pageSize()) * 8);
+    return Array.from({ length: read / 8 }, (_, page) => {
+      const high = buffer.readUInt32LE(page * 8 + 4); // bits 32 to 63
+      return {
+        present: (high & 0x8000_0000) !== 0,
+        swapped: (high & 0x4000_0000) !== 0,
+        shared: (high & 0x2000_0000) !== 0,
+        writeProtected: (high & 0x0200_0000) !== 0,
+      };
+    });
+  } finally {
+    closeSync(fd);
+  }
+}
