@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { promisify } from 'node:util';
 import type * as Koffi from 'koffi';
 import { DemandPagingError } from '../api/error.js';
 
@@ -18,6 +19,7 @@ export interface Libc {
   /** An ArrayBuffer over `length` bytes of native memory at `address`, at most 4 GiB; it frees nothing. */
   view(address: number, length: number): ArrayBuffer;
 
+  _exit(status: number): never;
   accept4(fd: number, address: number, length: number, flags: number): number;
   bind(fd: number, address: number, length: number): number;
   calloc(count: number, size: number): number;
@@ -52,6 +54,8 @@ export interface Libc {
   open(path: string, flags: number, mode: number): number;
   pipe2(fds: number, flags: number): number;
   poll(fds: number, count: number, timeout: number): number;
+  /** poll(2) on a thread of libuv's pool. */
+  pollAsync(fds: number, count: number, timeout: number): Promise<number>;
   pread(fd: number, address: number, length: number, offset: number): number;
   process_vm_readv(
     pid: number,
@@ -80,7 +84,7 @@ export interface Libc {
   write(fd: number, address: number, length: number): number;
 }
 
-type Native = Exclude<keyof Libc, 'errno' | 'view'>;
+type Native = Exclude<keyof Libc, 'errno' | 'pollAsync' | 'view'>;
 type Signature = readonly [result: string, ...parameters: string[]];
 
 const INT = 'int';
@@ -91,6 +95,7 @@ const PTR = 'uintptr_t';
 /** Each libc function once. ioctl, fcntl, open and syscall are variadic in C: on both Linux ABIs that
  * passes integer arguments exactly as a fixed prototype does. */
 const SIGNATURES: Readonly<Record<Native, Signature>> = {
+  _exit: ['void', INT],
   accept4: [INT, INT, PTR, PTR, INT],
   bind: [INT, INT, PTR, 'uint32_t'],
   calloc: [PTR, SIZE, SIZE],
@@ -169,6 +174,8 @@ function load(): Libc {
       };
     }
   }
+  const { poll } = declared as { poll: Koffi.KoffiFunc<(...args: number[]) => number> };
+  declared['pollAsync'] = promisify(poll.async);
   return declared as unknown as Libc;
 }
 

@@ -51,3 +51,26 @@ export { POLL, Poller } from './poller.js';
 export { EventFd } from './event-fd.js';
 export { isUnreachable, readMemory, writeMemory } from './remote-memory.js';
 export { copyMemory, fillMemory, load8, loadWord, store8, storeWord } from './touch.js';
+export {
+  closeDescriptor,
+  duplicate,
+  isCloseOnExec,
+  makePipe,
+  O,
+  openDescriptor,
+  setCloseOnExec,
+  setNonBlocking,
+  threadId,
+} from './descriptor.js';
+export {
+  acceptFrom,
+  connectTo,
+  listenAt,
+  peerCredentials,
+  receiveWithDescriptors,
+  sendWithDescriptors,
+  socketPair,
+  type PeerCredentials,
+  type Received,
+} from './unix-socket.js';
+export { openProcess, takeDescriptor } from './pidfd.js';

@@ -1,6 +1,7 @@
 import { DemandPagingError } from '../api/error.js';
 import { hva, type Hva } from '../api/address.js';
 import { libc } from './ffi.js';
+import { duplicate } from './descriptor.js';
 import { check, ERRNO, systemError } from './failure.js';
 import { FALLOC, HUGE_SHIFT, MADV, MAP, MFD, MREMAP, PROT, type Advice } from './mman.js';
 import { defaultHugePageSize, pageSize } from './page-size.js';
@@ -251,9 +252,7 @@ export class Mapping {
     this.#check(0, 0);
     if (this.#fd === undefined)
       throw new DemandPagingError('NOT_SUPPORTED', `${this.kind} memory has no second mapping`);
-    const F_DUPFD_CLOEXEC = 1030;
-    const result = libc().fcntl(this.#fd, F_DUPFD_CLOEXEC, 0);
-    const fd = check(result === -1 ? -libc().errno() : result, 'fcntl', 'cannot duplicate a memory file');
+    const fd = duplicate(this.#fd);
     const flags = MAP.SHARED | MAP.NORESERVE;
     const address = raw.mmap(0, this.length, PROT.READ | PROT.WRITE, flags, fd, 0);
     if (address < 0) {

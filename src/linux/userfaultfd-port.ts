@@ -138,12 +138,12 @@ export class UffdPort {
   }
 
   /**
-   * Takes up to {@link batch} messages: how many, or `-errno` (-EAGAIN: none, on a non-blocking
+   * Takes up to `most` messages, at most {@link batch}: how many, or `-errno` (-EAGAIN: none, on a non-blocking
    * descriptor). Decode them with {@link event} or read {@link messages} word by word.
    */
-  read(): number {
+  read(most = this.batch): number {
     if (this.#closed) return -ERRNO.EBADF;
-    const bytes = raw.read(this.fd, this.#inbox.address, this.batch * UFFD_MSG_BYTES);
+    const bytes = raw.read(this.fd, this.#inbox.address, Math.min(most, this.batch) * UFFD_MSG_BYTES);
     return bytes < 0 ? bytes : bytes / UFFD_MSG_BYTES;
   }
 

@@ -5,7 +5,7 @@ import {
   isUnreachable,
   load8,
   MADV,
-  Mapping,
+  type Mapping,
   mapMemory,
   pageSize,
   pagemap,
