@@ -1,1 +1,73 @@
-export * from './api/index.js';
+export { ACCESS_CLASSES, ACCESS_SITES, SITE_NAMES, classOf, coverageGaps } from './api/access.js';
+export type { AccessClass, AccessSite, Coverage, Effect, SiteCoverage } from './api/access.js';
+export { fileOffset, gpa, hex, hva } from './api/address.js';
+export type {
+  AddressRange,
+  FileOffset,
+  Gpa,
+  GpaRange,
+  Hva,
+  HvaRange,
+  PageIndex,
+  PageRange,
+} from './api/address.js';
+export { openPort } from './api/backend.js';
+export type {
+  Attachment,
+  Backend,
+  FaultPort,
+  OpenPort,
+  PortPlace,
+  RawMemory,
+  Shard,
+  Wait,
+} from './api/backend.js';
+export { missingVerbs, requirements } from './api/capability.js';
+export type { Requirement, Requirements, Supports } from './api/capability.js';
+export { drive, driveErroring, driveRetrying, driveSync } from './api/drive.js';
+export type { Access, DriveOptions, ProgramMemory } from './api/drive.js';
+export { DemandPagingError, ERROR_CODES, asDemandPagingError, errnoName } from './api/error.js';
+export type { ErrorCode, ErrorDetails, PlainError } from './api/error.js';
+export type { PagerEmitter, PagerEvents } from './api/events.js';
+export { FaultBatch, ROW, WRITE } from './api/fault.js';
+export type { Fault, FaultKind, MemoryEvent } from './api/fault.js';
+export { GuestMemory } from './api/guest-memory.js';
+export type { GuestMemoryOptions } from './api/guest-memory.js';
+export type { Hold } from './api/holds.js';
+export { MAX_LAYOUT_PAGES, MemoryLayout } from './api/layout.js';
+export type { MemoryKind, Region, RegionSpec } from './api/layout.js';
+export type {
+  Command,
+  CommandReply,
+  FetchReason,
+  InstallReason,
+  MissingAtClose,
+  Notice,
+  PrefetchResult,
+} from './api/notice.js';
+export { PLANES, PageStates } from './api/page-states.js';
+export type { PageState, Plane, SharedPageStates } from './api/page-states.js';
+export { Pager, openPager } from './api/pager.js';
+export type { CloseOptions, PagerOptions } from './api/pager.js';
+export { DEFAULT_POLICY, completePolicy } from './api/policy.js';
+export type { FailurePolicy, ForkPolicy, PagerPolicy } from './api/policy.js';
+export { WINDOW_BYTES, hint, isVisible, readWindow, writeBytes } from './api/program.js';
+export type { Answer, Ask, Errno, HintAsk, Program, ReadAsk, VisibleAsk, WriteAsk } from './api/program.js';
+export { FLAG, OUTCOME, OUTCOMES, ResolutionBatch, VERB, VERBS } from './api/resolution.js';
+export type { Outcome, Resolution, Verb } from './api/resolution.js';
+export { Resolver } from './api/resolver.js';
+export type { ResolverOptions } from './api/resolver.js';
+export { Signal, runResolver } from './api/resolver-loop.js';
+export type { ResolverLoopOptions } from './api/resolver-loop.js';
+export { isModuleSource, isPortSource, openSource, servePort } from './api/source.js';
+export type {
+  ModuleSourceRef,
+  OpenSource,
+  PageSource,
+  PortSourceRef,
+  SourceRef,
+  SourceReply,
+  SourceRequest,
+} from './api/source.js';
+export { COUNTERS, Counters, summarise } from './api/statistics.js';
+export type { Counter, HistogramLike, LatencySummary, Statistics } from './api/statistics.js';

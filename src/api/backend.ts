@@ -66,7 +66,8 @@ export type OpenPort<Token> = (token: Token) => FaultPort;
 export async function openPort(place: PortPlace): Promise<FaultPort> {
   if (place.where === 'here') return place.open();
   const open = ((await import(place.module)) as Record<string, OpenPort<unknown>>)[place.export];
-  if (typeof open !== 'function') throw new TypeError(`${place.module} exports no function '${place.export}'`);
+  if (typeof open !== 'function')
+    throw new TypeError(`${place.module} exports no function '${place.export}'`);
   return open(place.token);
 }
 

@@ -23,7 +23,10 @@ export interface Requirements {
   readonly list: readonly Requirement[];
 }
 
-export const requirements = (list: readonly Requirement[]): Requirements => ({ met: list.every(({ met }) => met), list });
+export const requirements = (list: readonly Requirement[]): Requirements => ({
+  met: list.every(({ met }) => met),
+  list,
+});
 
 /** What a backend does, on this host, with these options. */
 export interface Supports {
@@ -50,4 +53,5 @@ export interface Supports {
 }
 
 /** Whether `supports` declares everything a list of verbs needs; the missing ones otherwise. */
-export const missingVerbs = (supports: Supports, verbs: readonly Verb[]): readonly Verb[] => verbs.filter((verb) => !supports.verbs.includes(verb));
+export const missingVerbs = (supports: Supports, verbs: readonly Verb[]): readonly Verb[] =>
+  verbs.filter((verb) => !supports.verbs.includes(verb));

@@ -31,8 +31,12 @@ const EFAULT = 14;
  * event loop goes on meanwhile. An access outside the regions is answered with EFAULT. Rejects with the pager's error when a page
  * cannot be had. A page lost again between coming and being read (a removal) is waited for again.
  */
-export async function drive<R>(program: Program<R>, memory: ProgramMemory, options: DriveOptions = {}): Promise<R> {
-  for (let step = program.next(); ; ) {
+export async function drive<R>(
+  program: Program<R>,
+  memory: ProgramMemory,
+  options: DriveOptions = {},
+): Promise<R> {
+  for (let step = program.next(); ;) {
     if (step.done) return step.value;
     const range = touched(step.value);
     const missed = range !== undefined && isMissing(memory, range);
@@ -44,7 +48,7 @@ export async function drive<R>(program: Program<R>, memory: ProgramMemory, optio
 
 /** Runs a program on pages that are all present, without the event loop. Throws PAGE_MISSING at the first that is not; the program is then over. */
 export function driveSync<R>(program: Program<R>, memory: ProgramMemory, options: DriveOptions = {}): R {
-  for (let step = program.next(); ; ) {
+  for (let step = program.next(); ;) {
     if (step.done) return step.value;
     options.trace?.({ ask: step.value, missed: false });
     step = program.next(answer(memory, step.value));
@@ -55,9 +59,13 @@ export function driveSync<R>(program: Program<R>, memory: ProgramMemory, options
  * The `error` policy: a missing page fails the access at once with EFAULT, as a mechanism does that
  * cannot wait, and the program goes on as it sees fit. `missed`: the windows that failed, in order, each once.
  */
-export function driveErroring<R>(program: Program<R>, memory: ProgramMemory, options: DriveOptions = {}): { readonly result: R; readonly missed: readonly Gpa[] } {
+export function driveErroring<R>(
+  program: Program<R>,
+  memory: ProgramMemory,
+  options: DriveOptions = {},
+): { readonly result: R; readonly missed: readonly Gpa[] } {
   const missed = new Set<Gpa>();
-  for (let step = program.next(); ; ) {
+  for (let step = program.next(); ;) {
     if (step.done) return { result: step.value, missed: [...missed] };
     const range = touched(step.value);
     const misses = range !== undefined && isMissing(memory, range);
@@ -73,7 +81,11 @@ export function driveErroring<R>(program: Program<R>, memory: ProgramMemory, opt
  * a property of the program: one that consumes what it reads does not survive it. Throws RangeError
  * after `attempts` runs (default 10 000), so that a program that misses ever new pages ends.
  */
-export async function driveRetrying<R>(start: () => Program<R>, memory: ProgramMemory, options: DriveOptions & { readonly attempts?: number } = {}): Promise<{ readonly result: R; readonly runs: number }> {
+export async function driveRetrying<R>(
+  start: () => Program<R>,
+  memory: ProgramMemory,
+  options: DriveOptions & { readonly attempts?: number } = {},
+): Promise<{ readonly result: R; readonly runs: number }> {
   const { attempts = 10_000 } = options;
   for (let runs = 1; runs <= attempts; runs++) {
     const { result, missed } = driveErroring(start(), memory, options);
@@ -92,7 +104,8 @@ function touched(ask: Ask): GpaRange | undefined {
       : undefined;
 }
 
-const isMissing = (memory: ProgramMemory, range: GpaRange): boolean => isInside(memory, range) && !memory.isPresent(range);
+const isMissing = (memory: ProgramMemory, range: GpaRange): boolean =>
+  isInside(memory, range) && !memory.isPresent(range);
 
 const isInside = ({ layout }: ProgramMemory, { start, length }: GpaRange): boolean =>
   layout.regionAt(start) !== undefined && layout.regionAt((start + length - 1n) as Gpa) !== undefined;
@@ -119,7 +132,8 @@ function answer(memory: ProgramMemory, ask: Ask): Answer {
     }
   } catch (error) {
     // Poison is what a kernel's own access meets as EFAULT; anything else is the caller's to see.
-    if (error instanceof DemandPagingError && error.code === 'PAGE_POISONED') return { answer: 'fault', errno: EFAULT };
+    if (error instanceof DemandPagingError && error.code === 'PAGE_POISONED')
+      return { answer: 'fault', errno: EFAULT };
     throw error;
   }
 }

@@ -87,7 +87,13 @@ export interface PlainError extends ErrorDetails {
 }
 
 const plainCause = (cause: unknown): unknown =>
-  cause instanceof DemandPagingError ? cause.message : cause instanceof Error ? `${cause.name}: ${cause.message}` : cause === undefined ? undefined : String(cause);
+  cause instanceof DemandPagingError
+    ? cause.message
+    : cause instanceof Error
+      ? `${cause.name}: ${cause.message}`
+      : cause === undefined
+        ? undefined
+        : String(cause);
 
 /** Turns anything thrown into a {@link DemandPagingError}, keeping one that already is. */
 export function asDemandPagingError(thrown: unknown, code: ErrorCode, message: string): DemandPagingError {

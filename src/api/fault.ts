@@ -40,7 +40,16 @@ export type MemoryEvent =
   | { readonly kind: 'fork'; readonly fd: number };
 
 /** Row kinds of a {@link FaultBatch}, in one column. Faults come before {@link ROW.remove}. */
-export const ROW = { missing: 0, minor: 1, 'write-protect': 2, rwp: 3, remove: 4, unmap: 5, remap: 6, fork: 7 } as const;
+export const ROW = {
+  missing: 0,
+  minor: 1,
+  'write-protect': 2,
+  rwp: 3,
+  remove: 4,
+  unmap: 5,
+  remap: 6,
+  fork: 7,
+} as const;
 
 const KINDS = Object.keys(ROW) as (keyof typeof ROW)[];
 
@@ -106,7 +115,12 @@ export class FaultBatch {
 
   /** Appends a fault. The batch must not be full. */
   push(fault: Pick<Fault, 'kind' | 'page'> & Partial<Fault>): void {
-    this.pushFault(ROW[fault.kind], fault.page, fault.write === undefined ? WRITE.unknown : fault.write ? WRITE.yes : WRITE.no, fault.thread);
+    this.pushFault(
+      ROW[fault.kind],
+      fault.page,
+      fault.write === undefined ? WRITE.unknown : fault.write ? WRITE.yes : WRITE.no,
+      fault.thread,
+    );
     const row = this.count - 1;
     this.site[row] = fault.site === undefined ? 255 : SITE_NAMES.indexOf(fault.site);
     this.vcpu[row] = fault.vcpu ?? NONE;

@@ -109,7 +109,8 @@ export class Fetcher {
       this.#settled.push({ request, attempt, bytes, result });
       this.#events.work();
     };
-    const fail = (cause: unknown): void => settle(asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed'));
+    const fail = (cause: unknown): void =>
+      settle(asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed'));
     try {
       const answer = this.#source.read(Number(this.#layout.sourceOffsetOf(request.pages.first)), bytes);
       if (typeof answer === 'number') settle(answer);
@@ -125,7 +126,13 @@ export class Fetcher {
     this.#settled = [];
     for (const { request, attempt, bytes, result } of settled) {
       // An attempt that timed out may still answer; only the current one counts.
-      if (request.dropped || request.resting || request.attempt !== attempt || !this.#requests.includes(request)) continue;
+      if (
+        request.dropped ||
+        request.resting ||
+        request.attempt !== attempt ||
+        !this.#requests.includes(request)
+      )
+        continue;
       this.#remove(request);
       const wrong = typeof result === 'number' ? lengthError(result, bytes.length) : result;
       if (wrong) this.#events.failed(request, wrong);
@@ -135,7 +142,10 @@ export class Fetcher {
       if (request.resting) this.ask(request, nowMs);
       else {
         this.#remove(request);
-        this.#events.failed(request, new DemandPagingError('SOURCE_TIMEOUT', `the source did not answer within ${this.#timeoutMs} ms`));
+        this.#events.failed(
+          request,
+          new DemandPagingError('SOURCE_TIMEOUT', `the source did not answer within ${this.#timeoutMs} ms`),
+        );
       }
     }
   }
@@ -143,7 +153,9 @@ export class Fetcher {
   /** Forgets every request that brings any of `pages`; returns them. */
   drop(pages: PageRange): readonly FetchRequest[] {
     const end = pages.first + pages.count;
-    const hit = this.#requests.filter(({ pages: other }) => other.first < end && pages.first < other.first + other.count);
+    const hit = this.#requests.filter(
+      ({ pages: other }) => other.first < end && pages.first < other.first + other.count,
+    );
     for (const request of hit) {
       request.dropped = true;
       this.#remove(request);
@@ -160,6 +172,9 @@ export class Fetcher {
 export function lengthError(given: number, asked: number): DemandPagingError | undefined {
   if (given === asked) return undefined;
   return new DemandPagingError('SOURCE_LENGTH', `the source gave ${given} bytes where ${asked} were asked`, {
-    hint: given < asked ? 'Was the image truncated while it is in use?' : 'A source must give exactly what is asked',
+    hint:
+      given < asked
+        ? 'Was the image truncated while it is in use?'
+        : 'A source must give exactly what is asked',
   });
 }

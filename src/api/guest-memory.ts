@@ -69,7 +69,11 @@ export class GuestMemory {
   readBlocking(address: Gpa, length: number): Uint8Array {
     const range = { start: address, length: BigInt(length) };
     if (this.#o.mustNotBlock && !this.isPresent(range)) {
-      throw new DemandPagingError('DEADLOCK', `waiting for ${hex(address)} here would wait for itself: ${this.#o.mustNotBlock}`, { range, hint: 'Use read()' });
+      throw new DemandPagingError(
+        'DEADLOCK',
+        `waiting for ${hex(address)} here would wait for itself: ${this.#o.mustNotBlock}`,
+        { range, hint: 'Use read()' },
+      );
     }
     this.#pages(range);
     return this.#load(address, length);
@@ -77,13 +81,18 @@ export class GuestMemory {
 
   /** Brings pages; resolves when all are present. Pages removed meanwhile come as zeros. */
   async bring(ranges: readonly GpaRange[]): Promise<void> {
-    const missing = ranges.flatMap((range) => this.#pages(range)).filter((pages) => !this.#o.states.allPresent(pages));
+    const missing = ranges
+      .flatMap((range) => this.#pages(range))
+      .filter((pages) => !this.#o.states.allPresent(pages));
     if (missing.length > 0) await this.#o.ensure(missing);
   }
 
   /** Says that pages may be wanted soon. Never waits; what lies outside the regions is ignored. */
   hint(ranges: readonly GpaRange[]): void {
-    const inside = ranges.filter(({ start, length }) => length > 0n && this.layout.regionAt(start) && this.layout.regionAt((start + length - 1n) as Gpa));
+    const inside = ranges.filter(
+      ({ start, length }) =>
+        length > 0n && this.layout.regionAt(start) && this.layout.regionAt((start + length - 1n) as Gpa),
+    );
     this.#o.hint(inside.flatMap((range) => this.#pages(range)));
   }
 
@@ -111,7 +120,9 @@ export class GuestMemory {
       if (missing === first + count && !frozen) continue;
       const code = frozen ? 'PAGE_FROZEN' : states.is('poisoned', missing) ? 'PAGE_POISONED' : 'PAGE_MISSING';
       const at = this.layout.gpaRangeOf({ first: frozen ? first : missing, count: 1 });
-      throw new DemandPagingError(code, `the page at ${hex(at.start)} is ${code.slice(5).toLowerCase()}`, { range: { start: at.start, length: at.length } });
+      throw new DemandPagingError(code, `the page at ${hex(at.start)} is ${code.slice(5).toLowerCase()}`, {
+        range: { start: at.start, length: at.length },
+      });
     }
   }
 }

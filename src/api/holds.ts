@@ -27,7 +27,12 @@ export class Holds {
     for (const held of this.#held) {
       for (const { first, count } of held) {
         const hit = ranges.find((range) => range.first < first + count && first < range.first + range.count);
-        if (hit) throw new DemandPagingError('PAGE_HELD', `cannot ${what} page ${Math.max(hit.first, first)}: it is held`, { hint: 'Release the hold first' });
+        if (hit)
+          throw new DemandPagingError(
+            'PAGE_HELD',
+            `cannot ${what} page ${Math.max(hit.first, first)}: it is held`,
+            { hint: 'Release the hold first' },
+          );
       }
     }
   }

@@ -10,7 +10,15 @@ import { type Counters } from './statistics.js';
 
 /** Why a row was pushed: what its success means. */
 const MEANS = { wake: 0, demand: 1, prefetch: 2, ensured: 3, zeroed: 4, poison: 5, other: 6 } as const;
-const REASONS: readonly (InstallReason | undefined)[] = [undefined, 'demand', 'prefetch', 'ensured', 'zeroed', undefined, undefined];
+const REASONS: readonly (InstallReason | undefined)[] = [
+  undefined,
+  'demand',
+  'prefetch',
+  'ensured',
+  'zeroed',
+  undefined,
+  undefined,
+];
 
 /** What the installer tells the resolver. */
 export interface InstallerEvents {
@@ -94,12 +102,19 @@ export class Installer {
     const verb = byContinue ? VERB.continue : VERB[supports.install];
     const base = (direct ? FLAG.direct : 0) | (byContinue ? FLAG.fill : 0);
     const protectable = states.any('write-protected', pages);
-    for (let at = pages.first; at < pages.first + pages.count; ) {
+    for (let at = pages.first; at < pages.first + pages.count;) {
       const protect = protectable && states.is('write-protected', at);
       let end = at + 1;
       if (!protectable) end = pages.first + pages.count;
       else while (end < pages.first + pages.count && states.is('write-protected', end) === protect) end++;
-      this.#push(verb, at, end - at, from + (at - pages.first) * pageSize, base | (protect ? FLAG.protect : 0), MEANS[why]);
+      this.#push(
+        verb,
+        at,
+        end - at,
+        from + (at - pages.first) * pageSize,
+        base | (protect ? FLAG.protect : 0),
+        MEANS[why],
+      );
       at = end;
     }
   }
@@ -111,7 +126,7 @@ export class Installer {
 
   /** Installs zeros: for pages that were removed. */
   zero(pages: PageRange): void {
-    const { supports, layout, port } = this.#o;
+    const { supports, layout } = this.#o;
     if (supports.verbs.includes('zeropage') && layout.regionOf(pages.first).memory !== 'hugetlb') {
       return this.#push(VERB.zeropage, pages.first, pages.count, 0, 0, MEANS.zeroed);
     }
@@ -159,7 +174,11 @@ export class Installer {
     let again = false;
     for (let row = 0; row < count; row++) {
       const outcome = this.#batch.outcome[row]!;
-      const before = { page: this.#batch.page[row]!, span: this.#batch.span[row]!, done: this.#batch.done[row]! };
+      const before = {
+        page: this.#batch.page[row]!,
+        span: this.#batch.span[row]!,
+        done: this.#batch.done[row]!,
+      };
       if (before.done > 0) this.#done(row, { first: before.page, count: before.done });
       if (outcome === OUTCOME.installed) continue;
       const rest = this.#unfinished(row, outcome, before);
@@ -172,7 +191,11 @@ export class Installer {
   }
 
   /** What remains to do of a row that stopped early; undefined for nothing. */
-  #unfinished(row: number, outcome: number, { page, span, done }: { page: number; span: number; done: number }): PageRange | undefined {
+  #unfinished(
+    row: number,
+    outcome: number,
+    { page, span, done }: { page: number; span: number; done: number },
+  ): PageRange | undefined {
     const at = page + done;
     const rest = { first: at, count: span - done };
     const errno = this.#batch.errno[row]!;
@@ -189,7 +212,13 @@ export class Installer {
       default: {
         const verb = Object.keys(VERB)[this.#batch.verb[row]!];
         const code = outcome === OUTCOME.refused ? 'NOT_SUPPORTED' : 'KERNEL';
-        this.#o.events.failed(rest, new DemandPagingError(code, `the backend could not ${verb} ${rest.count} pages`, { errno: errno || undefined, syscall: verb }));
+        this.#o.events.failed(
+          rest,
+          new DemandPagingError(code, `the backend could not ${verb} ${rest.count} pages`, {
+            errno: errno || undefined,
+            syscall: verb,
+          }),
+        );
         return undefined;
       }
     }
@@ -200,7 +229,8 @@ export class Installer {
     if (rest.count <= 0) return kept;
     const { pageSize } = this.#o.layout.regionOf(oldFirst);
     const batch = this.#batch;
-    const usesBytes = batch.verb[row] === VERB.copy || batch.verb[row] === VERB.move || batch.verb[row] === VERB.continue;
+    const usesBytes =
+      batch.verb[row] === VERB.copy || batch.verb[row] === VERB.move || batch.verb[row] === VERB.continue;
     batch.verb[kept] = batch.verb[row]!;
     batch.from[kept] = batch.from[row]! + (usesBytes ? (rest.first - oldFirst) * pageSize : 0);
     batch.flags[kept] = batch.flags[row]!;
@@ -252,6 +282,7 @@ export class Installer {
   }
 
   #foreign(row: number, page: PageIndex): void {
-    if (REASONS[this.#means[row]!] !== undefined) this.#o.events.present({ first: page, count: 1 }, 'foreign');
+    if (REASONS[this.#means[row]!] !== undefined)
+      this.#o.events.present({ first: page, count: 1 }, 'foreign');
   }
 }

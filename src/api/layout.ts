@@ -1,4 +1,15 @@
-import { type FileOffset, type Gpa, type GpaRange, type Hva, type PageIndex, type PageRange, fileOffset, gpa, hex, hva } from './address.js';
+import {
+  type FileOffset,
+  type Gpa,
+  type GpaRange,
+  type Hva,
+  type PageIndex,
+  type PageRange,
+  fileOffset,
+  gpa,
+  hex,
+  hva,
+} from './address.js';
 import { DemandPagingError } from './error.js';
 
 /** What backs a region. `guest-memfd` lives in a KVM guest_memfd file; `shmem` in a memfd or tmpfs file. */
@@ -44,7 +55,8 @@ export class MemoryLayout {
   readonly pageCount: number;
 
   constructor(specs: readonly RegionSpec[]) {
-    if (specs.length === 0) throw new DemandPagingError('BAD_RANGE', 'a memory layout needs at least one region');
+    if (specs.length === 0)
+      throw new DemandPagingError('BAD_RANGE', 'a memory layout needs at least one region');
     const sorted = [...specs].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
     let firstPage = 0;
     this.regions = sorted.map((spec) => {
@@ -56,7 +68,10 @@ export class MemoryLayout {
     });
     this.pageCount = firstPage;
     if (firstPage > MAX_LAYOUT_PAGES) {
-      throw new DemandPagingError('BAD_RANGE', `the layout has ${firstPage} pages; at most ${MAX_LAYOUT_PAGES} can be numbered`);
+      throw new DemandPagingError(
+        'BAD_RANGE',
+        `the layout has ${firstPage} pages; at most ${MAX_LAYOUT_PAGES} can be numbered`,
+      );
     }
     refuseOverlap(this.regions);
   }
@@ -110,14 +125,20 @@ export class MemoryLayout {
    * be aligned. Throws BAD_RANGE for a zero length and for a byte outside every region.
    */
   pagesOf(range: GpaRange): readonly PageRange[] {
-    if (range.length <= 0n) throw new DemandPagingError('BAD_RANGE', `a range of ${range.length} bytes at ${hex(range.start)}`, { range });
+    if (range.length <= 0n)
+      throw new DemandPagingError('BAD_RANGE', `a range of ${range.length} bytes at ${hex(range.start)}`, {
+        range,
+      });
     const ranges: PageRange[] = [];
     let at = range.start as bigint;
     const end = range.start + range.length;
     while (at < end) {
       const region = this.regionAt(at as Gpa);
       if (!region) {
-        throw new DemandPagingError('BAD_RANGE', `${hex(at)} is outside every region`, { range, hint: `Regions: ${this.describe()}` });
+        throw new DemandPagingError('BAD_RANGE', `${hex(at)} is outside every region`, {
+          range,
+          hint: `Regions: ${this.describe()}`,
+        });
       }
       const stop = end < region.gpa + region.length ? end : region.gpa + region.length;
       const size = BigInt(region.pageSize);
@@ -135,7 +156,11 @@ export class MemoryLayout {
     for (const edge of [range.start as bigint, range.start + range.length]) {
       const region = this.regionAt(edge as Gpa) ?? this.regionAt((edge - 1n) as Gpa);
       if (region && (edge - region.gpa) % BigInt(region.pageSize) !== 0n) {
-        throw new DemandPagingError('BAD_ALIGNMENT', `${hex(edge)} is not aligned to the region's ${region.pageSize}-byte pages`, { range });
+        throw new DemandPagingError(
+          'BAD_ALIGNMENT',
+          `${hex(edge)} is not aligned to the region's ${region.pageSize}-byte pages`,
+          { range },
+        );
       }
     }
     return pages;
@@ -172,30 +197,54 @@ function checkRegion(spec: RegionSpec): void {
   const { pageSize } = spec;
   const range = { start: spec.gpa as bigint, length: spec.length };
   if (!Number.isInteger(pageSize) || pageSize < 4096 || 2 ** Math.round(Math.log2(pageSize)) !== pageSize) {
-    throw new DemandPagingError('BAD_ALIGNMENT', `a page size of ${pageSize} is no power of two from 4096`, { range });
+    throw new DemandPagingError('BAD_ALIGNMENT', `a page size of ${pageSize} is no power of two from 4096`, {
+      range,
+    });
   }
-  if (spec.length <= 0n) throw new DemandPagingError('BAD_RANGE', `the region at ${hex(spec.gpa)} has a length of ${spec.length}`, { range });
-  const edges = { gpa: spec.gpa, length: spec.length, hva: spec.hva ?? 0n, 'file offset': spec.file?.offset ?? 0n };
+  if (spec.length <= 0n)
+    throw new DemandPagingError(
+      'BAD_RANGE',
+      `the region at ${hex(spec.gpa)} has a length of ${spec.length}`,
+      { range },
+    );
+  const edges = {
+    gpa: spec.gpa,
+    length: spec.length,
+    hva: spec.hva ?? 0n,
+    'file offset': spec.file?.offset ?? 0n,
+  };
   for (const [what, value] of Object.entries(edges)) {
     if (value % BigInt(pageSize) !== 0n) {
-      throw new DemandPagingError('BAD_ALIGNMENT', `the region's ${what} ${hex(value)} is not aligned to its ${pageSize}-byte pages`, { range });
+      throw new DemandPagingError(
+        'BAD_ALIGNMENT',
+        `the region's ${what} ${hex(value)} is not aligned to its ${pageSize}-byte pages`,
+        { range },
+      );
     }
   }
-  if (spec.gpa + spec.length > 1n << 64n) throw new DemandPagingError('BAD_RANGE', `the region at ${hex(spec.gpa)} passes 64 bits`, { range });
+  if (spec.gpa + spec.length > 1n << 64n)
+    throw new DemandPagingError('BAD_RANGE', `the region at ${hex(spec.gpa)} passes 64 bits`, { range });
 }
 
 function refuseOverlap(regions: readonly Region[]): void {
   for (const [i, region] of regions.entries()) {
     for (const other of regions.slice(i + 1)) {
-      const guestPhysical = overlapping({ start: region.gpa, length: region.length }, { start: other.gpa, length: other.length });
+      const guestPhysical = overlapping(
+        { start: region.gpa, length: region.length },
+        { start: other.gpa, length: other.length },
+      );
       const hostVirtual =
         region.hva !== undefined &&
         other.hva !== undefined &&
         overlapping({ start: region.hva, length: region.length }, { start: other.hva, length: other.length });
       if (guestPhysical || hostVirtual) {
-        throw new DemandPagingError('BAD_RANGE', `the regions at ${hex(region.gpa)} and ${hex(other.gpa)} overlap${hostVirtual ? ' in host memory' : ''}`, {
-          range: { start: other.gpa, length: other.length },
-        });
+        throw new DemandPagingError(
+          'BAD_RANGE',
+          `the regions at ${hex(region.gpa)} and ${hex(other.gpa)} overlap${hostVirtual ? ' in host memory' : ''}`,
+          {
+            range: { start: other.gpa, length: other.length },
+          },
+        );
       }
     }
   }

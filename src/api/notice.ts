@@ -11,7 +11,12 @@ export type Notice =
   | { readonly kind: 'removed' | 'unmapped' | 'written' | 'poisoned'; readonly pages: PageRange }
   | { readonly kind: 'remapped'; readonly pages: PageRange; readonly to: number }
   | { readonly kind: 'forked'; readonly fd: number; readonly present: Uint8Array }
-  | { readonly kind: 'retrying'; readonly pages: PageRange; readonly attempt: number; readonly error: PlainError }
+  | {
+      readonly kind: 'retrying';
+      readonly pages: PageRange;
+      readonly attempt: number;
+      readonly error: PlainError;
+    }
   | { readonly kind: 'source-failed'; readonly pages: PageRange; readonly error: PlainError }
   /** Every page of the resolver's shard is present. */
   | { readonly kind: 'complete'; readonly pages: PageRange }
@@ -24,7 +29,8 @@ export type InstallReason = FetchReason | 'zeroed' | 'foreign';
 export type FetchReason = 'demand' | 'prefetch' | 'ensured';
 
 /** Notices that may be dropped. */
-export const isDroppable = (notice: Notice): boolean => notice.kind === 'fault' || notice.kind === 'installed';
+export const isDroppable = (notice: Notice): boolean =>
+  notice.kind === 'fault' || notice.kind === 'installed';
 
 /** What the control thread asks of a resolver. Cloneable; ranges lie inside the resolver's shard. */
 export type Command =
@@ -35,14 +41,23 @@ export type Command =
   /** The contents are there already. */
   | { readonly command: 'mark-present'; readonly ranges: readonly PageRange[] }
   /** No more installing in these pages, faults there wait; the control thread drops them now. */
-  | { readonly command: 'drop-begin'; readonly ranges: readonly PageRange[]; readonly then: 'missing' | 'zero' }
+  | {
+      readonly command: 'drop-begin';
+      readonly ranges: readonly PageRange[];
+      readonly then: 'missing' | 'zero';
+    }
   /** They are dropped; faults there are served again. */
   | { readonly command: 'drop-end'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'freeze' | 'thaw'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'poison'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'write-protect' | 'write-unprotect'; readonly ranges: readonly PageRange[] }
   /** Faults of this kernel thread are of this class. */
-  | { readonly command: 'thread'; readonly thread: number; readonly class: AccessClass; readonly vcpu?: number }
+  | {
+      readonly command: 'thread';
+      readonly thread: number;
+      readonly class: AccessClass;
+      readonly vcpu?: number;
+    }
   | { readonly command: 'listen'; readonly faults: boolean; readonly installs: boolean }
   /** Serve nobody any more. */
   | { readonly command: 'end'; readonly missing: MissingAtClose };
@@ -56,4 +71,5 @@ export interface PrefetchResult {
   readonly skippedPages: number;
 }
 
-export type CommandReply = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: PlainError };
+export type CommandReply =
+  { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: PlainError };

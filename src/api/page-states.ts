@@ -64,7 +64,11 @@ export class PageStates {
 
   /** What to hand to another isolate, whose `new PageStates(…)` then sees the same states. */
   get shared(): SharedPageStates {
-    return { pageCount: this.pageCount, presence: this.#presence.buffer as SharedArrayBuffer, planes: this.#planesBuffer };
+    return {
+      pageCount: this.pageCount,
+      presence: this.#presence.buffer as SharedArrayBuffer,
+      planes: this.#planesBuffer,
+    };
   }
 
   /** Bytes held now. */
@@ -94,7 +98,9 @@ export class PageStates {
   setPresent({ first, count }: PageRange, present: boolean): number {
     let changed = 0;
     forWords(first, count, (word, mask) => {
-      const before = present ? Atomics.or(this.#presence, word, mask) : Atomics.and(this.#presence, word, ~mask);
+      const before = present
+        ? Atomics.or(this.#presence, word, mask)
+        : Atomics.and(this.#presence, word, ~mask);
       changed += popcount((present ? ~before : before) & mask);
     });
     return changed;
@@ -124,7 +130,7 @@ export class PageStates {
   /** Sets or clears a range of a plane. Owner only. */
   set(plane: Plane, { first, count }: PageRange, on: boolean): void {
     const end = first + count;
-    for (let at = first; at < end; ) {
+    for (let at = first; at < end;) {
       const chunkEnd = Math.min((Math.floor(at / CHUNK_PAGES) + 1) * CHUNK_PAGES, end);
       this.#setInChunk(plane, at, chunkEnd - at, on);
       at = chunkEnd;
@@ -150,7 +156,7 @@ export class PageStates {
 
   /** Scans for a bit that differs from `skip` (0 or -1: all ones). */
   #scan(from: PageIndex, end: PageIndex, skip: 0 | -1): PageIndex {
-    for (let page = from; page < end; ) {
+    for (let page = from; page < end;) {
       const offset = page & 31;
       const word = (Atomics.load(this.#presence, page >>> 5) ^ skip) >>> offset;
       if (word !== 0) return Math.min(page + 31 - Math.clz32(word & -word), end);
@@ -169,7 +175,8 @@ export class PageStates {
 
   /** The word of a page in the block that a directory entry (block + 1) names. */
   #blockWord(entry: number, page: PageIndex): number {
-    const word = HEADER_WORDS + PLANES.length * this.#chunks + (entry - 1) * CHUNK_WORDS + ((page % CHUNK_PAGES) >>> 5);
+    const word =
+      HEADER_WORDS + PLANES.length * this.#chunks + (entry - 1) * CHUNK_WORDS + ((page % CHUNK_PAGES) >>> 5);
     // Another isolate may have grown the buffer; a view made before does not reach that far.
     if (word >= this.#planes.length) this.#planes = new Int32Array(this.#planesBuffer);
     return word;
@@ -213,7 +220,7 @@ export class PageStates {
 
 function forWords(first: number, count: number, visit: (word: number, mask: number) => void): void {
   const end = first + count;
-  for (let page = first; page < end; ) {
+  for (let page = first; page < end;) {
     const offset = page & 31;
     const bits = Math.min(32 - offset, end - page);
     visit(page >>> 5, bits === 32 ? -1 : ((1 << bits) - 1) << offset);

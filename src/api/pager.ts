@@ -53,8 +53,14 @@ export async function openPager(options: PagerOptions): Promise<Pager> {
   const lacking = options.backend.probe().list.filter(({ met }) => !met);
   if (lacking.length > 0) {
     const [{ what, found, remedy }] = lacking as [(typeof lacking)[0]];
-    const code = /EPERM|EACCES|permi|privilege|capab/i.test(`${found} ${remedy}`) ? 'NO_PERMISSION' : 'NO_DEVICE';
-    throw new DemandPagingError(code, `${options.backend.name} lacks ${lacking.map((each) => each.what).join(', ')}: ${what} ${found}`, { hint: remedy });
+    const code = /EPERM|EACCES|permi|privilege|capab/i.test(`${found} ${remedy}`)
+      ? 'NO_PERMISSION'
+      : 'NO_DEVICE';
+    throw new DemandPagingError(
+      code,
+      `${options.backend.name} lacks ${lacking.map((each) => each.what).join(', ')}: ${what} ${found}`,
+      { hint: remedy },
+    );
   }
   const attachment = await options.backend.attach(layout);
   try {
@@ -68,7 +74,11 @@ export async function openPager(options: PagerOptions): Promise<Pager> {
   }
 }
 
-function checkFit({ needs = ['vmm'], source, backend }: PagerOptions, { coverage, supports, shards }: Attachment, policy: PagerPolicy): void {
+function checkFit(
+  { needs = ['vmm'], source, backend }: PagerOptions,
+  { coverage, supports, shards }: Attachment,
+  policy: PagerPolicy,
+): void {
   const gaps = coverageGaps(coverage, needs);
   if (gaps.length > 0) {
     throw new DemandPagingError('COVERAGE_GAP', `${backend.name} leaves ${gaps.join(', ')} unmediated`, {
@@ -78,7 +88,10 @@ function checkFit({ needs = ['vmm'], source, backend }: PagerOptions, { coverage
   const wanted = policy.onSourceFailure === 'stop' ? [] : ([policy.onSourceFailure] as const);
   const lacking = missingVerbs(supports, wanted);
   if (lacking.length > 0) {
-    throw new DemandPagingError('NOT_SUPPORTED', `${backend.name} cannot ${lacking.join(', ')}, which onSourceFailure asks for`);
+    throw new DemandPagingError(
+      'NOT_SUPPORTED',
+      `${backend.name} cannot ${lacking.join(', ')}, which onSourceFailure asks for`,
+    );
   }
   checkSourceReach(source, shards);
 }
@@ -120,7 +133,9 @@ export class Pager implements AsyncDisposable {
     const { present, source } = this.#options;
     if (present) markFrom(this.states, present); // no resolver runs yet: the states have no other writer
     try {
-      this.#hosts = await Promise.all(this.#attachment.shards.map((shard) => startHost(this.#hostOptions(shard, source))));
+      this.#hosts = await Promise.all(
+        this.#attachment.shards.map((shard) => startHost(this.#hostOptions(shard, source))),
+      );
       this.#checkSource();
     } catch (error) {
       await this.#endHosts('leave');
@@ -163,11 +178,20 @@ export class Pager implements AsyncDisposable {
    * page that was removed. Resolves when every page was looked at.
    */
   async prefetch(ranges: readonly GpaRange[] = this.#everything()): Promise<PrefetchResult> {
-    const results = (await this.#sendEach(this.#pages(ranges), (own) => ({ command: 'prefetch', ranges: own }))) as PrefetchResult[];
-    return results.reduce((sum, one) => ({ installedPages: sum.installedPages + one.installedPages, skippedPages: sum.skippedPages + one.skippedPages }), {
-      installedPages: 0,
-      skippedPages: 0,
-    });
+    const results = (await this.#sendEach(this.#pages(ranges), (own) => ({
+      command: 'prefetch',
+      ranges: own,
+    }))) as PrefetchResult[];
+    return results.reduce(
+      (sum, one) => ({
+        installedPages: sum.installedPages + one.installedPages,
+        skippedPages: sum.skippedPages + one.skippedPages,
+      }),
+      {
+        installedPages: 0,
+        skippedPages: 0,
+      },
+    );
   }
 
   /**
@@ -221,19 +245,34 @@ export class Pager implements AsyncDisposable {
 
   /** Reports the next write to each page in a `written` event; pages that come later come protected. */
   async writeProtect(ranges: readonly GpaRange[], on = true): Promise<void> {
-    await this.#sendEach(this.#wholePages(ranges), (own) => ({ command: on ? 'write-protect' : 'write-unprotect', ranges: own }));
+    await this.#sendEach(this.#wholePages(ranges), (own) => ({
+      command: on ? 'write-protect' : 'write-unprotect',
+      ranges: own,
+    }));
   }
 
   /** Tells whose accesses a kernel thread's are, for the statistics and `fault` events. */
   async nameThread(thread: number, accessClass: AccessClass, vcpu?: number): Promise<void> {
-    const command: Command = { command: 'thread', thread, class: accessClass, ...(vcpu === undefined ? {} : { vcpu }) };
+    const command: Command = {
+      command: 'thread',
+      thread,
+      class: accessClass,
+      ...(vcpu === undefined ? {} : { vcpu }),
+    };
     await Promise.all(this.#hosts.map((host) => host.send(command)));
   }
 
   statistics(): Statistics {
-    const sums = Object.fromEntries(COUNTERS.map((name) => [name, this.#hosts.reduce((sum, { counters }) => sum + counters.get(name), 0)]));
+    const sums = Object.fromEntries(
+      COUNTERS.map((name) => [name, this.#hosts.reduce((sum, { counters }) => sum + counters.get(name), 0)]),
+    );
     const presentPages = this.states.countPresent({ first: 0, count: this.layout.pageCount });
-    return { ...(sums as Record<(typeof COUNTERS)[number], number>), pages: this.layout.pageCount, presentPages, latency: summarise(this.#latency) };
+    return {
+      ...(sums as Record<(typeof COUNTERS)[number], number>),
+      pages: this.layout.pageCount,
+      presentPages,
+      latency: summarise(this.#latency),
+    };
   }
 
   /** Why the pager stopped serving, if it did. */
@@ -261,10 +300,15 @@ export class Pager implements AsyncDisposable {
   }
 
   async #close({ missing = 'poison' }: CloseOptions): Promise<void> {
-    if (missing === 'populate') await this.#ensurePages(this.layout.regions.map((region) => ({ first: region.firstPage, count: region.pageCount })));
+    if (missing === 'populate')
+      await this.#ensurePages(
+        this.layout.regions.map((region) => ({ first: region.firstPage, count: region.pageCount })),
+      );
     const complete = this.states.allPresent({ first: 0, count: this.layout.pageCount });
     if (missing === 'poison' && !complete && !this.#stopped && !this.supports.verbs.includes('poison')) {
-      throw new DemandPagingError('NOT_SUPPORTED', 'pages are missing and this backend cannot poison them', { hint: "Close with missing: 'populate', 'zero' or 'leave'" });
+      throw new DemandPagingError('NOT_SUPPORTED', 'pages are missing and this backend cannot poison them', {
+        hint: "Close with missing: 'populate', 'zero' or 'leave'",
+      });
     }
     await this.#endHosts(missing === 'populate' || complete ? 'leave' : missing);
     this.memory?.close();
@@ -307,7 +351,8 @@ export class Pager implements AsyncDisposable {
       states: this.states,
       raw: memory!,
       ensure: (ranges) => this.#ensurePages(ranges),
-      hint: (ranges) => void this.#sendEach(ranges, (own) => ({ command: 'prefetch', ranges: own })).catch(() => {}),
+      hint: (ranges) =>
+        void this.#sendEach(ranges, (own) => ({ command: 'prefetch', ranges: own })).catch(() => {}),
       mustNotBlock: embedded || serving || undefined,
     });
   }
@@ -316,9 +361,13 @@ export class Pager implements AsyncDisposable {
     for (const { sourceLength } of this.#hosts) {
       for (const region of this.layout.regions) {
         if (region.sourceOffset + region.length <= BigInt(Math.floor(sourceLength))) continue;
-        throw new DemandPagingError('BAD_RANGE', `a region of ${region.length} bytes from source offset ${region.sourceOffset} reaches past the source's ${sourceLength} bytes`, {
-          range: { start: region.gpa, length: region.length },
-        });
+        throw new DemandPagingError(
+          'BAD_RANGE',
+          `a region of ${region.length} bytes from source offset ${region.sourceOffset} reaches past the source's ${sourceLength} bytes`,
+          {
+            range: { start: region.gpa, length: region.length },
+          },
+        );
       }
     }
   }
@@ -328,7 +377,13 @@ export class Pager implements AsyncDisposable {
     match(notice)
       .with({ kind: 'fault' }, ({ fault }) => emit('fault', fault))
       .with({ kind: 'installed' }, ({ pages, why }) => emit('installed', pages, why))
-      .with({ kind: 'removed' }, { kind: 'unmapped' }, { kind: 'written' }, { kind: 'poisoned' }, ({ kind, pages }) => emit(kind, pages))
+      .with(
+        { kind: 'removed' },
+        { kind: 'unmapped' },
+        { kind: 'written' },
+        { kind: 'poisoned' },
+        ({ kind, pages }) => emit(kind, pages),
+      )
       .with({ kind: 'remapped' }, ({ pages, to }) => {
         this.#attachment.moved(pages, to);
         emit('remapped', pages, to);
@@ -338,10 +393,16 @@ export class Pager implements AsyncDisposable {
         if (wanted) emit('forked', fd, present);
         else this.#attachment.abandonChild(fd);
       })
-      .with({ kind: 'retrying' }, ({ pages, attempt, error }) => emit('retrying', pages, attempt, DemandPagingError.fromPlain(error)))
-      .with({ kind: 'source-failed' }, ({ pages, error }) => emit('source-failed', pages, DemandPagingError.fromPlain(error)))
+      .with({ kind: 'retrying' }, ({ pages, attempt, error }) =>
+        emit('retrying', pages, attempt, DemandPagingError.fromPlain(error)),
+      )
+      .with({ kind: 'source-failed' }, ({ pages, error }) =>
+        emit('source-failed', pages, DemandPagingError.fromPlain(error)),
+      )
       .with({ kind: 'complete' }, ({ pages }) => this.#complete(pages))
-      .with({ kind: 'stopped' }, ({ error, waiters }) => this.#stop(DemandPagingError.fromPlain(error), waiters))
+      .with({ kind: 'stopped' }, ({ error, waiters }) =>
+        this.#stop(DemandPagingError.fromPlain(error), waiters),
+      )
       .exhaustive();
   }
 
@@ -354,19 +415,25 @@ export class Pager implements AsyncDisposable {
     if (this.#stopped) return;
     this.#stopped = error;
     const heard = this.#emitter.emit('stopped', error, waiters);
-    if (!heard && !this.#closing) process.emitWarning(`demand paging stopped: ${error.message}`, { code: error.code });
+    if (!heard && !this.#closing)
+      process.emitWarning(`demand paging stopped: ${error.message}`, { code: error.code });
   }
 
   /** Tells the resolvers whether faults and installs are worth reporting. */
   #listen(): void {
-    const command: Command = { command: 'listen', faults: this.#emitter.listenerCount('fault') > 0, installs: this.#emitter.listenerCount('installed') > 0 };
+    const command: Command = {
+      command: 'listen',
+      faults: this.#emitter.listenerCount('fault') > 0,
+      installs: this.#emitter.listenerCount('installed') > 0,
+    };
     for (const host of this.#hosts) host.send(command).catch(() => {}); // a dead resolver reports nothing
   }
 
   async #drop(ranges: readonly GpaRange[], then: 'missing' | 'zero', what: string): Promise<void> {
     const pages = this.#wholePages(ranges);
     this.#holds.check(pages, what);
-    if (!this.supports.withdraw) throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
+    if (!this.supports.withdraw)
+      throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
     // Between begin and end the resolvers install nothing there, so what is dropped stays dropped.
     await this.#sendEach(pages, (own) => ({ command: 'drop-begin', ranges: own, then }));
     try {
@@ -381,10 +448,18 @@ export class Pager implements AsyncDisposable {
   }
 
   /** Sends each resolver its share of the pages. Resolves with the answers of those that had one. */
-  async #sendEach(pages: readonly PageRange[], command: (own: readonly PageRange[]) => Command): Promise<unknown[]> {
+  async #sendEach(
+    pages: readonly PageRange[],
+    command: (own: readonly PageRange[]) => Command,
+  ): Promise<unknown[]> {
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
-    const shares = this.#hosts.map((host) => ({ host, own: pages.flatMap((range) => intersection(range, host.shard.pages)) }));
-    return Promise.all(shares.filter(({ own }) => own.length > 0).map(({ host, own }) => host.send(command(own))));
+    const shares = this.#hosts.map((host) => ({
+      host,
+      own: pages.flatMap((range) => intersection(range, host.shard.pages)),
+    }));
+    return Promise.all(
+      shares.filter(({ own }) => own.length > 0).map(({ host, own }) => host.send(command(own))),
+    );
   }
 
   #everything(): readonly GpaRange[] {
@@ -412,7 +487,7 @@ function markFrom(states: PageStates, bitmap: Uint8Array): void {
     throw new RangeError(`the presence bitmap has ${bitmap.length * 8} bits for ${states.pageCount} pages`);
   }
   const isSet = (page: number): boolean => ((bitmap[page >>> 3]! >>> (page & 7)) & 1) === 1;
-  for (let page = 0; page < states.pageCount; ) {
+  for (let page = 0; page < states.pageCount;) {
     let end = page;
     while (end < states.pageCount && isSet(end)) end++;
     if (end > page) states.setPresent({ first: page, count: end - page }, true);

@@ -58,10 +58,20 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
       throw new RangeError(`the policy's ${name} is ${String(value)}; it takes a whole number from ${least}`);
     }
   };
-  for (const name of ['faultAroundPages', 'maxInFlight', 'prefetchPages', 'batchRows', 'sourceTimeoutMs', 'maxNotices'] as const) atLeast(name, 1);
+  for (const name of [
+    'faultAroundPages',
+    'maxInFlight',
+    'prefetchPages',
+    'batchRows',
+    'sourceTimeoutMs',
+    'maxNotices',
+  ] as const)
+    atLeast(name, 1);
   for (const name of ['retries', 'retryDelayMs'] as const) atLeast(name, 0);
   if ((policy.faultAroundPages & (policy.faultAroundPages - 1)) !== 0) {
-    throw new RangeError(`the policy's faultAroundPages is ${policy.faultAroundPages}; it takes a power of two`);
+    throw new RangeError(
+      `the policy's faultAroundPages is ${policy.faultAroundPages}; it takes a power of two`,
+    );
   }
   oneOf('onSourceFailure', policy.onSourceFailure, ['stop', 'poison', 'fail']);
   oneOf('onFork', policy.onFork, ['poison', 'hand-over']);
@@ -70,5 +80,6 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
 }
 
 function oneOf(name: string, value: string, allowed: readonly string[]): void {
-  if (!allowed.includes(value)) throw new RangeError(`the policy's ${name} is '${value}'; it takes ${allowed.join(', ')}`);
+  if (!allowed.includes(value))
+    throw new RangeError(`the policy's ${name} is '${value}'; it takes ${allowed.join(', ')}`);
 }

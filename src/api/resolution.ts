@@ -4,27 +4,78 @@ import { type PageIndex, type PageRange } from './address.js';
  * What can be done about a page, in the kernel's verbs (ioctl_userfaultfd(2)), and one of our own:
  * `fail`, which lets the waiting accesses fail once and leaves the page missing.
  */
-export type Verb = 'copy' | 'zeropage' | 'continue' | 'move' | 'poison' | 'writeprotect' | 'rwprotect' | 'wake' | 'fail';
+export type Verb =
+  'copy' | 'zeropage' | 'continue' | 'move' | 'poison' | 'writeprotect' | 'rwprotect' | 'wake' | 'fail';
 
-export const VERBS = ['copy', 'zeropage', 'continue', 'move', 'poison', 'writeprotect', 'rwprotect', 'wake', 'fail'] as const satisfies readonly Verb[];
+export const VERBS = [
+  'copy',
+  'zeropage',
+  'continue',
+  'move',
+  'poison',
+  'writeprotect',
+  'rwprotect',
+  'wake',
+  'fail',
+] as const satisfies readonly Verb[];
 
 /** Verb codes of a {@link ResolutionBatch}. */
-export const VERB = { copy: 0, zeropage: 1, continue: 2, move: 3, poison: 4, writeprotect: 5, rwprotect: 6, wake: 7, fail: 8 } as const satisfies Record<Verb, number>;
+export const VERB = {
+  copy: 0,
+  zeropage: 1,
+  continue: 2,
+  move: 3,
+  poison: 4,
+  writeprotect: 5,
+  rwprotect: 6,
+  wake: 7,
+  fail: 8,
+} as const satisfies Record<Verb, number>;
 
 /** One resolution. `pages` lie inside one region. Waiters are woken unless `wake` is false. */
 export type Resolution =
   /** Install the bytes at `from`: an offset into the port's staging, or an address where `direct`. */
-  | { readonly verb: 'copy'; readonly pages: PageRange; readonly from: number; readonly direct?: boolean; readonly protect?: boolean; readonly wake?: boolean }
+  | {
+      readonly verb: 'copy';
+      readonly pages: PageRange;
+      readonly from: number;
+      readonly direct?: boolean;
+      readonly protect?: boolean;
+      readonly wake?: boolean;
+    }
   | { readonly verb: 'zeropage'; readonly pages: PageRange; readonly wake?: boolean }
   /** Map what the page cache has; with `from`, write those bytes into it first, through an alias of the backend's. */
-  | { readonly verb: 'continue'; readonly pages: PageRange; readonly from?: number; readonly direct?: boolean; readonly protect?: boolean; readonly wake?: boolean }
+  | {
+      readonly verb: 'continue';
+      readonly pages: PageRange;
+      readonly from?: number;
+      readonly direct?: boolean;
+      readonly protect?: boolean;
+      readonly wake?: boolean;
+    }
   /** Move pages in without copying: from an offset into staging, or an address where `direct`. The place moved from is empty after. */
-  | { readonly verb: 'move'; readonly pages: PageRange; readonly from: number; readonly direct?: boolean; readonly wake?: boolean }
+  | {
+      readonly verb: 'move';
+      readonly pages: PageRange;
+      readonly from: number;
+      readonly direct?: boolean;
+      readonly wake?: boolean;
+    }
   /** Every later access fails loudly (SIGBUS, EHWPOISON). */
   | { readonly verb: 'poison'; readonly pages: PageRange; readonly wake?: boolean }
-  | { readonly verb: 'writeprotect'; readonly pages: PageRange; readonly protect: boolean; readonly wake?: boolean }
+  | {
+      readonly verb: 'writeprotect';
+      readonly pages: PageRange;
+      readonly protect: boolean;
+      readonly wake?: boolean;
+    }
   /** Like `writeprotect`, but any access faults (Linux 7.3). */
-  | { readonly verb: 'rwprotect'; readonly pages: PageRange; readonly protect: boolean; readonly wake?: boolean }
+  | {
+      readonly verb: 'rwprotect';
+      readonly pages: PageRange;
+      readonly protect: boolean;
+      readonly wake?: boolean;
+    }
   | { readonly verb: 'wake'; readonly pages: PageRange }
   | { readonly verb: 'fail'; readonly pages: PageRange };
 
@@ -41,10 +92,24 @@ export type Resolution =
  */
 export type Outcome = 'installed' | 'already-present' | 'again' | 'gone' | 'refused' | 'failed';
 
-export const OUTCOMES = ['installed', 'already-present', 'again', 'gone', 'refused', 'failed'] as const satisfies readonly Outcome[];
+export const OUTCOMES = [
+  'installed',
+  'already-present',
+  'again',
+  'gone',
+  'refused',
+  'failed',
+] as const satisfies readonly Outcome[];
 
 /** Outcome codes of a {@link ResolutionBatch}. */
-export const OUTCOME = { installed: 0, 'already-present': 1, again: 2, gone: 3, refused: 4, failed: 5 } as const satisfies Record<Outcome, number>;
+export const OUTCOME = {
+  installed: 0,
+  'already-present': 1,
+  again: 2,
+  gone: 3,
+  refused: 4,
+  failed: 5,
+} as const satisfies Record<Outcome, number>;
 
 /** Flag bits of a {@link ResolutionBatch} row. `fill`: a `continue` that writes the bytes at `from` into the page cache first. */
 export const FLAG = { noWake: 1, protect: 2, direct: 4, fill: 8 } as const;
@@ -108,7 +173,13 @@ export class ResolutionBatch {
     if ('protect' in resolution && resolution.protect) flags |= FLAG.protect;
     if ('direct' in resolution && resolution.direct) flags |= FLAG.direct;
     if (verb === 'continue' && resolution.from !== undefined) flags |= FLAG.fill;
-    return this.pushRow(VERB[verb], pages.first, pages.count, ('from' in resolution && resolution.from) || 0, flags);
+    return this.pushRow(
+      VERB[verb],
+      pages.first,
+      pages.count,
+      ('from' in resolution && resolution.from) || 0,
+      flags,
+    );
   }
 
   /** Sets a row's outcome: for whoever implements {@link FaultPort.resolve}. */

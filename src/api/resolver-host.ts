@@ -75,7 +75,11 @@ async function startHere(options: HostOptions): Promise<ResolverHost> {
   return { shard, counters, sourceLength: source.length, send, ended };
 }
 
-function settle(reply: CommandReply, resolve: (value: unknown) => void, reject: (error: Error) => void): void {
+function settle(
+  reply: CommandReply,
+  resolve: (value: unknown) => void,
+  reject: (error: Error) => void,
+): void {
   if (reply.ok) resolve(reply.value);
   else reject(DemandPagingError.fromPlain(reply.error));
 }
@@ -119,8 +123,12 @@ class WorkerHost implements ResolverHost {
     this.#control = port1;
     port1.on('message', (message: ResolverMessage) => this.#receive(message));
     // Found by the package's own name, so that it is the built file wherever this code was bundled to.
-    const entry = createRequire(import.meta.url).resolve('demand-paging/resolver-worker');
-    this.#worker = new Worker(entry, { workerData: this.#workerData(port2), transferList: this.#transfers(port2), stdout: false });
+    const entry = createRequire(import.meta.url).resolve('demand-paging/api/resolver-worker');
+    this.#worker = new Worker(entry, {
+      workerData: this.#workerData(port2),
+      transferList: this.#transfers(port2),
+      stdout: false,
+    });
     this.#worker.unref();
     let cause: unknown;
     this.#worker.on('error', (thrown) => (cause = thrown));
@@ -209,7 +217,10 @@ class WorkerHost implements ResolverHost {
 
   #stuck(): void {
     const { sourceTimeoutMs } = this.#options.policy;
-    const error = new DemandPagingError('SOURCE_TIMEOUT', `a synchronous source did not come back within ${sourceTimeoutMs} ms`);
+    const error = new DemandPagingError(
+      'SOURCE_TIMEOUT',
+      `a synchronous source did not come back within ${sourceTimeoutMs} ms`,
+    );
     clearInterval(this.#watchdog);
     // A thread stuck in a native call cannot be ended; it is left behind then, and can do no more harm.
     const bound = new Promise<void>((resolve) => setTimeout(resolve, TERMINATE_WAIT_MS).unref());
@@ -223,7 +234,17 @@ class WorkerHost implements ResolverHost {
     try {
       const port = await openPort(shard.port);
       const source = { synchronous: true, length: 0, read: () => 0 };
-      new Resolver({ layout, states, pages: shard.pages, port, supports, source, policy, counters: this.counters, notify }).abort(error);
+      new Resolver({
+        layout,
+        states,
+        pages: shard.pages,
+        port,
+        supports,
+        source,
+        policy,
+        counters: this.counters,
+        notify,
+      }).abort(error);
       port.close();
     } finally {
       this.#died(error);
@@ -256,6 +277,8 @@ export function checkSourceReach(source: SourceRef, shards: readonly Shard[]): v
     });
   }
   if (isPortSource(source) && shards.length > 1) {
-    throw new DemandPagingError('NOT_SUPPORTED', 'a source behind one port cannot serve several resolvers', { hint: 'Use one shard, or a module source' });
+    throw new DemandPagingError('NOT_SUPPORTED', 'a source behind one port cannot serve several resolvers', {
+      hint: 'Use one shard, or a module source',
+    });
   }
 }

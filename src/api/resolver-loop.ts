@@ -34,7 +34,13 @@ export interface ResolverLoopOptions {
  * event loop never runs: commands come by {@link ResolverLoopOptions.drain} after a kick. Otherwise it waits for
  * whichever comes first: the port, an answer of the source, a command, or the next time-out.
  */
-export async function runResolver({ resolver, port, drain, blocking, signal }: ResolverLoopOptions): Promise<void> {
+export async function runResolver({
+  resolver,
+  port,
+  drain,
+  blocking,
+  signal,
+}: ResolverLoopOptions): Promise<void> {
   if (blocking) {
     while (!resolver.ended) {
       drain();

@@ -44,7 +44,13 @@ async function main(data: ResolverWorkerData): Promise<void> {
       signal.set();
     });
     send({ kind: 'ready', sourceLength: source.length });
-    await runResolver({ resolver, port, drain, blocking: source.synchronous ? policy.wait : undefined, signal });
+    await runResolver({
+      resolver,
+      port,
+      drain,
+      blocking: source.synchronous ? policy.wait : undefined,
+      signal,
+    });
     await source.close?.();
   } catch (thrown) {
     const error = asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed');
@@ -61,7 +67,12 @@ async function main(data: ResolverWorkerData): Promise<void> {
 }
 
 /** The event loop does not run while the resolver blocks in its port: take the messages by hand. */
-function commandDrain(control: MessagePort, words: Int32Array, resolver: Resolver, send: (message: ResolverMessage) => void): () => void {
+function commandDrain(
+  control: MessagePort,
+  words: Int32Array,
+  resolver: Resolver,
+  send: (message: ResolverMessage) => void,
+): () => void {
   return () => {
     // Sent first, counted after: a count seen here has its message waiting.
     if (Atomics.exchange(words, WORD.commands, 0) === 0) return;
@@ -71,7 +82,11 @@ function commandDrain(control: MessagePort, words: Int32Array, resolver: Resolve
   };
 }
 
-function execute(resolver: Resolver, { id, command }: CommandMessage, send: (message: ResolverMessage) => void): void {
+function execute(
+  resolver: Resolver,
+  { id, command }: CommandMessage,
+  send: (message: ResolverMessage) => void,
+): void {
   resolver.execute(command, (reply) => send({ kind: 'reply', id, reply }));
 }
 

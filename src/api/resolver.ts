@@ -8,7 +8,15 @@ import { FaultBatch, type MemoryEvent, ROW, WRITE } from './fault.js';
 import { type FetchRequest, Fetcher, lengthError } from './fetcher.js';
 import { Installer } from './installer.js';
 import { type MemoryLayout } from './layout.js';
-import { type Command, type CommandReply, type FetchReason, type InstallReason, type MissingAtClose, type Notice, type PrefetchResult } from './notice.js';
+import {
+  type Command,
+  type CommandReply,
+  type FetchReason,
+  type InstallReason,
+  type MissingAtClose,
+  type Notice,
+  type PrefetchResult,
+} from './notice.js';
 import { type PageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
 import { RangeJob } from './range-job.js';
@@ -46,9 +54,15 @@ interface Dropping {
   readonly pages: PageRange;
 }
 
-const within = (page: PageIndex, { first, count }: PageRange): boolean => page >= first && page < first + count;
+const within = (page: PageIndex, { first, count }: PageRange): boolean =>
+  page >= first && page < first + count;
 
-const FAULT_COUNTERS = ['missingFaults', 'minorFaults', 'writeProtectFaults', 'rwpFaults'] as const satisfies readonly Counter[];
+const FAULT_COUNTERS = [
+  'missingFaults',
+  'minorFaults',
+  'writeProtectFaults',
+  'rwpFaults',
+] as const satisfies readonly Counter[];
 
 /**
  * The paging engine: takes faults and events from a port, decides, fetches, installs. No I/O of its own,
@@ -123,7 +137,8 @@ export class Resolver {
   /** There is something to do without waiting for the port. */
   get busy(): boolean {
     const room = this.#fetcher.inFlight < this.#o.policy.maxInFlight;
-    const wanted = this.#queue.length > 0 || this.#ensuring.some((job) => !job.exhausted) || this.#prefetchReady;
+    const wanted =
+      this.#queue.length > 0 || this.#ensuring.some((job) => !job.exhausted) || this.#prefetchReady;
     return this.#installer.pending || this.#fetcher.hasAnswers || (room && wanted && !this.#stopped);
   }
 
@@ -162,28 +177,38 @@ export class Resolver {
         throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
       }
       if (command.command === 'ensure') this.#startJob(this.#ensuring, command.ranges, 'ensured', reply);
-      else if (command.command === 'prefetch') this.#startJob(this.#prefetching, command.ranges, 'prefetch', reply);
+      else if (command.command === 'prefetch')
+        this.#startJob(this.#prefetching, command.ranges, 'prefetch', reply);
       else {
         this.#carryOut(command);
         this.#installer.flush();
         reply({ ok: true, value: undefined });
       }
     } catch (thrown) {
-      reply({ ok: false, error: asDemandPagingError(thrown, 'KERNEL', `the command ${command.command} failed`).toPlain() });
+      reply({
+        ok: false,
+        error: asDemandPagingError(thrown, 'KERNEL', `the command ${command.command} failed`).toPlain(),
+      });
     }
   }
 
   #carryOut(command: Exclude<Command, { command: 'ensure' | 'prefetch' }>): void {
     match(command)
       .with({ command: 'mark-present' }, ({ ranges }) => ranges.forEach((pages) => this.#markPresent(pages)))
-      .with({ command: 'drop-begin' }, ({ ranges, then }) => ranges.forEach((pages) => this.#dropBegin(pages, then)))
+      .with({ command: 'drop-begin' }, ({ ranges, then }) =>
+        ranges.forEach((pages) => this.#dropBegin(pages, then)),
+      )
       .with({ command: 'drop-end' }, ({ ranges }) => this.#dropEnd(ranges))
       .with({ command: 'freeze' }, ({ ranges }) => this.#freeze(ranges))
       .with({ command: 'thaw' }, ({ ranges }) => ranges.forEach((pages) => this.#thaw(pages)))
       .with({ command: 'poison' }, ({ ranges }) => this.#poisonRanges(ranges))
       .with({ command: 'write-protect' }, ({ ranges }) => this.#writeProtect(ranges, true))
       .with({ command: 'write-unprotect' }, ({ ranges }) => this.#writeProtect(ranges, false))
-      .with({ command: 'thread' }, ({ thread, class: accessClass, vcpu }) => void this.#threads.set(thread, { class: accessClass, vcpu }))
+      .with(
+        { command: 'thread' },
+        ({ thread, class: accessClass, vcpu }) =>
+          void this.#threads.set(thread, { class: accessClass, vcpu }),
+      )
       .with({ command: 'listen' }, ({ faults, installs }) => void (this.#listening = { faults, installs }))
       .with({ command: 'end' }, ({ missing }) => this.#end(missing))
       .exhaustive();
@@ -218,7 +243,8 @@ export class Resolver {
         continue;
       }
       this.#countFault(row, kind);
-      if (kind === ROW.missing || kind === ROW.minor) this.#enqueue(this.#batch.page[row]!, kind === ROW.minor, now);
+      if (kind === ROW.missing || kind === ROW.minor)
+        this.#enqueue(this.#batch.page[row]!, kind === ROW.minor, now);
       else protectedPages.push({ page: this.#batch.page[row]!, kind });
     }
     for (const { page, kind } of protectedPages) this.#unprotect(page, kind);
@@ -261,7 +287,10 @@ export class Resolver {
     counters.add(accessClass ? `${accessClass}Faults` : 'unattributedFaults');
     if (!this.#listening.faults) return;
     const fault = this.#batch.fault(row);
-    this.#o.notify({ kind: 'fault', fault: { ...fault, class: accessClass, vcpu: fault.vcpu ?? known?.vcpu } });
+    this.#o.notify({
+      kind: 'fault',
+      fault: { ...fault, class: accessClass, vcpu: fault.vcpu ?? known?.vcpu },
+    });
   }
 
   #event(event: MemoryEvent): void {
@@ -272,13 +301,15 @@ export class Resolver {
         this.#o.notify({ kind: 'unmapped', pages });
       })
       .with({ kind: 'remap' }, ({ pages, to }) => this.#o.notify({ kind: 'remapped', pages, to }))
-      .with({ kind: 'fork' }, ({ fd }) => this.#o.notify({ kind: 'forked', fd, present: this.#o.states.snapshot() }))
+      .with({ kind: 'fork' }, ({ fd }) =>
+        this.#o.notify({ kind: 'forked', fd, present: this.#o.states.snapshot() }),
+      )
       .exhaustive();
   }
 
   /** The pages' contents are void. What is in flight for them must not be installed. */
   #removed(pages: PageRange): void {
-    for (let at = pages.first; at < pages.first + pages.count; ) {
+    for (let at = pages.first; at < pages.first + pages.count;) {
       // What we drop ourselves is not a removal: the drop says what becomes of it.
       const drop = this.#dropping.find((candidate) => within(at, candidate.pages));
       const end = drop ? drop.pages.first + drop.pages.count : this.#nextDrop(at, pages.first + pages.count);
@@ -299,7 +330,10 @@ export class Resolver {
   }
 
   #nextDrop(from: PageIndex, end: PageIndex): PageIndex {
-    return this.#dropping.reduce((soonest, { pages }) => (pages.first > from ? Math.min(soonest, pages.first) : soonest), end);
+    return this.#dropping.reduce(
+      (soonest, { pages }) => (pages.first > from ? Math.min(soonest, pages.first) : soonest),
+      end,
+    );
   }
 
   #void(pages: PageRange, then: 'missing' | 'zero'): void {
@@ -317,7 +351,10 @@ export class Resolver {
   #serve(): void {
     if (this.#queue.length === 0) return;
     let next = 0;
-    while (next < this.#queue.length && (this.#stopped || this.#fetcher.inFlight < this.#o.policy.maxInFlight)) {
+    while (
+      next < this.#queue.length &&
+      (this.#stopped || this.#fetcher.inFlight < this.#o.policy.maxInFlight)
+    ) {
       const waiting = this.#queue[next++]!;
       this.#queued.delete(waiting.page);
       this.#servePage(waiting);
@@ -343,7 +380,13 @@ export class Resolver {
         if (this.#stopped) return; // cannot be poisoned, and must not be served
         if (this.#fetcher.find(page)) return counters.add('joinedFaults');
         if (waiting.cached && !this.#o.supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
-        this.#fetch(waiting.cached ? { first: page, count: 1 } : this.#window(page), page, 'demand', waiting.cached, waiting.takenAtMs);
+        this.#fetch(
+          waiting.cached ? { first: page, count: 1 } : this.#window(page),
+          page,
+          'demand',
+          waiting.cached,
+          waiting.takenAtMs,
+        );
     }
   }
 
@@ -396,17 +439,24 @@ export class Resolver {
   #fetchable(first: PageIndex, end: PageIndex, keep: PageIndex): PageRange {
     const { states } = this.#o;
     let from = first;
-    for (let present = states.nextPresent(from, keep); present < keep; present = states.nextPresent(from, keep)) {
+    for (
+      let present = states.nextPresent(from, keep);
+      present < keep;
+      present = states.nextPresent(from, keep)
+    ) {
       from = states.nextMissing(present, keep);
     }
     let run = { first: from, count: states.nextPresent(keep, end) - from };
     run = this.#fetcher.clip(run, keep);
-    const plain = !(['removed', 'poisoned', 'frozen'] as const).some((plane) => states.any(plane, run)) && this.#dropping.length === 0;
+    const plain =
+      !(['removed', 'poisoned', 'frozen'] as const).some((plane) => states.any(plane, run)) &&
+      this.#dropping.length === 0;
     return plain ? run : this.#trim(run, keep);
   }
 
   #trim(run: PageRange, keep: PageIndex): PageRange {
-    const wanted = (page: PageIndex): boolean => this.#o.states.stateOf(page) === 'missing' && !this.#isHeld(page);
+    const wanted = (page: PageIndex): boolean =>
+      this.#o.states.stateOf(page) === 'missing' && !this.#isHeld(page);
     let first = keep;
     while (first > run.first && wanted(first - 1)) first--;
     let end = keep + 1;
@@ -416,12 +466,30 @@ export class Resolver {
 
   // ── fetching ──
 
-  #fetch(pages: PageRange, demand: PageIndex, why: FetchReason, cached: boolean, takenAtMs: number, job?: RangeJob): void {
+  #fetch(
+    pages: PageRange,
+    demand: PageIndex,
+    why: FetchReason,
+    cached: boolean,
+    takenAtMs: number,
+    job?: RangeJob,
+  ): void {
     const { counters, layout, source, supports } = this.#o;
     const { pageSize } = layout.regionOf(pages.first);
     const run = this.#fitting(pages, demand, pageSize);
     counters.add('fetches');
-    const request: FetchRequest = { pages: run, demand, why, cached, takenAtMs, job, attempt: 0, dueMs: 0, resting: false, dropped: false };
+    const request: FetchRequest = {
+      pages: run,
+      demand,
+      why,
+      cached,
+      takenAtMs,
+      job,
+      attempt: 0,
+      dueMs: 0,
+      resting: false,
+      dropped: false,
+    };
     const offset = Number(layout.sourceOffsetOf(run.first));
     const address = supports.directCopy && source.address?.(offset, run.count * pageSize);
     if (address) return this.#install(request, address, true);
@@ -434,7 +502,8 @@ export class Resolver {
   #fitting(pages: PageRange, demand: PageIndex, pageSize: number): PageRange {
     const most = Math.max(1, Math.floor(this.#o.port.staging.length / pageSize));
     if (pages.count <= most) return pages;
-    const first = demand < 0 ? pages.first : Math.max(pages.first, Math.min(demand, pages.first + pages.count - most));
+    const first =
+      demand < 0 ? pages.first : Math.max(pages.first, Math.min(demand, pages.first + pages.count - most));
     return { first, count: most };
   }
 
@@ -447,7 +516,10 @@ export class Resolver {
     try {
       const given = this.#o.source.read(offset, into);
       // A promise could write into staging at any later time: there is no safe way on.
-      if (typeof given !== 'number') return this.#stop(new DemandPagingError('SOURCE_FAILED', 'a synchronous source answered with a promise'));
+      if (typeof given !== 'number')
+        return this.#stop(
+          new DemandPagingError('SOURCE_FAILED', 'a synchronous source answered with a promise'),
+        );
       wrong = lengthError(given, bytes);
     } catch (cause) {
       wrong = asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed');
@@ -478,11 +550,18 @@ export class Resolver {
       counters.add('demandPages');
       counters.add('aroundPages', -1); // counted with its neighbours when it is installed
     }
-    for (let at = pages.first; at < pages.first + pages.count; ) {
+    for (let at = pages.first; at < pages.first + pages.count;) {
       while (at < pages.first + pages.count && !wanted(at)) at++;
       let end = at;
       while (end < pages.first + pages.count && wanted(end)) end++;
-      if (end > at) this.#installer.contents({ first: at, count: end - at }, from + (at - pages.first) * pageSize, direct, why, cached);
+      if (end > at)
+        this.#installer.contents(
+          { first: at, count: end - at },
+          from + (at - pages.first) * pageSize,
+          direct,
+          why,
+          cached,
+        );
       at = end;
     }
     this.#alone.delete(demand);
@@ -523,7 +602,8 @@ export class Resolver {
 
   /** A window failed: only what is really wanted is worth retrying, page by page. */
   #narrow({ pages, demand, why, takenAtMs, job }: FetchRequest): void {
-    const wanted = why === 'demand' ? [demand] : Array.from({ length: pages.count }, (_, i) => pages.first + i);
+    const wanted =
+      why === 'demand' ? [demand] : Array.from({ length: pages.count }, (_, i) => pages.first + i);
     job?.settled(pages.count);
     for (const page of wanted) {
       this.#alone.add(page);
@@ -563,7 +643,8 @@ export class Resolver {
   #poisoned(pages: PageRange): void {
     const { states, counters } = this.#o;
     this.#presentCount -= states.setPresent(pages, false);
-    for (const job of this.#ensuring) if (job.covers(pages)) job.reject(new DemandPagingError('PAGE_POISONED', 'the page was poisoned'));
+    for (const job of this.#ensuring)
+      if (job.covers(pages)) job.reject(new DemandPagingError('PAGE_POISONED', 'the page was poisoned'));
     if (pages.count === 1 && states.is('poisoned', pages.first)) return; // poisoned before, and met again
     states.set('poisoned', pages, true);
     counters.add('poisonedPages', pages.count);
@@ -578,13 +659,17 @@ export class Resolver {
       .with('poison', () => this.#installer.poison(pages))
       .with('fail', () => this.#installer.fail(pages))
       .exhaustive();
-    const failure = (): DemandPagingError => new DemandPagingError('PAGE_FAILED', 'the page could not be had', { cause: error });
+    const failure = (): DemandPagingError =>
+      new DemandPagingError('PAGE_FAILED', 'the page could not be had', { cause: error });
     for (const job of this.#ensuring) if (job.covers(pages)) job.reject(failure());
   }
 
   #gone(pages: PageRange, errno: number): void {
     const ESRCH = 3;
-    if (errno === ESRCH) return this.#stop(new DemandPagingError('MEMORY_GONE', 'the process whose memory is served has ended', { errno }));
+    if (errno === ESRCH)
+      return this.#stop(
+        new DemandPagingError('MEMORY_GONE', 'the process whose memory is served has ended', { errno }),
+      );
     this.#void(pages, 'zero'); // unmapped: its event follows
   }
 
@@ -606,7 +691,7 @@ export class Resolver {
   /** A range cut at the borders of regions: a row of a batch lies inside one. */
   #perRegion({ first, count }: PageRange): readonly PageRange[] {
     const ranges: PageRange[] = [];
-    for (let at = first; at < first + count; ) {
+    for (let at = first; at < first + count;) {
       const region = this.#o.layout.regionOf(at);
       const end = Math.min(first + count, region.firstPage + region.pageCount);
       ranges.push({ first: at, count: end - at });
@@ -619,11 +704,13 @@ export class Resolver {
   #eachMissing(visit: (pages: PageRange) => void): void {
     const { layout, states, pages } = this.#o;
     const end = pages.first + pages.count;
-    for (let at = states.nextMissing(pages.first, end); at < end; ) {
+    for (let at = states.nextMissing(pages.first, end); at < end;) {
       const region = layout.regionOf(at);
       const stop = states.nextPresent(at, Math.min(end, region.firstPage + region.pageCount));
       if (!states.any('poisoned', { first: at, count: stop - at })) visit({ first: at, count: stop - at });
-      else for (let page = at; page < stop; page++) if (!states.is('poisoned', page)) visit({ first: page, count: 1 });
+      else
+        for (let page = at; page < stop; page++)
+          if (!states.is('poisoned', page)) visit({ first: page, count: 1 });
       at = states.nextMissing(stop, end);
     }
   }
@@ -631,12 +718,24 @@ export class Resolver {
   // ── jobs ──
 
   get #prefetchReady(): boolean {
-    return this.#prefetching.some((job) => !job.exhausted) && this.#fetcher.inFlight < Math.max(1, this.#o.policy.maxInFlight / 2);
+    return (
+      this.#prefetching.some((job) => !job.exhausted) &&
+      this.#fetcher.inFlight < Math.max(1, this.#o.policy.maxInFlight / 2)
+    );
   }
 
-  #startJob(list: RangeJob[], ranges: readonly PageRange[], why: 'ensured' | 'prefetch', reply: (reply: CommandReply) => void): void {
+  #startJob(
+    list: RangeJob[],
+    ranges: readonly PageRange[],
+    why: 'ensured' | 'prefetch',
+    reply: (reply: CommandReply) => void,
+  ): void {
     const over = (result: PrefetchResult | DemandPagingError): void =>
-      reply(result instanceof DemandPagingError ? { ok: false, error: result.toPlain() } : { ok: true, value: result });
+      reply(
+        result instanceof DemandPagingError
+          ? { ok: false, error: result.toPlain() }
+          : { ok: true, value: result },
+      );
     list.push(new RangeJob(ranges, why, over));
     this.#finishJobs();
   }
@@ -644,7 +743,8 @@ export class Resolver {
   /** One piece of the first job that has one: of a prefetch when nobody waits, of what the program asked for in any case. */
   #runJobs(jobs: readonly RangeJob[]): void {
     for (const job of jobs) {
-      const limit = job.why === 'prefetch' ? Math.max(1, this.#o.policy.maxInFlight / 2) : this.#o.policy.maxInFlight;
+      const limit =
+        job.why === 'prefetch' ? Math.max(1, this.#o.policy.maxInFlight / 2) : this.#o.policy.maxInFlight;
       while (!job.exhausted && this.#fetcher.inFlight < limit) {
         if (this.#piece(job) && this.#o.source.synchronous) return; // look for faults between pieces
       }
@@ -657,8 +757,10 @@ export class Resolver {
     const page = job.next(states);
     if (page === undefined) return false;
     const state = states.stateOf(page);
-    if (state === 'poisoned' && job.why === 'ensured') job.reject(new DemandPagingError('PAGE_POISONED', 'the page is poisoned'));
-    if (state === 'removed' && job.why === 'ensured' && !this.#isHeld(page)) this.#installer.zero({ first: page, count: 1 });
+    if (state === 'poisoned' && job.why === 'ensured')
+      job.reject(new DemandPagingError('PAGE_POISONED', 'the page is poisoned'));
+    if (state === 'removed' && job.why === 'ensured' && !this.#isHeld(page))
+      this.#installer.zero({ first: page, count: 1 });
     if (state !== 'missing' || this.#isHeld(page) || this.#fetcher.find(page) || this.#queued.has(page)) {
       job.pass(1);
       return false;
@@ -673,7 +775,8 @@ export class Resolver {
 
   #finishJobs(): void {
     const { states } = this.#o;
-    const finish = (jobs: RangeJob[]): RangeJob[] => (jobs.length === 0 ? jobs : jobs.filter((job) => !job.finish(states)));
+    const finish = (jobs: RangeJob[]): RangeJob[] =>
+      jobs.length === 0 ? jobs : jobs.filter((job) => !job.finish(states));
     this.#ensuring = finish(this.#ensuring);
     this.#prefetching = finish(this.#prefetching);
   }
@@ -685,7 +788,8 @@ export class Resolver {
     this.#o.states.set('removed', pages, false);
     this.#cancel(pages);
     this.#installer.wake(pages);
-    if (this.#presentCount === this.#o.pages.count) this.#o.notify({ kind: 'complete', pages: this.#o.pages });
+    if (this.#presentCount === this.#o.pages.count)
+      this.#o.notify({ kind: 'complete', pages: this.#o.pages });
   }
 
   #dropBegin(pages: PageRange, then: 'missing' | 'zero'): void {
@@ -695,7 +799,9 @@ export class Resolver {
 
   #dropEnd(ranges: readonly PageRange[]): void {
     for (const pages of ranges) {
-      this.#dropping = this.#dropping.filter((drop) => drop.pages.first !== pages.first || drop.pages.count !== pages.count);
+      this.#dropping = this.#dropping.filter(
+        (drop) => drop.pages.first !== pages.first || drop.pages.count !== pages.count,
+      );
       this.#rejudge(pages);
     }
   }
@@ -720,7 +826,8 @@ export class Resolver {
 
   #thaw(pages: PageRange): void {
     this.#o.states.set('frozen', pages, false);
-    if (this.#o.supports.freeze === 'full') this.#eachPresent(pages, (present) => this.#installer.protect('rwprotect', present, false));
+    if (this.#o.supports.freeze === 'full')
+      this.#eachPresent(pages, (present) => this.#installer.protect('rwprotect', present, false));
     this.#rejudge(pages);
   }
 
@@ -742,12 +849,13 @@ export class Resolver {
   }
 
   #require(verb: 'poison' | 'writeprotect'): void {
-    if (!this.#o.supports.verbs.includes(verb)) throw new DemandPagingError('NOT_SUPPORTED', `this backend does not support ${verb}`);
+    if (!this.#o.supports.verbs.includes(verb))
+      throw new DemandPagingError('NOT_SUPPORTED', `this backend does not support ${verb}`);
   }
 
   #eachPresent({ first, count }: PageRange, visit: (pages: PageRange) => void): void {
     const { states } = this.#o;
-    for (let at = states.nextPresent(first, first + count); at < first + count; ) {
+    for (let at = states.nextPresent(first, first + count); at < first + count;) {
       const end = states.nextMissing(at, first + count);
       visit({ first: at, count: end - at });
       at = states.nextPresent(end, first + count);
@@ -759,7 +867,8 @@ export class Resolver {
     this.#fetcher.drop(this.#o.pages);
     this.#queue = [];
     this.#queued.clear();
-    for (const job of [...this.#ensuring, ...this.#prefetching]) job.reject(new DemandPagingError('CLOSED', 'the pager was closed'));
+    for (const job of [...this.#ensuring, ...this.#prefetching])
+      job.reject(new DemandPagingError('CLOSED', 'the pager was closed'));
     if (missing === 'poison' && !this.#stopped) this.#eachMissing((pages) => this.#installer.poison(pages));
     if (missing === 'zero') this.#eachMissing((pages) => this.#installer.zero(pages));
     for (const { first, count } of this.#perRegion(this.#o.pages)) this.#installer.wake({ first, count });

@@ -57,8 +57,7 @@ export interface SourceRequest {
 }
 
 export type SourceReply =
-  | { readonly id: number; readonly bytes: Uint8Array }
-  | { readonly id: number; readonly error: string };
+  { readonly id: number; readonly bytes: Uint8Array } | { readonly id: number; readonly error: string };
 
 /** What a {@link ModuleSourceRef} names. */
 export type OpenSource<Options> = (options: Options) => PageSource | Promise<PageSource>;
@@ -74,9 +73,12 @@ export async function openSource(ref: SourceRef): Promise<PageSource> {
   try {
     open = ((await import(ref.module)) as Record<string, unknown>)[ref.export];
   } catch (cause) {
-    throw new DemandPagingError('SOURCE_FAILED', `the source module ${ref.module} cannot be imported`, { cause });
+    throw new DemandPagingError('SOURCE_FAILED', `the source module ${ref.module} cannot be imported`, {
+      cause,
+    });
   }
-  if (typeof open !== 'function') throw new DemandPagingError('SOURCE_FAILED', `${ref.module} exports no function '${ref.export}'`);
+  if (typeof open !== 'function')
+    throw new DemandPagingError('SOURCE_FAILED', `${ref.module} exports no function '${ref.export}'`);
   return (await (open as OpenSource<unknown>)(ref.options)) as PageSource;
 }
 

@@ -1,0 +1,297 @@
+import { describe, expect, it } from 'vitest';
+import {
+  Counters,
+  DEFAULT_POLICY,
+  type CommandReply,
+  MemoryLayout,
+  type Notice,
+  PageStates,
+  type PageSource,
+  type PagerPolicy,
+  Resolver,
+  type Supports,
+  VERBS,
+  fileOffset,
+  gpa,
+} from '../../src/api/index.js';
+import { FakePort } from './fake-port.js';
+
+const PAGES = 64;
+
+const SUPPORTS: Supports = {
+  verbs: VERBS,
+  faults: ['missing', 'minor', 'write-protect', 'rwp'],
+  events: ['remove', 'unmap', 'remap', 'fork'],
+  memory: ['anonymous'],
+  threadIds: true,
+  withdraw: true,
+  freeze: 'missing-only',
+  directCopy: false,
+  install: 'copy',
+  fill: true,
+  residency: true,
+  stops: 'blocks',
+};
+
+/** Page n is filled with n + 1. */
+const pattern: PageSource = {
+  synchronous: true,
+  length: PAGES * 4096,
+  read(offset, into) {
+    for (let at = 0; at < into.length; at += 4096) into.fill((offset + at) / 4096 + 1, at, at + 4096);
+    return into.length;
+  },
+};
+
+function setUp(
+  policy: Partial<PagerPolicy> = {},
+  source: PageSource = pattern,
+  supports: Partial<Supports> = {},
+) {
+  const layout = new MemoryLayout([
+    {
+      gpa: gpa(0),
+      length: BigInt(PAGES * 4096),
+      sourceOffset: fileOffset(0),
+      memory: 'anonymous',
+      pageSize: 4096,
+    },
+  ]);
+  const port = new FakePort(PAGES);
+  const states = PageStates.create(PAGES);
+  const counters = new Counters();
+  const notices: Notice[] = [];
+  const clock = { ms: 0 };
+  const resolver = new Resolver({
+    layout,
+    states,
+    pages: { first: 0, count: PAGES },
+    port,
+    supports: { ...SUPPORTS, ...supports },
+    source,
+    policy: { ...DEFAULT_POLICY, faultAroundPages: 4, ...policy },
+    counters,
+    notify: (notice) => notices.push(notice),
+    now: () => clock.ms,
+  });
+  const replies: CommandReply[] = [];
+  const execute = (command: Parameters<Resolver['execute']>[0]): void =>
+    resolver.execute(command, (reply) => replies.push(reply));
+  return { resolver, port, states, counters, notices, clock, execute, replies };
+}
+
+describe('Resolver', () => {
+  it('installs the aligned window around a fault, then wakes faults that came too late', () => {
+    const { resolver, port, states, counters } = setUp();
+    port.fault(6);
+    resolver.turn('none');
+    port.fault(5);
+    resolver.turn('none');
+    expect(port.log).toEqual(['copy 4+4', 'wake 5+1']);
+    expect(port.pages.slice(3, 9)).toEqual([undefined, 5, 6, 7, 8, undefined]);
+    expect(states.countPresent({ first: 0, count: PAGES })).toBe(4);
+    expect([
+      counters.get('demandPages'),
+      counters.get('aroundPages'),
+      counters.get('spuriousFaults'),
+    ]).toEqual([1, 3, 1]);
+  });
+
+  it('gives zeros to a fault read ahead of the removal of its page', () => {
+    const { resolver, port } = setUp();
+    port.fault(2);
+    port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
+    resolver.turn('none');
+    expect(port.pages[2]).toBe(0);
+  });
+
+  it('reads the removal that makes a copy meet EAGAIN, and does not install the old contents', () => {
+    const { resolver, port } = setUp();
+    port.fault(2);
+    port.againLeft = 1;
+    const take = port.take.bind(port);
+    let takes = 0;
+    port.take = (...args) => {
+      // The removal can be read only after the copy has failed.
+      if (++takes === 2) port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
+      return take(...args);
+    };
+    resolver.turn('none');
+    expect(port.pages[2]).toBe(undefined);
+    port.fault(2); // woken, the accessor asks again
+    resolver.turn('none');
+    expect(port.pages.slice(0, 4)).toEqual([1, 2, 0, undefined]);
+  });
+
+  it('goes on past a page that somebody else installed', () => {
+    const { resolver, port, states, counters } = setUp();
+    port.pages[1] = 77;
+    port.fault(0);
+    resolver.turn('none');
+    expect(port.pages.slice(0, 4)).toEqual([1, 77, 3, 4]);
+    expect(states.countPresent({ first: 0, count: 4 })).toBe(4);
+    expect(counters.get('foreignPages')).toBe(1);
+  });
+
+  it('answers ensure when all pages are present, and prefetch with what it did', () => {
+    const { resolver, port, execute, replies } = setUp({ prefetchPages: 8 });
+    execute({ command: 'ensure', ranges: [{ first: 0, count: 12 }] });
+    for (let i = 0; i < 4; i++) resolver.turn('none');
+    expect(replies.at(-1)).toMatchObject({ ok: true });
+    execute({ command: 'prefetch', ranges: [{ first: 0, count: PAGES }] });
+    while (replies.length < 2) resolver.turn('none');
+    expect(replies[1]).toEqual({ ok: true, value: { installedPages: PAGES - 12, skippedPages: 12 } });
+    expect(port.pages.every((content, page) => content === page + 1)).toBe(true);
+  });
+
+  it('never resurrects a removed page by prefetching', () => {
+    const { resolver, port, execute, replies } = setUp();
+    port.event({ kind: 'remove', pages: { first: 8, count: 2 } });
+    resolver.turn('none');
+    execute({ command: 'prefetch', ranges: [{ first: 0, count: PAGES }] });
+    while (replies.length < 1) resolver.turn('none');
+    expect(port.pages[8]).toBe(undefined);
+    expect(replies[0]).toEqual({ ok: true, value: { installedPages: PAGES - 2, skippedPages: 2 } });
+  });
+
+  it('holds faults while pages are dropped, and fetches anew after', () => {
+    const { resolver, port, execute, states } = setUp();
+    port.fault(0);
+    resolver.turn('none');
+    execute({ command: 'drop-begin', ranges: [{ first: 0, count: 1 }], then: 'missing' });
+    port.pages[0] = undefined;
+    port.event({ kind: 'remove', pages: { first: 0, count: 1 } });
+    port.fault(0);
+    resolver.turn('none');
+    expect([states.stateOf(0), port.pages[0]]).toEqual(['missing', undefined]);
+    execute({ command: 'drop-end', ranges: [{ first: 0, count: 1 }] });
+    expect(port.log.at(-1)).toBe('wake 0+1');
+    port.fault(0);
+    resolver.turn('none');
+    expect(port.pages[0]).toBe(1);
+  });
+
+  it('retries the waiting page alone, then stops loudly with everything missing poisoned', () => {
+    const broken: PageSource = { ...pattern, read: () => 17 };
+    const { resolver, port, notices, clock, execute, replies } = setUp(
+      { retries: 1, retryDelayMs: 10 },
+      broken,
+    );
+    port.fault(5);
+    execute({ command: 'ensure', ranges: [{ first: 9, count: 1 }] });
+    for (; clock.ms < 200; clock.ms += 10) resolver.turn('none');
+    expect(notices.filter(({ kind }) => kind === 'retrying')).toContainEqual(
+      expect.objectContaining({ pages: { first: 5, count: 1 } }),
+    );
+    expect(notices.at(-1)).not.toMatchObject({ kind: 'complete' });
+    expect(notices).toContainEqual(
+      expect.objectContaining({
+        kind: 'stopped',
+        waiters: 'poisoned',
+        error: expect.objectContaining({ code: 'SOURCE_LENGTH' }) as unknown,
+      }),
+    );
+    expect(port.pages.every((content) => content === -1)).toBe(true);
+    expect(replies).toMatchObject([{ ok: false }]);
+  });
+
+  it('poisons only the failed page under that policy, and serves it no zeros', () => {
+    const source: PageSource = {
+      ...pattern,
+      read: (offset, into) =>
+        offset <= 5 * 4096 && offset + into.length > 5 * 4096 ? 0 : pattern.read(offset, into),
+    };
+    const { resolver, port, clock } = setUp({ onSourceFailure: 'poison', retries: 0 }, source);
+    port.fault(5);
+    port.fault(7);
+    for (; clock.ms < 50; clock.ms += 10) resolver.turn('none');
+    expect(port.pages.slice(4, 8)).toEqual([undefined, -1, undefined, 8]);
+  });
+
+  it('says so when a present page was dropped behind its back', () => {
+    const { resolver, port, notices } = setUp({ onSourceFailure: 'poison' });
+    port.fault(3);
+    resolver.turn('none');
+    port.pages[3] = undefined;
+    port.fault(3);
+    resolver.turn('none');
+    expect(port.pages[3]).toBe(-1);
+    expect(notices).toContainEqual(
+      expect.objectContaining({
+        kind: 'source-failed',
+        error: expect.objectContaining({ code: 'PAGE_VANISHED' }) as unknown,
+      }),
+    );
+  });
+
+  it('bounds what is in flight and serves the rest as answers come', async () => {
+    const answers: (() => void)[] = [];
+    let inFlight = 0;
+    let most = 0;
+    const source: PageSource = {
+      ...pattern,
+      synchronous: false,
+      read: (offset, into) => {
+        most = Math.max(most, ++inFlight);
+        return new Promise((resolve) =>
+          answers.push(() => (inFlight--, resolve(pattern.read(offset, into)))),
+        );
+      },
+    };
+    const { resolver, port, counters } = setUp({ maxInFlight: 3, faultAroundPages: 1 }, source);
+    for (let page = 0; page < 20; page++) port.fault(page);
+    resolver.turn('none');
+    while (answers.length > 0) {
+      answers.pop()!();
+      await Promise.resolve();
+      await Promise.resolve();
+      resolver.turn('none');
+    }
+    expect(most).toBe(3);
+    expect(counters.get('maxInFlight')).toBe(3);
+    expect(port.pages.slice(0, 20)).toEqual(Array.from({ length: 20 }, (_, page) => page + 1));
+  });
+
+  it('installs protected what is write-protected before it came', () => {
+    const { resolver, port, execute } = setUp({ faultAroundPages: 4 });
+    execute({ command: 'write-protect', ranges: [{ first: 1, count: 2 }] });
+    port.fault(0);
+    resolver.turn('none');
+    expect(port.log).toEqual(['copy 0+1', 'copy 1+2 protected', 'copy 3+1']);
+  });
+
+  it('times out a source that never answers, and lets a late answer go', async () => {
+    let answer: (count: number) => void = () => {};
+    const source: PageSource = {
+      ...pattern,
+      synchronous: false,
+      read: () => new Promise((resolve) => (answer = resolve)),
+    };
+    const { resolver, port, clock, notices } = setUp(
+      { retries: 0, sourceTimeoutMs: 100, faultAroundPages: 1, onSourceFailure: 'poison' },
+      source,
+    );
+    port.fault(1);
+    resolver.turn('none');
+    clock.ms = 150;
+    resolver.turn('none');
+    answer(4096);
+    await Promise.resolve();
+    resolver.turn('none');
+    expect(port.pages[1]).toBe(-1);
+    expect(notices).toContainEqual(
+      expect.objectContaining({ error: expect.objectContaining({ code: 'SOURCE_TIMEOUT' }) as unknown }),
+    );
+  });
+
+  it('ends with nobody waiting and nothing missing unpoisoned', () => {
+    const { resolver, port, execute } = setUp();
+    port.fault(0);
+    resolver.turn('none');
+    execute({ command: 'end', missing: 'poison' });
+    expect(resolver.ended).toBe(true);
+    expect(port.closed).toBe(true);
+    expect(port.pages.slice(0, 6)).toEqual([1, 2, 3, 4, -1, -1]);
+    expect(port.log.at(-1)).toBe(`wake 0+${PAGES}`);
+  });
+});
