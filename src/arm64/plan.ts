@@ -1,0 +1,264 @@
+import { type Answer, type Ask, type Gpa, type GpaRange, type Program, WINDOW_BYTES } from '../api/index.js';
+import { EFAULT, type Status } from './errno.js';
+import { PlanFetches } from './plan-fetches.js';
+import type { PlanMemory } from './plan-memory.js';
+import { PlanOverlay, windowOf } from './plan-overlay.js';
+import { GITS } from './registers.js';
+import { GICR } from './registers.js';
+import type { Vgic } from './vgic.js';
+
+export interface PlanOptions {
+  /** Pages fetched at once (default 64). */
+  readonly inFlight?: number;
+  /**
+   * Fetch pages that are only likely to be touched, to need fewer rounds (default none). At most
+   * `maxPages` of them (default 1024), at most `maxPagesPerRange` of one table (default 128), and
+   * never outside the extents that registers and table entries state.
+   */
+  readonly speculation?: { readonly maxPages?: number; readonly maxPagesPerRange?: number };
+  /** Bound on touched pages, against hostile tables (default 16384, 64 MiB). */
+  readonly maxPages?: number;
+}
+
+/** A page that the operation will touch; `R` if its first access is a read. */
+export interface PlannedTouch {
+  readonly page: Gpa;
+  readonly kind: 'R' | 'W';
+}
+
+/** What an operation will touch. Its pages are present and held until {@link Plan.release}. */
+export interface Plan {
+  /** Exactly the pages the operation will touch, in the order of their first touch. */
+  readonly touched: readonly PlannedTouch[];
+  /** What the operation will return: 0 or minus an errno. */
+  readonly status: Status;
+  /** False if `maxPages` cut the dry run short: `touched` is then the beginning of the list. */
+  readonly complete: boolean;
+  /**
+   * The pages that were not present, by round: those of one round could be asked for as soon as the
+   * rounds before had arrived. Their number is the number of source latencies the plan cannot avoid.
+   */
+  readonly rounds: readonly (readonly Gpa[])[];
+  /** Pages that were fetched and will not be touched: what speculation wasted. Not held any more. */
+  readonly speculated: readonly Gpa[];
+  /** Ends the holds. Idempotent. */
+  release(): void;
+  [Symbol.dispose](): void;
+}
+
+/** The dry run reached its bound. */
+class Cut extends Error {}
+
+/**
+ * Plans an operation: runs the very same program on a copy of the GIC and a copy-on-write overlay of
+ * the guest's memory, making present what it touches. Run the real operation, then release the plan.
+ *
+ * Preconditions: `vgic` is as the real device is: registers, vcpu_ids, LPIs and collections that exist
+ * already, quirks of its kernel; `memory` shows the same memslots. The guest does not change the
+ * tables between plan and operation (no vCPU runs during a restore or save).
+ *
+ * Who may block: the caller, on the memory's fetches. The GIC given is not changed.
+ *
+ * Errors: rejects with whatever the memory's `fetch` rejects with, holding nothing. An errno of a
+ * single page is no rejection: the operation is expected to meet it.
+ */
+export async function planOperation(
+  vgic: Vgic,
+  memory: PlanMemory,
+  operation: (copy: Vgic) => Program<Status>,
+  options: PlanOptions = {},
+): Promise<Plan> {
+  const fetches = new PlanFetches(memory, options.inFlight ?? 64);
+  try {
+    const first = await dryRun(new DryRun(memory, fetches, options, true), operation(vgic.clone()));
+    await fetches.settle();
+    const failed = [...fetches.all()].some(({ content }) => typeof content === 'number');
+    // Where the first run went on without a page, only a second one, over all of them, can be exact.
+    const exact = first.assumed || failed || first.cut;
+    const run = exact
+      ? await dryRun(new DryRun(memory, fetches, options, false), operation(vgic.clone()))
+      : first;
+    await fetches.settle();
+    return makePlan(run, fetches);
+  } catch (error) {
+    await fetches.abandon();
+    throw error;
+  }
+}
+
+/** Plans KVM_DEV_ARM_ITS_RESTORE_TABLES. */
+export const planRestore = (vgic: Vgic, memory: PlanMemory, its = 0, options?: PlanOptions): Promise<Plan> =>
+  planOperation(vgic, memory, (copy) => copy.restoreTables(its), options);
+
+/** Plans KVM_DEV_ARM_ITS_SAVE_TABLES. */
+export const planSave = (vgic: Vgic, memory: PlanMemory, its = 0, options?: PlanOptions): Promise<Plan> =>
+  planOperation(vgic, memory, (copy) => copy.saveTables(its), options);
+
+/** Plans KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES. */
+export const planSavePending = (vgic: Vgic, memory: PlanMemory, options?: PlanOptions): Promise<Plan> =>
+  planOperation(vgic, memory, (copy) => copy.savePendingTables(), options);
+
+/** Plans setting GICR_CTLR.EnableLPIs of a vCPU. */
+export const planEnableLpis = (
+  vgic: Vgic,
+  memory: PlanMemory,
+  vcpu: number,
+  options?: PlanOptions,
+): Promise<Plan> =>
+  planOperation(vgic, memory, (copy) => copy.writeRedistributorRegister(vcpu, GICR.CTLR, 1n, 4), options);
+
+/** Plans the commands that writing this value to GITS_CWRITER executes. */
+export const planCommands = (
+  vgic: Vgic,
+  memory: PlanMemory,
+  cwriter: bigint,
+  its = 0,
+  options?: PlanOptions,
+): Promise<Plan> =>
+  planOperation(vgic, memory, (copy) => copy.writeItsRegister(its, GITS.CWRITER, cwriter), options);
+
+/** One pass of a program over the overlay. */
+class DryRun {
+  readonly touched = new Map<Gpa, 'R' | 'W'>();
+  readonly #overlay = new PlanOverlay();
+  readonly #maxPages: number;
+  readonly #speculative: number;
+  readonly #perRange: number;
+  #guesses = 0;
+  /** Rounds behind what the program knows by now. */
+  #known = 0;
+  /** The page of an LPI table that a hint named just now: no decision depends on its content. */
+  #dataOnly: Gpa | undefined;
+  /** The program was given zeros for a page that had not arrived. */
+  assumed = false;
+  cut = false;
+  status: Status = 0;
+
+  constructor(
+    readonly memory: PlanMemory,
+    readonly fetches: PlanFetches,
+    { maxPages, speculation }: PlanOptions,
+    private readonly goesAhead: boolean,
+  ) {
+    this.#maxPages = maxPages ?? 16384;
+    this.#speculative = goesAhead && speculation !== undefined ? (speculation.maxPages ?? 1024) : 0;
+    this.#perRange = speculation?.maxPagesPerRange ?? 128;
+  }
+
+  answer(ask: Ask): Answer | Promise<Answer> {
+    const dataOnly = this.#dataOnly;
+    this.#dataOnly = undefined;
+    switch (ask.ask) {
+      case 'visible':
+        return { answer: 'visible', visible: this.memory.visible(windowOf(ask.gpa)) };
+      case 'hint':
+        this.#hint(ask.why, ask.ranges);
+        return { answer: 'done' };
+      case 'read':
+        return this.#read(ask.page, dataOnly === ask.page);
+      case 'write':
+        return this.#write(ask.gpa, ask.bytes);
+      default:
+        return ask satisfies never;
+    }
+  }
+
+  #hint(why: string, ranges: readonly GpaRange[]): void {
+    if (why === 'lpi-configuration' || why === 'lpi-pending') {
+      this.#dataOnly = ranges[0]?.start;
+      return;
+    }
+    for (const { start, length } of ranges) this.#guess(start, start + length);
+  }
+
+  #guess(start: bigint, end: bigint): void {
+    let left = this.#perRange;
+    for (let page = windowOf(start); page < end && left > 0; page = (page + BigInt(WINDOW_BYTES)) as Gpa) {
+      if (this.#guesses >= this.#speculative) return;
+      left--;
+      if (this.fetches.get(page) !== undefined || !this.memory.visible(page)) continue;
+      this.#guesses++;
+      this.fetches.request(page, this.#known + 1, false);
+    }
+  }
+
+  #touch(page: Gpa, kind: 'R' | 'W'): void {
+    if (this.touched.has(page)) return;
+    if (this.touched.size >= this.#maxPages) throw new Cut();
+    this.touched.set(page, kind);
+  }
+
+  #read(page: Gpa, dataOnly: boolean): Answer | Promise<Answer> {
+    if (!this.memory.visible(page)) return { answer: 'fault', errno: EFAULT };
+    this.#touch(page, 'R');
+    const fetch = this.fetches.request(page, this.#known + 1, true);
+    if (fetch.content === undefined) {
+      if (!dataOnly || !this.goesAhead) return this.#wait(page);
+      this.assumed = true;
+      return { answer: 'bytes', bytes: this.#overlay.apply(page, new Uint8Array(WINDOW_BYTES)) };
+    }
+    if (typeof fetch.content === 'number') return { answer: 'fault', errno: fetch.content };
+    if (!dataOnly) this.#known = Math.max(this.#known, fetch.round);
+    return { answer: 'bytes', bytes: this.#overlay.apply(page, fetch.content) };
+  }
+
+  async #wait(page: Gpa): Promise<Answer> {
+    const fetch = this.fetches.get(page)!;
+    const content = await this.fetches.arrive(fetch);
+    this.#known = Math.max(this.#known, fetch.round);
+    if (typeof content === 'number') return { answer: 'fault', errno: content };
+    return { answer: 'bytes', bytes: this.#overlay.apply(page, content) };
+  }
+
+  /** A write needs the page to be there, but not its content: the run goes on while it is fetched. */
+  #write(gpa: Gpa, bytes: Uint8Array): Answer {
+    const page = windowOf(gpa);
+    if (!this.memory.visible(page)) return { answer: 'fault', errno: EFAULT };
+    this.#touch(page, 'W');
+    const { content } = this.fetches.request(page, this.#known + 1, true);
+    if (typeof content === 'number') return { answer: 'fault', errno: content };
+    this.#overlay.write(gpa, bytes);
+    return { answer: 'done' };
+  }
+}
+
+async function dryRun(run: DryRun, program: Program<Status>): Promise<DryRun> {
+  try {
+    let step = program.next();
+    while (step.done !== true) {
+      const answer = run.answer(step.value);
+      step = program.next(answer instanceof Promise ? await answer : answer);
+    }
+    run.status = step.value;
+  } catch (error) {
+    if (!(error instanceof Cut)) throw error;
+    run.cut = true;
+    program.return(0);
+  }
+  return run;
+}
+
+function makePlan(run: DryRun, fetches: PlanFetches): Plan {
+  const wasted = (page: Gpa): boolean => !run.touched.has(page);
+  const rounds: Gpa[][] = [];
+  const speculated: Gpa[] = [];
+  for (const { page, round } of fetches.all()) {
+    if (wasted(page)) speculated.push(page);
+    else if (round > 0) (rounds[round - 1] ??= []).push(page);
+  }
+  fetches.release(({ page }) => wasted(page));
+  let held = true;
+  const release = (): void => {
+    if (held) fetches.release(({ page }) => !wasted(page));
+    held = false;
+  };
+  return {
+    touched: [...run.touched].map(([page, kind]) => ({ page, kind })),
+    status: run.status,
+    complete: !run.cut,
+    rounds: rounds.filter((pages) => pages.length > 0),
+    speculated,
+    release,
+    [Symbol.dispose]: release,
+  };
+}

@@ -1,0 +1,163 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { Gpa } from '../../src/api/index.js';
+import { GuestMemory } from './guest-memory.js';
+import { anyImage } from './image-arbitrary.js';
+import { buildImage, LAYOUT, prepareVgic, stateOf } from './its-image.js';
+import { NaiveRestore, type NaiveRegisters } from './naive-restore.js';
+import { GITS } from '../../src/arm64/registers.js';
+import type { Vgic } from '../../src/arm64/vgic.js';
+
+/* Run with ITS_FUZZ_RUNS=1000000 for the long version. */
+const RUNS = Number(process.env['ITS_FUZZ_RUNS'] ?? 10_000);
+
+/** One corruption of an image: a word of a table is replaced or has a bit flipped. */
+const anyMutation = fc.record({
+  where: fc.constantFrom('collections', 'devices', 'block', 'itt', 'configuration', 'pending'),
+  index: fc.nat(600),
+  change: fc.oneof(
+    fc.record({ bit: fc.nat(63) }),
+    fc.record({ word: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }) }),
+    // A copy of another entry of the table: duplicates.
+    fc.record({ copy: fc.nat(600) }),
+    // A valid-looking entry whose address lands somewhere in guest memory or just outside.
+    fc.record({ word: fc.nat(0xffff).map((page) => (1n << 63n) | (BigInt(page) << 16n) | 0x8000_0000n) }),
+  ),
+});
+
+function mutate(memory: GuestMemory, itts: readonly bigint[], mutation: typeof anyMutation extends fc.Arbitrary<infer T> ? T : never): void {
+  const { where, index, change } = mutation;
+  const bases: Record<typeof where, bigint> = {
+    collections: LAYOUT.collections,
+    devices: LAYOUT.devices,
+    block: LAYOUT.blocks(index % 8),
+    itt: itts.length > 0 ? itts[index % itts.length]! : LAYOUT.itts,
+    configuration: LAYOUT.configuration,
+    pending: LAYOUT.pending(index % 4),
+  };
+  // Mutations of the word that is there hit far more often than those of empty space.
+  const used = [...memory.pages].filter(([page]) => page >= bases[where] && page < bases[where] + 0x1_0000n);
+  const [page, bytes] = used[index % Math.max(1, used.length)] ?? [bases[where], new Uint8Array(4096)];
+  const words = [...bytes.keys()].filter((at) => at % 8 === 0 && memory.word(page + BigInt(at)) !== 0n);
+  const gpa = page + BigInt(words[index % Math.max(1, words.length)] ?? (index % 512) * 8);
+  if ('bit' in change) memory.setWord(gpa, memory.word(gpa) ^ (1n << BigInt(change.bit)));
+  else if ('word' in change) memory.setWord(gpa, change.word);
+  else memory.setWord(gpa, memory.word(page + BigInt(words[change.copy % Math.max(1, words.length)] ?? 0)));
+}
+
+function registersOf(vgic: Vgic, vcpuIds: readonly number[], forwarding: boolean): NaiveRegisters {
+  return {
+    baser0: vgic.readItsRegister(0, GITS.BASER0).value,
+    baser1: vgic.readItsRegister(0, GITS.BASER1).value,
+    propbaser: vgic.readRedistributorRegister(0, 0x70),
+    pendbasers: vcpuIds.map((_, vcpu) => vgic.readRedistributorRegister(vcpu, 0x78)),
+    vcpuIds,
+    forwarding,
+  };
+}
+
+describe('restore of fuzzed images', () => {
+  const scenario = fc.record({
+    image: anyImage,
+    mutations: fc.array(anyMutation, { maxLength: 4 }),
+    forwarding: fc.boolean(),
+    gone: fc.option(fc.nat(1000), { nil: undefined }),
+  });
+
+  it(
+    `agrees with a plain reading of the kernel in errno, state, memory and first touches`,
+    () => {
+      fc.assert(
+        fc.property(scenario, ({ image, mutations, forwarding, gone }) => {
+          const { memory, itts } = buildImage(image);
+          for (const mutation of mutations) mutate(memory, itts, mutation);
+          const { vcpuIds, indirect } = image;
+          const options = { vcpuIds, indirect, forwarding, devicePages: 1 };
+          const kernel = prepareVgic(memory, { ...options, mode: 'kvm' });
+          const pages = [...memory.pages.keys()];
+          if (gone !== undefined && pages.length > 0) memory.gone.add(pages[gone % pages.length]!);
+          const twin = memory.clone();
+          const before = memory.clone();
+
+          memory.clearTrace();
+          const status = memory.run(kernel.restoreTables());
+          const naive = new NaiveRestore(twin, registersOf(kernel, vcpuIds, forwarding)).run();
+
+          expect(status).toBe(naive.status);
+          expect([...memory.touches]).toEqual([...twin.touches]);
+          expect(memory.content()).toEqual(twin.content());
+          expect([...kernel.entries()].map((e) => [e.device, e.event, e.intid, e.collection])).toEqual(naive.entries);
+          expect([...kernel.collections()].map(({ id, target }) => [id, target < 0 ? 0xffff_ffff : target])).toEqual(
+            naive.collections,
+          );
+          const lpis = [...naive.lpis].sort(([a], [b]) => a - b);
+          expect([...kernel.lpis()]).toEqual(
+            lpis.map(([intid, { target, pending, enabled, priority, apList }]) => ({
+              intid, target, pending, enabled, priority, apList,
+            })),
+          );
+
+          // its-restore-transactional: the same failure leaves nothing behind.
+          const careful = prepareVgic(before, options);
+          const empty = stateOf(careful);
+          const untouched = before.content();
+          before.clearTrace();
+          expect(before.run(careful.restoreTables())).toBe(status);
+          expect([...before.touches]).toEqual([...twin.touches]);
+          if (status !== 0) {
+            expect(stateOf(careful)).toEqual(empty);
+            expect(before.content()).toEqual(untouched);
+          } else {
+            expect(stateOf(careful)).toEqual(stateOf(kernel));
+            expect(before.content()).toEqual(memory.content());
+          }
+          // Bounded work: no more yields than twice the pages that were touched, plus a few.
+          expect(before.asks).toBeLessThanOrEqual(8 * before.touches.size + 600);
+        }),
+        { numRuns: RUNS },
+      );
+    },
+    RUNS * 20 + 60_000,
+  );
+
+  it('fails in every way there is, so that the comparison means something', () => {
+    const seen = new Set<number>();
+    fc.assert(
+      fc.property(scenario, ({ image, mutations, gone }) => {
+        const { memory, itts } = buildImage(image);
+        for (const mutation of mutations) mutate(memory, itts, mutation);
+        const pages = [...memory.pages.keys()];
+        const vgic = prepareVgic(memory, { ...image, devicePages: 1 });
+        if (gone !== undefined && pages.length > 0) memory.gone.add(pages[gone % pages.length]!);
+        seen.add(memory.run(vgic.restoreTables()));
+      }),
+      { numRuns: 1000, seed: 7 },
+    );
+    expect(seen).toEqual(new Set([0, -14, -17, -22]));
+  });
+});
+
+describe('its-restore-transactional', () => {
+  it('succeeds after the missing page came, with the pending bit that the kernel would have lost', () => {
+    const image = {
+      vcpuIds: [0, 1],
+      indirect: false,
+      collections: [{ id: 0, vcpu: 0 }, { id: 1, vcpu: 1 }],
+      devices: [
+        { id: 7, eventBits: 4, entries: [{ event: 3, intid: 8192, collection: 0, configuration: 0xa1, pending: true }] },
+        { id: 9, eventBits: 4, entries: [{ event: 1, intid: 50000, collection: 1, configuration: 0xa1, pending: true }] },
+      ],
+    };
+    const outcome = (mode: 'kvm' | 'transactional'): unknown => {
+      const { memory } = buildImage(image);
+      const vgic = prepareVgic(memory, { ...image, mode });
+      memory.gone.add((LAYOUT.configuration + 0xa000n) as Gpa); // the second LPI's configuration
+      const first = memory.run(vgic.restoreTables());
+      memory.gone.clear();
+      const second = memory.run(vgic.restoreTables());
+      return { first, second, pending: [...vgic.lpis()].filter(({ pending }) => pending).map(({ intid }) => intid) };
+    };
+    expect(outcome('kvm')).toEqual({ first: -14, second: 0, pending: [50000] });
+    expect(outcome('transactional')).toEqual({ first: -14, second: 0, pending: [8192, 50000] });
+  });
+});
