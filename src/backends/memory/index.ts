@@ -1,0 +1,12 @@
+export { memoryBackend, watchedSites, type MemoryBackend, type ModelOptions } from './memory-backend.js';
+export { ModelAttachment, type ModelAttachmentParts } from './model-attachment.js';
+export { ModelKernel, type RunRequest, type SiteMechanisms } from './model-kernel.js';
+export { ModelMemory, type Discard, type Obstacle } from './model-memory.js';
+export { ModelAccess, type AccessRequest, type AccessState } from './model-access.js';
+export { ModelPort } from './model-port.js';
+export { type ModelMechanism, type PageRequest } from './mechanism.js';
+export { blocking } from './mechanisms/blocking.js';
+export { erroring } from './mechanisms/erroring.js';
+export { exiting } from './mechanisms/exiting.js';
+export { injecting } from './mechanisms/injecting.js';
+export { settle, type Stepper } from './stepper.js';

@@ -1,0 +1,257 @@
+import {
+  type AccessSite,
+  type FaultKind,
+  type MemoryEvent,
+  type PageIndex,
+  type PageRange,
+} from '../../api/index.js';
+import { ERRNO } from './errno.js';
+import { type ModelMechanism, type PageRequest } from './mechanism.js';
+import { forkSteps, discardSteps, MemoryChange, remapSteps, unmapSteps, type Step } from './memory-change.js';
+import { MessageQueue } from './message-queue.js';
+import { type AccessRequest, ModelAccess } from './model-access.js';
+import { type Discard, ModelMemory } from './model-memory.js';
+import { settle, type Stepper } from './stepper.js';
+
+/** Which mechanisms stand before which sites. A site that is absent is unmediated. */
+export type SiteMechanisms = Partial<Readonly<Record<AccessSite, readonly ModelMechanism[]>>>;
+
+/** What {@link ModelKernel.run} does: an access by any site, awaited. */
+export type RunRequest = Omit<AccessRequest, 'pieceBytes'>;
+
+/**
+ * A small deterministic kernel: memory, a userfaultfd-like queue, mechanisms before the access sites,
+ * and the threads that access and change the memory as {@link Stepper}s that an outside scheduler steps.
+ *
+ * It runs anywhere and touches nothing native. Where it and a real kernel differ, it is wrong.
+ */
+export class ModelKernel {
+  readonly memory: ModelMemory;
+  readonly queue = new MessageQueue();
+  readonly sites: SiteMechanisms;
+  /** The kernels of forked children, by the number that their `fork` event carried. */
+  readonly children = new Map<number, ModelKernel>();
+  /** Who did what to which page, for timelines. */
+  trace: ((who: string, what: string, page: PageIndex) => void) | undefined;
+  /**
+   * Called wherever a real kernel could be preempted by another thread: before each message is read, each
+   * page resolved. A scheduler steps others from here. `stuck`: the caller is about to be told EAGAIN, and a
+   * caller that insists would spin for ever if nobody else went on.
+   * Default: when stuck, every change of memory under way goes a step on.
+   */
+  preempt: (stuck: boolean) => void = (stuck) => {
+    if (stuck) for (const change of [...this.#changes]) change.step();
+  };
+  readonly #events: readonly MemoryEvent['kind'][];
+  readonly #mechanisms: readonly ModelMechanism[];
+  readonly #changes = new Set<MemoryChange>();
+  #changing = 0;
+  #released = false;
+  #gone = false;
+  #threads = 0;
+  #forks = 0;
+
+  /** `events`: which events are sent. A change whose event is not goes unannounced. */
+  constructor(memory: ModelMemory, sites: SiteMechanisms, events: readonly MemoryEvent['kind'][]) {
+    this.memory = memory;
+    this.sites = sites;
+    this.#events = events;
+    this.#mechanisms = [...new Set(Object.values(sites).flat())];
+  }
+
+  /** Whether a change is under way whose event was not read yet: every verb but `wake` is told EAGAIN. */
+  get isChanging(): boolean {
+    return this.#changing > 0;
+  }
+
+  /** Whether the process whose memory it is has ended. */
+  get isGone(): boolean {
+    return this.#gone;
+  }
+
+  /** Whether the userfaultfd was closed: nothing is mediated any more. */
+  get isReleased(): boolean {
+    return this.#released;
+  }
+
+  // ── who accesses and changes the memory ──
+
+  /** A new access, to be stepped. Throws RangeError for what is outside the layout or writes nothing. */
+  access(request: AccessRequest): ModelAccess {
+    const { page, offset = 0, length = 8, bytes } = request;
+    const { layout } = this.memory;
+    const total = bytes?.length ?? length;
+    const region = layout.regionOf(page);
+    const room = (region.firstPage + region.pageCount - page) * region.pageSize - offset;
+    if (!(offset >= 0 && offset < region.pageSize && total > 0 && total <= room)) {
+      throw new RangeError(`an access of ${total} bytes at offset ${offset} of page ${page}`);
+    }
+    return new ModelAccess(this, ++this.#threads, request);
+  }
+
+  /** An access that runs by itself: for use without a scheduler. Resolves with its end. */
+  async run(request: RunRequest): Promise<ModelAccess> {
+    const access = this.access(request);
+    await settle(access);
+    return access;
+  }
+
+  /** A thread that drops pages, announcing it first; `punch` (fallocate on the file) announces nothing. */
+  discard(pages: PageRange, how: Discard = 'dontneed'): Stepper {
+    return this.#change(`${how} ${pages.first}+${pages.count}`, discardSteps(this, pages, how));
+  }
+
+  /** A thread that unmaps pages and announces it after. */
+  unmap(pages: PageRange): Stepper {
+    return this.#change(`unmap ${pages.first}+${pages.count}`, unmapSteps(this, pages));
+  }
+
+  /** A thread that moves pages to another host address and announces it after. */
+  remap(pages: PageRange, to: number): Stepper {
+    return this.#change(`remap ${pages.first}+${pages.count}`, remapSteps(this, pages, to));
+  }
+
+  /** A thread that forks: the child's kernel is in {@link children} under the event's number. */
+  fork(): Stepper {
+    const fd = ++this.#forks;
+    return this.#change(`fork ${fd}`, forkSteps(this, fd));
+  }
+
+  /** An event of a kind that no version of the library knows is waiting to be read. */
+  sendUnknown(number: number): void {
+    this.queue.addEvent(number);
+  }
+
+  /** The process ends: its accesses are no more, and every verb is told ESRCH. */
+  end(): void {
+    this.#gone = true;
+    this.queue.fail({ first: 0, count: this.memory.layout.pageCount }, ERRNO.ESRCH);
+    this.queue.close();
+  }
+
+  /** The descriptor is closed. Whoever waits goes on, unserved: a missing page reads as zeros from now on. */
+  release(): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.queue.close();
+    this.queue.wake({ first: 0, count: this.memory.layout.pageCount });
+  }
+
+  // ── for mechanisms ──
+
+  /** The access waits, and a fault is delivered. `attributed`: with its site and vCPU. */
+  deliver(access: ModelAccess, kind: FaultKind, { attributed = false } = {}): void {
+    access.block(kind);
+    this.queue.addFault(access, attributed);
+  }
+
+  // ── for accesses ──
+
+  /** The frame that an access reaches, a positive errno, or undefined where it was stopped. */
+  reach(access: ModelAccess): Uint8Array | number | undefined {
+    const { page, site } = access;
+    if (this.#gone) return ERRNO.ESRCH;
+    if (!this.#released) {
+      for (const mechanism of this.sites[site] ?? []) {
+        const obstacle = mechanism.obstacle(access, this);
+        if (typeof obstacle === 'number') return obstacle;
+        if (obstacle === undefined) continue;
+        this.trace?.(access.name, `stopped: ${obstacle}`, page);
+        mechanism.stop(access, obstacle, this);
+        return undefined;
+      }
+    }
+    return site === 'external-mapping' ? this.memory.reachSecond(page) : this.memory.reach(page);
+  }
+
+  reenter(access: ModelAccess): void {
+    const mechanism = this.sites[access.site]?.find((candidate) => candidate.effect === 'exits');
+    if (mechanism?.reenter) mechanism.reenter(access, this);
+    else this.deliver(access, access.kind!, { attributed: true });
+  }
+
+  forget(access: ModelAccess): void {
+    this.queue.forget(access);
+  }
+
+  // ── for the port ──
+
+  /** Carries out one page of a resolution: 0 or a positive errno. */
+  resolvePage(request: PageRequest): number {
+    if (this.#gone) return ERRNO.ESRCH;
+    if (this.isChanging) return ERRNO.EAGAIN;
+    for (const mechanism of this.#mechanisms) {
+      const answer = mechanism.carryOut?.(request, this);
+      if (answer !== undefined) return answer;
+    }
+    const errno = this.#carryOut(request);
+    if (errno === 0) this.#arrived(request);
+    return errno;
+  }
+
+  #carryOut({ verb, page, bytes, protect }: PageRequest): number {
+    const { memory } = this;
+    // Per-page decoding: a plain switch, as in the engine.
+    switch (verb) {
+      case 'copy':
+        return memory.install(page, bytes!, protect);
+      case 'zeropage':
+        return memory.zero(page);
+      case 'move':
+        return memory.move(page, bytes!);
+      case 'continue':
+        return memory.continue(page, bytes, protect);
+      case 'poison':
+        return memory.poison(page);
+      case 'writeprotect':
+      case 'rwprotect':
+        return memory.protect(page, verb, protect);
+      case 'wake':
+      case 'fail':
+        return 0;
+    }
+  }
+
+  #arrived({ verb, page }: PageRequest): void {
+    this.trace?.('port', verb, page);
+    if (verb !== 'copy' && verb !== 'zeropage' && verb !== 'move' && verb !== 'continue') return;
+    for (const mechanism of this.#mechanisms) mechanism.installed?.(page, this);
+  }
+
+  // ── for changes ──
+
+  /** Marks the memory as changing until {@link settled}. False where this event is not sent. */
+  announces(kind: MemoryEvent['kind']): boolean {
+    return !this.#released && this.#events.includes(kind);
+  }
+
+  begin(): void {
+    this.#changing++;
+  }
+
+  settled(): void {
+    this.#changing--;
+  }
+
+  dropPage(page: PageIndex, how: Discard): void {
+    this.memory.drop(page, how);
+    this.trace?.('kernel', 'dropped', page);
+    for (const mechanism of this.#mechanisms) mechanism.discarded?.(page, this);
+  }
+
+  unmapPage(page: PageIndex): void {
+    this.memory.unmap(page);
+    this.trace?.('kernel', 'unmapped', page);
+    for (const mechanism of this.#mechanisms) mechanism.discarded?.(page, this);
+  }
+
+  forkTo(fd: number): void {
+    this.children.set(fd, new ModelKernel(this.memory.clone(), this.sites, this.#events));
+  }
+
+  #change(name: string, steps: Generator<Step, void>): MemoryChange {
+    const change = new MemoryChange(name, steps, () => this.#changes.delete(change));
+    this.#changes.add(change);
+    return change;
+  }
+}

@@ -1,0 +1,149 @@
+import {
+  DemandPagingError,
+  type FaultBatch,
+  type FaultPort,
+  FLAG,
+  OUTCOME,
+  type PageIndex,
+  type ResolutionBatch,
+  type Supports,
+  VERBS,
+  type Verb,
+} from '../../api/index.js';
+import { ERRNO } from './errno.js';
+import { type ModelKernel } from './model-kernel.js';
+
+const BRINGS: readonly Verb[] = ['copy', 'move', 'continue'];
+
+/** The resolver's end of a {@link ModelKernel}: the kernel's outcomes, per row, from its answers, per page. */
+export class ModelPort implements FaultPort {
+  readonly staging: Uint8Array;
+  readonly #kernel: ModelKernel;
+  readonly #supports: Supports;
+  #kicked = false;
+  #wakeUp: (() => void) | undefined;
+  #closed = false;
+
+  constructor(kernel: ModelKernel, supports: Supports, stagingBytes: number) {
+    this.#kernel = kernel;
+    this.#supports = supports;
+    this.staging = new Uint8Array(stagingBytes);
+    kernel.queue.onMessage = () => this.#wakeUp?.();
+  }
+
+  /** Whether {@link take} would find something, or {@link kick} was called. */
+  get hasWork(): boolean {
+    return !this.#closed && (this.#kicked || !this.#kernel.queue.isEmpty);
+  }
+
+  /** Makes {@link ready} resolve. */
+  kick(): void {
+    this.#kicked = true;
+    this.#wakeUp?.();
+  }
+
+  /** Never blocks, whatever `wait` says: everything here shares one thread, and a spurious 0 is allowed. */
+  take(batch: FaultBatch): number {
+    this.#kicked = false;
+    if (this.#closed) return 0;
+    if (this.#kernel.isGone)
+      throw new DemandPagingError('MEMORY_GONE', 'the process whose memory is served has ended', {
+        errno: ERRNO.ESRCH,
+      });
+    const before = batch.count;
+    while (!batch.full) {
+      this.#kernel.preempt(false);
+      const got = this.#kernel.queue.readInto(batch);
+      if (typeof got === 'number') throw new DemandPagingError('UNKNOWN_EVENT', `an event of kind ${got}`);
+      if (!got) break;
+    }
+    return batch.count - before;
+  }
+
+  async ready(): Promise<void> {
+    if (this.hasWork || this.#closed) return;
+    await new Promise<void>((resolve) => (this.#wakeUp = resolve));
+    this.#wakeUp = undefined;
+  }
+
+  resolve(batch: ResolutionBatch): void {
+    for (let row = 0; row < batch.count; row++) this.#row(batch, row);
+  }
+
+  resident(page: PageIndex): boolean {
+    return this.#kernel.memory.isMapped(page);
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#wakeUp?.();
+  }
+
+  #row(batch: ResolutionBatch, row: number): void {
+    const verb = VERBS[batch.verb[row]!]!;
+    const flags = batch.flags[row]!;
+    const page = batch.page[row]!;
+    const span = batch.span[row]!;
+    if (this.#closed || !this.#supports.verbs.includes(verb) || flags & FLAG.direct)
+      return batch.settle(row, OUTCOME.refused, 0);
+    const bytes = this.#checked(verb, page, span, batch.from[row]!, flags);
+    if (bytes === undefined) return batch.settle(row, OUTCOME.failed, 0, ERRNO.EINVAL);
+    const pages = { first: page, count: span };
+    if (verb === 'wake' || verb === 'fail') {
+      if (verb === 'wake') this.#kernel.queue.wake(pages);
+      else this.#kernel.queue.fail(pages, ERRNO.EFAULT);
+      return batch.settle(row, OUTCOME.installed, span);
+    }
+    this.#pages(batch, row, verb, bytes);
+  }
+
+  /** Goes from page to page until one cannot be done. */
+  #pages(batch: ResolutionBatch, row: number, verb: Verb, bytes: Uint8Array): void {
+    const { memory, queue } = this.#kernel;
+    const first = batch.page[row]!;
+    const span = batch.span[row]!;
+    const flags = batch.flags[row]!;
+    const protect = (flags & FLAG.protect) !== 0;
+    const size = memory.pageSize(first);
+    let errno = 0;
+    let done = 0;
+    for (; done < span && errno === 0; done += errno === 0 ? 1 : 0) {
+      this.#kernel.preempt(this.#kernel.isChanging);
+      const contents = bytes.length > 0 ? bytes.subarray(done * size, (done + 1) * size) : undefined;
+      errno = this.#kernel.resolvePage({ verb, page: first + done, bytes: contents, protect });
+    }
+    const wakes = verb === 'writeprotect' || verb === 'rwprotect' ? !protect : true;
+    if (done > 0 && wakes && !(flags & FLAG.noWake)) queue.wake({ first, count: done });
+    // The kernel wakes nobody on EEXIST; the port's contract is that it does.
+    if (errno === ERRNO.EEXIST && done === 0) queue.wake({ first, count: 1 });
+    batch.settle(row, outcomeOf(errno, done), done, errno);
+  }
+
+  /** The bytes that a row brings (empty for none), or undefined where the row is malformed. */
+  #checked(verb: Verb, page: PageIndex, span: number, from: number, flags: number): Uint8Array | undefined {
+    const { layout } = this.#kernel.memory;
+    if (!(
+      Number.isInteger(page) &&
+      Number.isInteger(span) &&
+      page >= 0 &&
+      span >= 1 &&
+      page + span <= layout.pageCount
+    ))
+      return undefined;
+    const region = layout.regionOf(page);
+    if (page + span > region.firstPage + region.pageCount) return undefined;
+    if (!BRINGS.includes(verb) || (verb === 'continue' && !(flags & FLAG.fill))) return new Uint8Array(0);
+    const length = span * region.pageSize;
+    if (!(Number.isInteger(from) && from >= 0 && from + length <= this.staging.length)) return undefined;
+    return this.staging.subarray(from, from + length);
+  }
+}
+
+/** As the ioctls answer: what was done counts, and an error after it is EAGAIN, to be met again. */
+function outcomeOf(errno: number, done: number): number {
+  if (errno === 0) return OUTCOME.installed;
+  if (done > 0 || errno === ERRNO.EAGAIN) return OUTCOME.again;
+  if (errno === ERRNO.EEXIST) return OUTCOME['already-present'];
+  if (errno === ERRNO.ENOENT || errno === ERRNO.ESRCH) return OUTCOME.gone;
+  return OUTCOME.failed;
+}
