@@ -12,7 +12,6 @@ const config: KnipConfig = {
     'examples/**/*.ts',
   ],
   project: ['src/**/*.ts', 'scripts/*.mjs', 'test/**/*.{ts,mjs}', 'bench/**/*.ts', 'examples/**/*.ts'],
-  ignore: ['test/fixtures/**'],
   // Run by path from scripts/checks.mjs, where no import shows it.
   ignoreDependencies: ['@arethetypeswrong/cli', 'publint'],
   // A contract's types are worth exporting before a second file needs them.

@@ -5,7 +5,8 @@ import { parseVectors, replayVector } from '../../src/arm64/index.js';
 /*
  * Recorded from a real arm64 KVM, Linux 7.3.4. GOLDEN_VECTORS names a folder with more in the same format.
  */
-const folder = process.env['GOLDEN_VECTORS'] ?? new URL('../fixtures/its-vectors/', import.meta.url).pathname;
+const folder =
+  process.env['GOLDEN_VECTORS'] ?? new URL('../../fixtures/its-vectors/', import.meta.url).pathname;
 
 const files = readdirSync(folder).filter((name) => name.endsWith('.jsonl'));
 
