@@ -245,11 +245,22 @@ describe('protection and poison', () => {
     expect(world.resolve({ verb: 'poison', pages: { first: 0, count: 1 } })).toBe('installed 1');
     world.run(waiting);
     expect([waiting.state, waiting.errno]).toEqual(['errored', 133]);
-    expect(world.read(0, 'kernel-copy').errno).toBe(133);
+    expect(world.read(0, 'kernel-copy').errno).toBe(14);
     expect(world.take()).toEqual([]);
-    expect(world.copy(0, 1)).toBe('already-present 0');
+    expect(world.resolve({ verb: 'zeropage', pages: { first: 0, count: 1 } })).toBe('already-present 0');
+    expect(world.resolve({ verb: 'move', pages: { first: 0, count: 1 }, from: 0 })).toBe('already-present 0');
     world.run(world.kernel.discard({ first: 0, count: 1 }));
     expect(world.read(0).state).toBe('blocked');
+  });
+
+  test('the kernel copies over poison, on both kinds of memory', async () => {
+    for (const memory of ['anonymous', 'shmem'] as const) {
+      const world = await ModelWorld.attach(4, {}, memory);
+      world.resolve({ verb: 'poison', pages: { first: 0, count: 1 } });
+      expect(world.resolve({ verb: 'poison', pages: { first: 0, count: 1 } })).toBe('already-present 0');
+      expect(world.copy(0, 1)).toBe('installed 1');
+      expect(world.read(0).bytes[0]).toBe(1);
+    }
   });
 
   test('a present page cannot be poisoned', async () => {

@@ -26,6 +26,14 @@ export interface AccessRequest {
   readonly vcpu?: number;
 }
 
+const COPIED_BY_KERNEL: ReadonlySet<AccessSite> = new Set([
+  'kernel-copy',
+  'kernel-cached-pfn',
+  'vmm-syscall',
+  'external-vm-readv',
+  'external-vhost',
+]);
+
 /** An access to the model's memory, from one of the sites, a piece a step. */
 export class ModelAccess implements Stepper {
   readonly name: string;
@@ -82,7 +90,9 @@ export class ModelAccess implements Stepper {
     if (this.#state !== 'running') return;
     const frame = this.#pinned ?? this.#kernel.reach(this);
     if (frame === undefined) return; // stopped; the mechanism has said how it goes on
-    if (typeof frame === 'number') return this.fail(frame);
+    // Where the kernel copies on somebody's behalf, poison is EFAULT; elsewhere it is a signal or an exit of its own.
+    if (typeof frame === 'number')
+      return this.fail(frame === ERRNO.EHWPOISON && COPIED_BY_KERNEL.has(this.site) ? ERRNO.EFAULT : frame);
     this.#transfer(frame);
   }
 
