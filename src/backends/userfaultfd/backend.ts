@@ -1,0 +1,118 @@
+import { type Attachment, type Backend } from '../../api/backend.js';
+import { MemoryLayout, type Region } from '../../api/layout.js';
+import { Userfaultfd, type UserfaultfdOptions, userfaultfdSupport } from '../../linux/index.js';
+import { AddressMap, type Segment, segmentOf } from './address-map.js';
+import { type OpenShard, UserfaultfdAttachment } from './attachment.js';
+import { declaredCoverage } from './coverage.js';
+import { Kicker } from './kick.js';
+import { chooseFeatures, registerMode } from './negotiation.js';
+import { completeOptions, type UserfaultfdBackendOptions, type UserfaultfdChoice } from './options.js';
+import { probeUserfaultfd } from './probe.js';
+import { LocalMemory } from './raw-memory.js';
+import { bringMemory, checkRegion, giveBack, placeOf, type RegionMemory } from './region-memory.js';
+import { divide } from './shards.js';
+import { supportsOf } from './supports.js';
+import { UFFD_FEATURE } from '../../linux/index.js';
+import { verbMask } from './verb-mask.js';
+
+/**
+ * Demand paging by userfaultfd(2), for memory of this process.
+ *
+ * `attach` maps the regions without an `hva` (anonymous, memfd, huge pages) and adopts those with one,
+ * registers all of them, and hands out a port for each shard. What others do to the memory (madvise, munmap,
+ * mremap) is reported to the port, and *waits there*: whoever changes the memory must not be the thread that
+ * reads the port. If the process ends with an attachment open, it ends at once, by `_exit`, so that no
+ * blocked accessor wakes to zeros.
+ *
+ * Blocks: `attach`, `withdraw` and `close` for the kernel's mmap lock; `withdraw` of anonymous memory until
+ * its event has been read.
+ * Errors: RangeError for options out of bounds. `attach`: NO_PERMISSION (EPERM, EACCES; the hint names the
+ * setting), NO_DEVICE, NOT_SUPPORTED (features or memory this kernel does not take), ALREADY_REGISTERED (EBUSY),
+ * NO_HUGE_PAGES (ENOMEM), BAD_RANGE (ENOMEM: not mapped), KERNEL; then nothing is left behind.
+ * Requires: CONFIG_USERFAULTFD; access to /dev/userfaultfd, or CAP_SYS_PTRACE, or
+ * vm.unprivileged_userfaultfd=1, or `userModeOnly`. `move`: Linux 6.8; `poison`: 6.6; `rwp`: 7.3.
+ * Source: ioctl_userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst.
+ */
+export function userfaultfd(options: UserfaultfdBackendOptions = {}): Backend {
+  const choice = completeOptions(options);
+  return {
+    name: 'userfaultfd',
+    probe: () => probeUserfaultfd(choice),
+    // eslint-disable-next-line @typescript-eslint/require-await -- what throws is a rejection
+    attach: async (layout) => attach(layout, choice),
+  };
+}
+
+/** What to undo, newest first, when something fails half-way. */
+type Undo = (() => void)[];
+
+function attach(layout: MemoryLayout, choice: UserfaultfdChoice): Attachment {
+  layout.regions.forEach(checkRegion);
+  const descriptor = {
+    via: choice.via === 'auto' ? 'either' : choice.via,
+    userModeOnly: choice.userModeOnly,
+  } as const;
+  const kinds = new Set(layout.regions.map((region) => region.memory));
+  const features = chooseFeatures(choice, kinds, userfaultfdSupport(descriptor).mask);
+  const undo: Undo = [];
+  try {
+    const regions = layout.regions.map((region) => bring(region, choice.events.includes('fork'), undo));
+    const shards = divide(layout.pageCount, choice.shards).map((pages): OpenShard => {
+      const segments = layout.regions.flatMap((region, i) => {
+        const { start, fd, fileOffset } = regions[i]!;
+        return segmentOf(region, start, fd, fileOffset, pages) ?? [];
+      });
+      return openShard(pages, segments, { ...descriptor, features }, choice, undo);
+    });
+    const segments = shards.flatMap(({ token }) => token.segments);
+    const mapped = layout.mappedAt(regions.map(placeOf));
+    const map = new AddressMap(segments);
+    return new UserfaultfdAttachment({
+      layout: mapped,
+      coverage: declaredCoverage(mapped, choice),
+      supports: supportsOf({ choice, features, segments, local: true }),
+      shards,
+      map,
+      memory: new LocalMemory(mapped, map, choice.userModeOnly && !choice.sigbus),
+      regions,
+    });
+  } catch (error) {
+    for (const step of undo.reverse()) step();
+    throw error;
+  }
+}
+
+function bring(region: Region, inherited: boolean, undo: Undo): RegionMemory {
+  const memory = bringMemory(region, inherited);
+  undo.push(() => giveBack(memory, [{ start: memory.start, length: Number(region.length) }]));
+  return memory;
+}
+
+/** Opens a userfaultfd and registers its segments with it. */
+function openShard(
+  pages: OpenShard['pages'],
+  segments: readonly Segment[],
+  options: UserfaultfdOptions,
+  choice: UserfaultfdChoice,
+  undo: Undo,
+): OpenShard {
+  const uffd = Userfaultfd.open(options);
+  undo.push(() => uffd.close()); // ends its registrations, too
+  const kicker = new Kicker();
+  undo.push(() => kicker.close());
+  const mode = registerMode(choice);
+  const registered = segments.map((segment): Segment => {
+    const ioctls = uffd.register(segment.start, segment.count * segment.pageSize, mode);
+    return { ...segment, verbs: verbMask(ioctls, uffd.enabled, segment.memory) };
+  });
+  const token = {
+    uffd: uffd.fd,
+    kick: kicker.token,
+    process: undefined,
+    segments: registered,
+    stagingBytes: choice.stagingBytes,
+    local: true,
+    threadIds: (uffd.enabled & UFFD_FEATURE.THREAD_ID) !== 0,
+  };
+  return { pages, uffd, kicker, token };
+}

@@ -1,0 +1,291 @@
+import { type PageIndex } from '../../api/address.js';
+import { type FaultPort, type Wait } from '../../api/backend.js';
+import { DemandPagingError } from '../../api/error.js';
+import { type FaultBatch } from '../../api/fault.js';
+import { FLAG, OUTCOME, type ResolutionBatch, VERB } from '../../api/resolution.js';
+import {
+  ERRNO,
+  type Mapping,
+  pageSize,
+  POLL,
+  Poller,
+  residentPages,
+  systemError,
+  UFFD_COPY_MODE,
+  UFFD_RWPROTECT_MODE,
+  UFFD_WRITEPROTECT_MODE,
+  UffdPort,
+} from '../../linux/index.js';
+import { AddressMap, type Segment } from './address-map.js';
+import { KickSeen } from './kick.js';
+import { MessageReader } from './message-reader.js';
+import { PageCacheFiller } from './page-cache-filler.js';
+import { type UserfaultfdPortToken } from './port-token.js';
+import { mapStaging } from './staging.js';
+
+/** Most messages in one read: 8 KiB. */
+const MESSAGES = 256;
+/**
+ * The longest native wait. An isolate that is told to end does so only between native calls, so this
+ * bounds how long `terminate()` and `process.exit()` can take, whatever else happens.
+ */
+const SLICE_MS = 200;
+/** Looks of a spinning port between two looks at the clock (and at the other process). */
+const LOOKS_PER_CLOCK = 64;
+const DONTWAKE = UFFD_COPY_MODE.DONTWAKE; // the same bit for copy, zeropage, move, continue and poison
+
+const [UFFD, KICK, PROCESS] = [0, 1, 2];
+
+/**
+ * The resolver's end of a userfaultfd. Works in any isolate of the process; used by one thread.
+ *
+ * `take` sleeps in poll(2) over the userfaultfd and an eventfd, in slices, or reads without sleeping in
+ * a loop. `ready` polls on a thread of libuv's pool: with four or more asynchronous ports in one process,
+ * raise UV_THREADPOOL_SIZE. Requires: see the backend. Source: ioctl_userfaultfd(2), userfaultfd.rst.
+ */
+export class UserfaultfdPort implements FaultPort {
+  readonly staging: Uint8Array;
+  readonly #token: UserfaultfdPortToken;
+  readonly #uffd: UffdPort;
+  readonly #map: AddressMap;
+  readonly #reader: MessageReader;
+  readonly #kick: KickSeen;
+  readonly #poller: Poller;
+  readonly #staging: Mapping;
+  #filler: PageCacheFiller | undefined;
+  #closed = false;
+
+  constructor(token: UserfaultfdPortToken) {
+    this.#token = token;
+    const largest = Math.max(...token.segments.map((segment) => segment.pageSize));
+    this.#staging = mapStaging(token.stagingBytes, largest);
+    this.staging = this.#staging.bytes();
+    this.#uffd = new UffdPort(token.uffd, MESSAGES);
+    this.#map = new AddressMap(token.segments);
+    this.#reader = new MessageReader(this.#uffd, this.#map, token.threadIds);
+    this.#kick = new KickSeen(token.kick);
+    this.#poller = new Poller([
+      token.uffd,
+      this.#kick.fd,
+      ...(token.process === undefined ? [] : [token.process]),
+    ]);
+  }
+
+  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
+    const taken = this.#reader.drain(batch);
+    if (taken > 0 || wait === 'none') return taken;
+    const deadline = performance.now() + timeoutMs;
+    return wait === 'spin' ? this.#spin(batch, deadline) : this.#sleep(batch, deadline);
+  }
+
+  async ready(): Promise<void> {
+    while (!this.#closed && !this.#reader.carrying && !this.#kick.pending) {
+      const count = await this.#poller.waitAsync(SLICE_MS);
+      if (count !== 0) break;
+    }
+    if (this.#closed) return;
+    if (this.#kick.pending) this.#kick.acknowledge();
+    this.#checkPoll();
+  }
+
+  resolve(batch: ResolutionBatch): void {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
+    for (let row = 0; row < batch.count; row++) this.#row(batch, row);
+  }
+
+  resident(page: PageIndex): boolean {
+    const segment = this.#map.at(page);
+    if (!segment || !this.#token.local) return false;
+    try {
+      return residentPages(this.#map.addressOf(page), pageSize())[0] === 1;
+    } catch (error) {
+      if (error instanceof DemandPagingError && error.errno === ERRNO.ENOMEM) return false; // unmapped
+      throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#poller.close();
+    this.#kick.close();
+    this.#uffd.close();
+    this.#filler?.close();
+    this.#staging.dispose();
+  }
+
+  // ── waiting ──
+
+  #sleep(batch: FaultBatch, deadline: number): number {
+    for (;;) {
+      const left = deadline - performance.now();
+      const ready = this.#poller.wait(left <= 0 ? 0 : Math.ceil(Math.min(left, SLICE_MS)));
+      if (ready > 0) {
+        const kicked = this.#poller.ready(KICK) !== 0;
+        if (kicked) this.#kick.acknowledge();
+        this.#checkPoll();
+        const taken = this.#reader.drain(batch);
+        // Another may have read what made the descriptor ready; then it is worth waiting on.
+        if (taken > 0 || kicked) return taken;
+      } else if (ready < 0 && ready !== -ERRNO.EINTR) {
+        throw systemError('poll', -ready, 'the userfaultfd cannot be waited for');
+      }
+      if (left <= 0) return 0;
+    }
+  }
+
+  #spin(batch: FaultBatch, deadline: number): number {
+    for (let look = 1; ; look++) {
+      const taken = this.#reader.drain(batch);
+      if (taken > 0) return taken;
+      if (this.#kick.pending) {
+        this.#kick.acknowledge();
+        return 0;
+      }
+      if (look % LOOKS_PER_CLOCK !== 0) continue;
+      if (performance.now() >= deadline) return 0;
+      if (this.#token.process !== undefined && this.#poller.wait(0) > 0) this.#checkPoll();
+    }
+  }
+
+  /** What poll said besides "readable". */
+  #checkPoll(): void {
+    if (this.#poller.ready(UFFD) & (POLL.ERR | POLL.NVAL)) {
+      throw new DemandPagingError('CLOSED', 'the userfaultfd is closed, or is a blocking one');
+    }
+    if (this.#token.process !== undefined && this.#poller.ready(PROCESS) & POLL.IN) {
+      throw new DemandPagingError('MEMORY_GONE', 'the process whose memory is served has ended', {
+        errno: ERRNO.ESRCH,
+      });
+    }
+  }
+
+  // ── resolving ──
+
+  #row(batch: ResolutionBatch, row: number): void {
+    const verb = batch.verb[row]!;
+    const span = batch.span[row]!;
+    const flags = batch.flags[row]!;
+    const first = batch.page[row]!;
+    let from = batch.from[row]!;
+    if (!(flags & FLAG.direct)) from += this.#staging.address;
+    // As the kernel does while an event is unread: nothing is installed past it.
+    if (this.#reader.carrying && verb !== VERB.wake) return batch.settle(row, OUTCOME.again, 0, ERRNO.EAGAIN);
+    for (let done = 0; done < span;) {
+      const segment = this.#map.at(first + done);
+      if (!segment) throw new RangeError(`page ${first + done} is not of this port`);
+      if (!(segment.verbs & (1 << verb))) return batch.settle(row, OUTCOME.refused, done, 0);
+      const skip = first + done - segment.page;
+      const count = Math.min(span - done, segment.count - skip);
+      const errno = this.#pages(segment, skip, count, verb, from + done * segment.pageSize, flags);
+      done += errno === 0 ? count : Math.floor(this.#bytes / segment.pageSize);
+      if (errno !== 0) return this.#settle(batch, row, done, errno, segment);
+    }
+    batch.settle(row, OUTCOME.installed, span, 0);
+  }
+
+  #settle(batch: ResolutionBatch, row: number, done: number, errno: number, segment: Segment): void {
+    switch (errno) {
+      case ERRNO.EEXIST: // the kernel woke nobody
+        this.#uffd.wake(this.#map.addressOf(batch.page[row]! + done), segment.pageSize);
+        return batch.settle(row, OUTCOME['already-present'], done, errno);
+      case ERRNO.EAGAIN:
+        return batch.settle(row, OUTCOME.again, done, errno);
+      case ERRNO.ENOENT:
+      case ERRNO.ESRCH:
+        return batch.settle(row, OUTCOME.gone, done, errno);
+      default:
+        return batch.settle(row, OUTCOME.failed, done, errno);
+    }
+  }
+
+  /** Bytes finished by the last {@link #pages} that failed. */
+  #bytes = 0;
+
+  /** Carries a verb out on pages of one segment: 0 or a positive errno, with what was done in {@link #bytes}. */
+  #pages(segment: Segment, skip: number, count: number, verb: number, from: number, flags: number): number {
+    const { pageSize: size } = segment;
+    const start = segment.start + skip * size;
+    if (verb !== VERB.continue || !(flags & FLAG.fill))
+      return this.#bytesOf(verb, start, count * size, from, flags);
+    this.#filler ??= new PageCacheFiller(pageSize());
+    this.#bytes = 0;
+    const unmapped = this.#filler.unmapped(start, count, size);
+    if (unmapped < 0) return -unmapped;
+    if (unmapped > 0) {
+      const filled = this.#filler.fill(segment, skip * size, from, unmapped * size);
+      if (filled < 0) return -filled;
+      const errno = this.#bytesOf(verb, start, unmapped * size, from, flags);
+      if (errno !== 0) return errno;
+    }
+    this.#bytes = unmapped * size;
+    return unmapped === count ? 0 : ERRNO.EEXIST;
+  }
+
+  /** Goes on after partial progress, which the kernel reports as EAGAIN whatever stopped it; the next try names the reason. */
+  #bytesOf(verb: number, start: number, length: number, from: number, flags: number): number {
+    for (let done = 0; ;) {
+      const result = this.#call(verb, start + done, length - done, from + done, flags);
+      if (result === 0) return 0;
+      const progress = this.#uffd.done;
+      done += progress;
+      this.#bytes = done;
+      if (done >= length) return 0;
+      if (progress > 0) continue;
+      // A page to move that is not there is not a target that is gone.
+      if (verb === VERB.move && result === -ERRNO.ENOENT && !isResident(from + done)) return ERRNO.EFAULT;
+      return -result;
+    }
+  }
+
+  /** One ioctl: 0 or `-errno`. */
+  #call(verb: number, start: number, length: number, from: number, flags: number): number {
+    const mode = flags & FLAG.noWake ? DONTWAKE : 0;
+    const protect = (flags & FLAG.protect) !== 0;
+    switch (verb) {
+      case VERB.copy:
+        return this.#uffd.copy(start, from, length, mode | (protect ? UFFD_COPY_MODE.WP : 0));
+      case VERB.zeropage:
+        return this.#uffd.zeropage(start, length, mode);
+      case VERB.continue:
+        return this.#uffd.continue(start, length, mode | (protect ? UFFD_COPY_MODE.WP : 0));
+      case VERB.move:
+        return this.#uffd.move(start, from, length, mode);
+      case VERB.poison:
+        return this.#uffd.poison(start, length, mode);
+      // Protecting wakes nobody, and the kernel refuses to be told not to.
+      case VERB.writeprotect:
+        return this.#uffd.writeprotect(
+          start,
+          length,
+          protect ? UFFD_WRITEPROTECT_MODE.WP : mode && UFFD_WRITEPROTECT_MODE.DONTWAKE,
+        );
+      case VERB.rwprotect:
+        return this.#uffd.rwprotect(
+          start,
+          length,
+          protect ? UFFD_RWPROTECT_MODE.RWP : mode && UFFD_RWPROTECT_MODE.DONTWAKE,
+        );
+      case VERB.wake:
+        return this.#uffd.wake(start, length);
+      default:
+        return -ERRNO.EINVAL; // not declared by any segment
+    }
+  }
+}
+
+function isResident(address: number): boolean {
+  try {
+    return residentPages(address, pageSize())[0] === 1;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Opens a port in this isolate: the export that a resolver's worker imports.
+ * Blocks: never. Errors: NATIVE_UNAVAILABLE, KERNEL (ENOMEM for staging). Requires: the attachment is open.
+ */
+export const openUserfaultfdPort = (token: UserfaultfdPortToken): UserfaultfdPort =>
+  new UserfaultfdPort(token);

@@ -1,0 +1,6 @@
+export { userfaultfd } from './backend.js';
+export { type UserfaultfdBackendOptions } from './options.js';
+export { openUserfaultfdPort, UserfaultfdPort } from './fault-port.js';
+export { type UserfaultfdPortToken } from './port-token.js';
+export { type KickToken } from './kick.js';
+export { type Segment } from './address-map.js';

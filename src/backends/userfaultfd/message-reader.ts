@@ -1,0 +1,139 @@
+import { hex } from '../../api/address.js';
+import { type MemoryEvent, type FaultBatch, ROW, WRITE } from '../../api/fault.js';
+import { DemandPagingError } from '../../api/error.js';
+import {
+  ERRNO,
+  UFFD_EVENT,
+  UFFD_MSG_WORDS,
+  UFFD_PAGEFAULT_FLAG,
+  type UffdPort,
+  systemError,
+} from '../../linux/index.js';
+import { type AddressMap } from './address-map.js';
+
+const { WP, MINOR, RWP } = UFFD_PAGEFAULT_FLAG;
+const SPECIAL = WP | MINOR | RWP;
+const WORD = 0x1_0000_0000;
+
+/**
+ * Reads a userfaultfd's messages into a batch, addresses turned into pages.
+ *
+ * A message is one row, except an event over memory that lies in several runs of pages. What of such an
+ * event does not fit is carried over; until it is taken, {@link carrying} makes the port answer
+ * `again`, as the kernel does while an event is unread.
+ */
+export class MessageReader {
+  readonly #uffd: UffdPort;
+  readonly #map: AddressMap;
+  readonly #threadIds: boolean;
+  #carried: MemoryEvent[] = [];
+
+  constructor(uffd: UffdPort, map: AddressMap, threadIds: boolean) {
+    this.#uffd = uffd;
+    this.#map = map;
+    this.#threadIds = threadIds;
+  }
+
+  get carrying(): boolean {
+    return this.#carried.length > 0;
+  }
+
+  /** Appends what there is until the batch is full; how many rows. Never blocks. */
+  drain(batch: FaultBatch): number {
+    const before = batch.count;
+    this.#deliverCarried(batch);
+    while (!batch.full && !this.carrying) {
+      const most = Math.min(this.#uffd.batch, batch.capacity - batch.count);
+      const count = this.#uffd.read(most);
+      if (count < 0) {
+        if (count === -ERRNO.EAGAIN || count === -ERRNO.EINTR) break;
+        throw systemError('read', -count, 'the userfaultfd cannot be read', {
+          codes: { [ERRNO.EBADF]: 'CLOSED' },
+        });
+      }
+      this.#decode(count, batch);
+      this.#deliverCarried(batch);
+      if (count < most) break;
+    }
+    return batch.count - before;
+  }
+
+  #deliverCarried(batch: FaultBatch): void {
+    while (this.#carried.length > 0 && !batch.full) batch.pushEvent(this.#carried.shift()!);
+  }
+
+  /** The hot path: a plain switch over words, no object a fault. */
+  #decode(count: number, batch: FaultBatch): void {
+    const words = this.#uffd.messages;
+    for (let i = 0; i < count; i++) {
+      const at = i * UFFD_MSG_WORDS;
+      if ((words[at]! & 0xff) !== UFFD_EVENT.PAGEFAULT) {
+        this.#event(i, batch);
+        continue;
+      }
+      const flags = words[at + 2]!;
+      const address = words[at + 4]! + words[at + 5]! * WORD;
+      const page = this.#map.pageAt(address);
+      if (page < 0) throw strayFault(address);
+      const kind =
+        (flags & SPECIAL) === 0
+          ? ROW.missing
+          : flags & MINOR
+            ? ROW.minor
+            : flags & RWP
+              ? ROW.rwp
+              : ROW['write-protect'];
+      const write = flags & UFFD_PAGEFAULT_FLAG.WRITE ? WRITE.yes : WRITE.no;
+      if (this.#threadIds) batch.pushFault(kind, page, write, words[at + 6]!);
+      else batch.pushFault(kind, page, write);
+    }
+  }
+
+  #event(index: number, batch: FaultBatch): void {
+    const event = this.#uffd.event(index);
+    switch (event.kind) {
+      case 'fork':
+        return this.#push([{ kind: 'fork', fd: event.fd }], batch);
+      case 'remove':
+      case 'unmap': {
+        const { kind, start, end } = event;
+        return this.#push(
+          this.#map.pagesIn(start, end).map((pages) => ({ kind, pages })),
+          batch,
+        );
+      }
+      case 'remap': {
+        const { from, to, length } = event;
+        // Where each run begins is only known before the map has followed.
+        const rows = this.#map.pagesIn(from, from + length).map((pages): MemoryEvent => {
+          return { kind: 'remap', pages, to: to + this.#map.addressOf(pages.first) - from };
+        });
+        this.#map.moveBytes(from, to, length);
+        return this.#push(rows, batch);
+      }
+      case 'fault':
+        return; // decoded by the caller
+      default:
+        throw new TypeError(`unreachable: ${String(event satisfies never)}`);
+    }
+  }
+
+  /** One row goes where the message's place is; the rest, and all events after it, wait for room behind the batch's faults. */
+  #push(rows: readonly MemoryEvent[], batch: FaultBatch): void {
+    rows.forEach((row, i) => {
+      if (i > 0 || this.carrying) this.#carried.push(row);
+      else batch.pushEvent(row);
+    });
+  }
+}
+
+function strayFault(address: number): DemandPagingError {
+  return new DemandPagingError(
+    'BAD_RANGE',
+    `a fault at ${hex(address)}, outside every region that is served`,
+    {
+      range: { start: BigInt(address), length: 1n },
+      hint: 'more memory is registered with this userfaultfd than the layout names',
+    },
+  );
+}

@@ -1,0 +1,16 @@
+import { type Segment } from './address-map.js';
+import { type KickToken } from './kick.js';
+
+/** All that a port needs to be opened in any isolate of the process. Cloneable. */
+export interface UserfaultfdPortToken {
+  /** The userfaultfd. It belongs to the attachment; the port borrows it. */
+  readonly uffd: number;
+  readonly kick: KickToken;
+  /** A pidfd of the process whose memory is served, where that is another and is known. */
+  readonly process: number | undefined;
+  readonly segments: readonly Segment[];
+  readonly stagingBytes: number;
+  /** The memory is mapped in this process. */
+  readonly local: boolean;
+  readonly threadIds: boolean;
+}

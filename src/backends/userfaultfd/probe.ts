@@ -1,0 +1,91 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { type Requirement, type Requirements, requirements } from '../../api/capability.js';
+import { DemandPagingError } from '../../api/error.js';
+import {
+  UFFD_FEATURE,
+  uffdFeatureNames,
+  USERFAULTFD_DEVICE,
+  userfaultfdSupport,
+  type UserfaultfdSupport,
+} from '../../linux/index.js';
+import { neededFeatures } from './negotiation.js';
+import { type UserfaultfdChoice } from './options.js';
+
+/** What this host lacks for a userfaultfd as chosen. Opens one and closes it again. Never throws. */
+export function probeUserfaultfd(choice: UserfaultfdChoice): Requirements {
+  const native: Requirement = {
+    what: 'Linux on x64 or arm64',
+    met: isNative(),
+    found: `${process.platform}/${process.arch}`,
+    remedy: '',
+  };
+  if (!native.met) return requirements([{ ...native, remedy: 'run on Linux, x64 or arm64' }]);
+  const opened = open(choice);
+  const descriptor: Requirement =
+    opened instanceof DemandPagingError
+      ? {
+          what: 'a userfaultfd',
+          met: false,
+          found: `${opened.message}; ${situation()}`,
+          remedy: opened.hint ?? '',
+        }
+      : { what: 'a userfaultfd', met: true, found: situation(), remedy: '' };
+  if (opened instanceof DemandPagingError) return requirements([native, descriptor]);
+  const kinds = new Set(['anonymous'] as const);
+  const lacking = uffdFeatureNames(BigInt(neededFeatures(choice, kinds)) & ~opened.mask);
+  const features: Requirement = {
+    what: 'the features asked for',
+    met: lacking.length === 0,
+    found:
+      lacking.length === 0
+        ? `0x${opened.mask.toString(16)}`
+        : `0x${opened.mask.toString(16)}, without ${lacking.join(', ')}`,
+    remedy: lacking.length === 0 ? '' : lacking.includes('RWP') ? 'Linux 7.3 or newer' : 'a newer kernel',
+  };
+  const forks = choice.events.includes('fork') ? [forkRequirement(choice)] : [];
+  return requirements([native, descriptor, features, ...forks]);
+}
+
+const isNative = (): boolean =>
+  process.platform === 'linux' && (process.arch === 'x64' || process.arch === 'arm64');
+
+function open(choice: UserfaultfdChoice): UserfaultfdSupport | DemandPagingError {
+  try {
+    return userfaultfdSupport({
+      via: choice.via === 'auto' ? 'either' : choice.via,
+      userModeOnly: choice.userModeOnly,
+    });
+  } catch (error) {
+    if (error instanceof DemandPagingError) return error;
+    return new DemandPagingError('NATIVE_UNAVAILABLE', String(error));
+  }
+}
+
+/** EVENT_FORK is offered to all and refused, in the handshake, to those without CAP_SYS_PTRACE. */
+function forkRequirement(choice: UserfaultfdChoice): Requirement {
+  const CAP_SYS_PTRACE = 19;
+  const effective = /^CapEff:\s+([0-9a-f]+)$/m.exec(read('/proc/self/status'))?.[1] ?? '0';
+  const met = ((BigInt(`0x${effective}`) >> BigInt(CAP_SYS_PTRACE)) & 1n) === 1n;
+  void choice;
+  return {
+    what: `CAP_SYS_PTRACE for ${uffdFeatureNames(BigInt(UFFD_FEATURE.EVENT_FORK)).join()}`,
+    met,
+    found: met ? 'there' : 'not there',
+    remedy: met ? '' : 'run with CAP_SYS_PTRACE, or without fork events',
+  };
+}
+
+function situation(): string {
+  const device = existsSync(USERFAULTFD_DEVICE)
+    ? `${USERFAULTFD_DEVICE} is there`
+    : `no ${USERFAULTFD_DEVICE}`;
+  return `${device}; vm.unprivileged_userfaultfd=${read('/proc/sys/vm/unprivileged_userfaultfd').trim() || 'unknown'}`;
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,105 @@
+import { type Gpa, type GpaRange } from '../../api/address.js';
+import { type RawMemory } from '../../api/backend.js';
+import { DemandPagingError } from '../../api/error.js';
+import { type MemoryLayout } from '../../api/layout.js';
+import {
+  copyMemory,
+  ERRNO,
+  isUnreachable,
+  NativeBlock,
+  pagemap,
+  pageSize,
+  readMemory,
+  systemError,
+  writeMemory,
+} from '../../linux/index.js';
+import { type AddressMap } from './address-map.js';
+
+const BOUNCE_BYTES = 0x4_0000;
+
+/**
+ * Local guest memory, reached through the kernel (process_vm_readv on this very process), so that a page
+ * that cannot be had is an error and not the end of Node: a poisoned page is PAGE_POISONED, a
+ * missing one where missing pages fail (SIGBUS mode) PAGE_MISSING. Elsewhere a missing page blocks.
+ *
+ * Of a user-mode-only userfaultfd that way would always fail: there the bytes are touched directly, a
+ * missing page blocks, and a poisoned one ends the process.
+ */
+export class LocalMemory implements RawMemory {
+  readonly #layout: MemoryLayout;
+  readonly #map: AddressMap;
+  readonly #direct: boolean;
+  #bounce: NativeBlock | undefined;
+  #closed = false;
+
+  constructor(layout: MemoryLayout, map: AddressMap, direct: boolean) {
+    this.#layout = layout;
+    this.#map = map;
+    this.#direct = direct;
+  }
+
+  load(address: Gpa, into: Uint8Array): void {
+    this.#pieces(address, into.length, (host, bytes, offset, bounce) => {
+      const done = this.#direct
+        ? (copyMemory(bounce.address, host, bytes), bytes)
+        : readMemory(bounce.address, host, bytes);
+      if (done > 0) into.set(bounce.bytes.subarray(0, done), offset);
+      return done;
+    });
+  }
+
+  store(address: Gpa, from: Uint8Array): void {
+    this.#pieces(address, from.length, (host, bytes, offset, bounce) => {
+      bounce.bytes.set(from.subarray(offset, offset + bytes));
+      return this.#direct
+        ? (copyMemory(host, bounce.address, bytes), bytes)
+        : writeMemory(host, bounce.address, bytes);
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#bounce?.free();
+    this.#bounce = undefined;
+  }
+
+  /** Goes through a guest-physical range in pieces that lie together in host memory. */
+  #pieces(
+    address: Gpa,
+    length: number,
+    copy: (host: number, bytes: number, offset: number, bounce: NativeBlock) => number,
+  ): void {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
+    if (length === 0) return;
+    const range: GpaRange = { start: address, length: BigInt(length) };
+    this.#layout.pagesOf(range); // BAD_RANGE for a byte outside every region
+    const bounce = (this.#bounce ??= new NativeBlock(BOUNCE_BYTES));
+    for (let offset = 0; offset < length;) {
+      const at = (address + BigInt(offset)) as Gpa;
+      const page = this.#layout.pageAt(at)!;
+      const segment = this.#map.at(page)!;
+      const inPage = Number(at - this.#layout.gpaOf(page));
+      const host = segment.start + (page - segment.page) * segment.pageSize + inPage;
+      const left = segment.start + segment.count * segment.pageSize - host;
+      const bytes = Math.min(length - offset, left, BOUNCE_BYTES);
+      const done = copy(host, bytes, offset, bounce);
+      if (done <= 0) throw this.#failure(done, at, host);
+      offset += done;
+    }
+  }
+
+  #failure(result: number, at: Gpa, host: number): DemandPagingError {
+    const range = { start: at, length: 1n };
+    if (!isUnreachable(result))
+      return systemError('process_vm_readv', -result, 'guest memory cannot be reached', { range });
+    const entry = pagemap(host - (host % pageSize()), 1)[0];
+    // A poison marker is a swap entry that no access brings back.
+    const poisoned =
+      result === -ERRNO.EHWPOISON ||
+      (entry !== undefined && !entry.present && entry.swapped && !entry.writeProtected);
+    const [code, message] = poisoned
+      ? (['PAGE_POISONED', 'the page is poisoned'] as const)
+      : (['PAGE_MISSING', 'the page is missing'] as const);
+    return new DemandPagingError(code, message, { errno: -result, syscall: 'process_vm_readv', range });
+  }
+}
