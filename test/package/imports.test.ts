@@ -39,7 +39,7 @@ function faultOfPath(path: string, specifier: string): string | undefined {
   const from = homeOf(path);
   const to = homeOf(target);
   if (from === to) return undefined;
-  if (from === '') return target === 'api/index.js' ? undefined : 'the root entry exports src/api only';
+  if (from === '') return to === 'api' ? undefined : 'the root entry exports src/api only';
   const layer = from.split('/')[0] as string;
   const allowed = LAYERS[layer];
   if (allowed === undefined) return `${layer} is in no row of scripts/layers.mjs`;
