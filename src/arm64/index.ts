@@ -1,3 +1,104 @@
-export { parseVectors, type Vector } from './vector.js';
-export { replayVector, type ReplayResult } from './replay.js';
-export { Vgic } from './vgic.js';
+export { bitField, bitMask, replaceHalf } from './bit-field.js';
+export {
+  commandBytes,
+  COMMAND_BYTES,
+  decodeCommand,
+  encodeCommand,
+  OPCODE,
+  type CommandWords,
+  type EventCommand,
+  type EventToCollection,
+  type InvalidateAll,
+  type ItsCommand,
+  type MapCollection,
+  type MapDevice,
+  type MapInterrupt,
+  type MoveAll,
+  type Synchronise,
+  type UnknownCommand,
+} from './commands.js';
+export {
+  decodeEntries,
+  dumpImage,
+  type DumpedCollection,
+  type DumpedDevice,
+  type DumpedEntry,
+  type DumpOptions,
+  type DumpProblem,
+  type DumpRegisters,
+  type ItsDump,
+} from './dump.js';
+export { type Status } from './errno.js';
+export { CONTROL } from './its-operations.js';
+export { KERNELS, type KernelName, type KernelQuirks } from './kernel-quirks.js';
+export { FIRST_LPI } from './lpi-store.js';
+export { decodeConfiguration, encodeConfiguration, type LpiConfiguration } from './lpi-tables.js';
+export { MSI_VALID_DEVICE, type Msi } from './msi.js';
+export { type PlanMemory } from './plan-memory.js';
+export {
+  planCommands,
+  planEnableLpis,
+  planOperation,
+  planRestore,
+  planSave,
+  planSavePending,
+  type Plan,
+  type PlannedTouch,
+  type PlanOptions,
+} from './plan.js';
+export {
+  CACHE,
+  GICD,
+  GICR,
+  gicrCtlr,
+  gicrPendbaser,
+  gicrPropbaser,
+  gicrTyper,
+  GITS,
+  gitsBaser,
+  gitsCbaser,
+  gitsCtlr,
+  gitsIidr,
+  gitsQueueOffset,
+  gitsTyper,
+  SAME_AS_INNER,
+  SHARE,
+  TABLE_TYPE,
+} from './registers.js';
+export {
+  sanitiseBaser,
+  sanitiseCbaser,
+  sanitisePendbaser,
+  sanitisePropbaser,
+} from './register-sanitising.js';
+export { replayVector, type ReplayDifference, type ReplayOptions, type ReplayResult } from './replay.js';
+export {
+  beginRestore,
+  type BeforeDistributor,
+  type BeforeIts,
+  type BeforeItsEnable,
+  type BeforeRedistributors,
+  type BeforeTables,
+  type ItsRestored,
+  type RestoreAction,
+  type RestoreIssuer,
+  type SavedDistributor,
+  type SavedIts,
+  type SavedRedistributor,
+} from './restore-order.js';
+export { type Structure } from './run.js';
+export {
+  cte,
+  dte,
+  DTE_NEXT_MAX,
+  ENTRY_BYTES,
+  ite,
+  ITE_NEXT_MAX,
+  level1,
+  LEVEL2_ENTRIES,
+  TABLE_PAGE_BYTES,
+} from './table-entries.js';
+export { parseVectors, type Vector, type VectorStep, type VectorVm } from './vector.js';
+export { Vgic, type EntryView, type LpiView } from './vgic.js';
+export { type Mode, type VgicOptions } from './vgic-state.js';
+export { type Decoded, type Field, type WordCodec } from './word-codec.js';

@@ -79,12 +79,7 @@ export function itsRegister(its: Its, offset: number): bigint {
 }
 
 /** Writes a register as KVM_SET_DEVICE_ATTR does; GITS_CWRITER and GITS_CTLR execute queued commands. */
-export function* writeItsRegister(
-  vgic: VgicState,
-  its: Its,
-  offset: number,
-  value: bigint,
-): Program<Status> {
+export function* writeItsRegister(vgic: VgicState, its: Its, offset: number, value: bigint): Program<Status> {
   const refused = refusal(vgic, its, offset);
   if (refused !== 0) return refused;
   switch (offset) {

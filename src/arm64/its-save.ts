@@ -21,7 +21,7 @@ export function* saveDevices(run: Run, its: Its): Program<Status> {
   const skips = run.vgic.quirks.saveSkipsUnreachableDevices;
   let at = 0;
   let address = yield* nextReachable(run, its, at);
-  for (; at < its.devices.length; ) {
+  for (; at < its.devices.length;) {
     if (address.status !== 0) return address.status;
     if (address.index !== at && !skips) return -EINVAL;
     at = address.index;
@@ -109,4 +109,3 @@ export function* saveCollections(run: Run, its: Its): Program<Status> {
   if (address === start + bytes) return 0;
   return yield* run.windows.writeWord(address, 0, 0);
 }
-

@@ -29,7 +29,8 @@ export class PlanFetches {
     private readonly memory: PlanMemory,
     private readonly limit: number,
   ) {
-    if (!Number.isInteger(limit) || limit < 1) throw new RangeError(`inFlight ${limit} is not a positive integer`);
+    if (!Number.isInteger(limit) || limit < 1)
+      throw new RangeError(`inFlight ${limit} is not a positive integer`);
     this.#awaitNext();
   }
 

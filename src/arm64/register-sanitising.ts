@@ -16,8 +16,7 @@ function replaceField(word: bigint, high: number, low: number, by: (code: number
 const shareability = (code: number): number => (code === SHARE.outer ? SHARE.inner : code);
 
 /** Inner non-cacheable becomes read-allocate write-back. */
-const innerCache = (code: number): number =>
-  code === CACHE.nCnB || code === CACHE.nC ? CACHE.RaWb : code;
+const innerCache = (code: number): number => (code === CACHE.nCnB || code === CACHE.nC ? CACHE.RaWb : code);
 
 /** Outer stays only if it is "same as inner" or non-cacheable. */
 const outerCache = (code: number): number => (code === CACHE.nC ? code : SAME_AS_INNER);

@@ -166,7 +166,8 @@ const baserAddress: Field<bigint> = {
       if ((address & ~bitMask(47, 12)) !== 0n) throw new RangeError('table address is not 4 KiB aligned');
       return address;
     }
-    if ((address & ~bitMask(51, 16)) !== 0n) throw new RangeError('a table above 2^48 must be 64 KiB aligned');
+    if ((address & ~bitMask(51, 16)) !== 0n)
+      throw new RangeError('a table above 2^48 must be 64 KiB aligned');
     return (address & bitMask(47, 16)) | ((address >> 48n) << 12n);
   },
 };

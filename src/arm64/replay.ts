@@ -181,7 +181,14 @@ class Replay {
       .map((lpi) => [lpi.intid, lpi.target, +lpi.pending, +lpi.enabled, lpi.priority, lpi.apList]);
     const actualItes = [...this.#vgic.entries()]
       .filter(({ collection }) => collection !== undefined)
-      .map((entry) => [entry.device, entry.eventBits, entry.event, entry.intid, entry.collection, entry.target]);
+      .map((entry) => [
+        entry.device,
+        entry.eventBits,
+        entry.event,
+        entry.intid,
+        entry.collection,
+        entry.target,
+      ]);
     return differs('lpis', lpis, actualLpis) ?? differs('ites', ites, actualItes);
   }
 
@@ -200,7 +207,16 @@ class Replay {
   }
 
   *#readAll(): Generator<readonly [string, bigint]> {
-    for (const name of ['CTLR', 'IIDR', 'TYPER', 'CBASER', 'CWRITER', 'CREADR', 'BASER0', 'BASER1'] as const) {
+    for (const name of [
+      'CTLR',
+      'IIDR',
+      'TYPER',
+      'CBASER',
+      'CWRITER',
+      'CREADR',
+      'BASER0',
+      'BASER1',
+    ] as const) {
       yield [`GITS_${name}`, this.#vgic.readItsRegister(0, GITS[name]).value];
     }
     for (const vcpu of this.vector.vm.vcpu_ids.keys()) {

@@ -8,7 +8,10 @@ import { type Window } from './windows.js';
  * or a last entry ends the walk before it gets there. They never leave the extents of the tables.
  */
 
-const range = (start: number, bytes: number): GpaRange => ({ start: BigInt(start) as Gpa, length: BigInt(bytes) });
+const range = (start: number, bytes: number): GpaRange => ({
+  start: BigInt(start) as Gpa,
+  length: BigInt(bytes),
+});
 
 /** The level-2 blocks that a window of level-1 entries names, from `offset` on. */
 export function* announceBlocks(window: Window, offset: number): Program<void> {
@@ -24,7 +27,7 @@ export function* announceBlocks(window: Window, offset: number): Program<void> {
 /** The translation tables of the device entries in a window, from `offset` along their `next`. */
 export function* announceTranslationTables(window: Window, offset: number): Program<void> {
   const ranges: GpaRange[] = [];
-  for (let at = offset; at < window.bytes.length; ) {
+  for (let at = offset; at < window.bytes.length;) {
     const high = window.view.getUint32(at + 4, true);
     let step = 1;
     if (high >>> 31 === 1) {

@@ -1,4 +1,3 @@
-import { UNMAPPED_TARGET } from './collection.js';
 import { addressBits, count, countMinusOne, flag, shiftedAddress, wordCodec } from './word-codec.js';
 
 /*
@@ -35,7 +34,7 @@ export const dte = wordCodec({
 
 /**
  * Collection table entry: a list, not indexed; it ends with the first entry that is not valid.
- * `target` is a vcpu_id, or {@link UNMAPPED_TARGET}.
+ * `target` is a vcpu_id, or 0xffffffff.
  * ```
  *  63  62  52 51  48 47          16 15       0
  * | V | res0  |  0   |    RDBase    |   ICID  |
@@ -60,9 +59,6 @@ export const ite = wordCodec({ collection: count(15, 0), intid: count(47, 16), n
  * ```
  */
 export const level1 = wordCodec({ address: addressBits(51, 16), valid: flag(63) });
-
-/** Is this the target of a collection that is mapped to no vCPU? */
-export const isUnmappedTarget = (target: number): boolean => target === UNMAPPED_TARGET;
 
 /*
  * The same layouts on two 32-bit halves: tables of a million entries are read and written this way,

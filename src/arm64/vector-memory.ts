@@ -38,7 +38,10 @@ export class VectorMemory {
   }
 
   /** What was touched and changed since the last call. Words that were written as they were are no change. */
-  takeEffects(): { readonly touches: readonly Touch[]; readonly changed: readonly (readonly [bigint, bigint])[] } {
+  takeEffects(): {
+    readonly touches: readonly Touch[];
+    readonly changed: readonly (readonly [bigint, bigint])[];
+  } {
     const changed: (readonly [bigint, bigint])[] = [];
     for (const [gpa, before] of this.#changed) {
       const now = this.word(gpa);

@@ -230,7 +230,8 @@ export class Windows {
    */
   *#evict(): Program<void> {
     for (const window of this.#windows.values()) {
-      if (window.dirty !== undefined && (this.#keepsBefore || (yield* this.#flushWindow(window)) !== 0)) continue;
+      if (window.dirty !== undefined && (this.#keepsBefore || (yield* this.#flushWindow(window)) !== 0))
+        continue;
       return this.#forget(window);
     }
   }

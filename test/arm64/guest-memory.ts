@@ -1,4 +1,11 @@
-import { type Answer, type Ask, type Errno, type Gpa, type Program, WINDOW_BYTES } from '../../src/api/index.js';
+import {
+  type Answer,
+  type Ask,
+  type Errno,
+  type Gpa,
+  type Program,
+  WINDOW_BYTES,
+} from '../../src/api/index.js';
 import type { PlanMemory } from '../../src/arm64/plan-memory.js';
 
 const WINDOW = BigInt(WINDOW_BYTES);
@@ -13,7 +20,9 @@ export class GuestMemory {
   /** Pages whose access fails with EFAULT. */
   readonly gone = new Set<bigint>();
 
-  constructor(readonly slots: readonly { readonly start: bigint; readonly bytes: bigint }[] = [DEFAULT_SLOT]) {}
+  constructor(
+    readonly slots: readonly { readonly start: bigint; readonly bytes: bigint }[] = [DEFAULT_SLOT],
+  ) {}
 
   visible(gpa: bigint): boolean {
     return this.slots.some(({ start, bytes }) => gpa >= start && gpa < start + bytes);
@@ -54,10 +63,13 @@ export class GuestMemory {
     return copy;
   }
 
-  /** Every page that is not all zeros. */
-  content(): Map<bigint, string> {
-    const entries = [...this.pages].filter(([, bytes]) => bytes.some((byte) => byte !== 0));
-    return new Map(entries.sort(([a], [b]) => (a < b ? -1 : 1)).map(([page, bytes]) => [page, hash(bytes)]));
+  /** Pages whose content differs from another memory's; one that was never written is all zeros. */
+  differingPages(other: GuestMemory): bigint[] {
+    const zeros = new Uint8Array(WINDOW_BYTES);
+    const all = new Set([...this.pages.keys(), ...other.pages.keys()]);
+    return [...all].filter(
+      (page) => Buffer.compare(this.pages.get(page) ?? zeros, other.pages.get(page) ?? zeros) !== 0,
+    );
   }
 
   answer(ask: Ask): Answer {
@@ -94,7 +106,6 @@ export class GuestMemory {
 
 const DEFAULT_SLOT = { start: 0x8000_0000n, bytes: 0x4000_0000n };
 const view = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-const hash = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
 
 /**
  * A source that answers after a fixed latency of virtual time: nothing sleeps, and what it measures
@@ -140,7 +151,8 @@ export class LatencyMemory implements PlanMemory {
   }
 
   release(pages: readonly Gpa[]): void {
-    for (const page of pages) if (!this.held.delete(page)) throw new Error(`0x${page.toString(16)} is not held`);
+    for (const page of pages)
+      if (!this.held.delete(page)) throw new Error(`0x${page.toString(16)} is not held`);
   }
 
   /** Removes a page as a balloon would; refused while it is held. */

@@ -17,14 +17,19 @@ export const anyImage: fc.Arbitrary<Image> = fc
   })
   .map((raw) => {
     let used = 0;
-    const collections = raw.icids.map((id, index) => ({ id, vcpu: Math.min(raw.homes[index]!, raw.vcpus - 1) }));
+    const collections = raw.icids.map((id, index) => ({
+      id,
+      vcpu: Math.min(raw.homes[index]!, raw.vcpus - 1),
+    }));
     // A flat table of one page has 8192 entries.
     const ids = raw.indirect ? raw.seeds : [...new Set(raw.seeds.map((id) => id % 8192))];
     const devices = ids
       .sort((a, b) => a - b)
       .map((id, index): ImageDevice => {
         const eventBits = raw.widths[index]!;
-        const events = [...new Set(raw.events[index]!.map((event) => event % 2 ** eventBits))].sort((a, b) => a - b);
+        const events = [...new Set(raw.events[index]!.map((event) => event % 2 ** eventBits))].sort(
+          (a, b) => a - b,
+        );
         const entries = events.map((event) => {
           const at = used++;
           return {

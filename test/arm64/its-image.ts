@@ -40,11 +40,17 @@ export interface Image {
 }
 
 /** Writes an image as a save would have, and says where each device's ITT is. */
-export function buildImage(image: Image, memory = new GuestMemory()): { memory: GuestMemory; itts: bigint[] } {
+export function buildImage(
+  image: Image,
+  memory = new GuestMemory(),
+): { memory: GuestMemory; itts: bigint[] } {
   const targets = new Map(image.collections.map(({ id, vcpu }) => [id, vcpu]));
   image.collections.forEach(({ id, vcpu }, index) => {
     const target = vcpu < 0 ? 0xffff_ffff : image.vcpuIds[vcpu]!;
-    memory.setWord(LAYOUT.collections + BigInt(index * 8), cte.encode({ collection: id, target, valid: true }));
+    memory.setWord(
+      LAYOUT.collections + BigInt(index * 8),
+      cte.encode({ collection: id, target, valid: true }),
+    );
   });
   const itts: bigint[] = [];
   let itt: bigint = LAYOUT.itts;
@@ -69,7 +75,12 @@ function deviceEntry(memory: GuestMemory, indirect: boolean, id: number): bigint
   return address + BigInt((id % 8192) * 8);
 }
 
-function writeEntries(memory: GuestMemory, device: ImageDevice, itt: bigint, targets: Map<number, number>): void {
+function writeEntries(
+  memory: GuestMemory,
+  device: ImageDevice,
+  itt: bigint,
+  targets: Map<number, number>,
+): void {
   device.entries.forEach(({ event, intid, collection, configuration, pending }, index) => {
     const following = device.entries[index + 1];
     const next = following === undefined ? 0 : following.event - event;

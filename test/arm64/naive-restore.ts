@@ -122,8 +122,20 @@ export class NaiveRestore {
   }
 
   /** True if the last entry was found. */
-  private scan(base: bigint, bytes: number, firstId: number, visit: (id: number, word: bigint) => number): boolean {
-    for (let at = 0; ; ) {
+  private scan(
+    base: bigint,
+    bytes: number,
+    firstId: number,
+    visit: (id: number, word: bigint) => number,
+  ): boolean {
+    for (let at = 0; ;) {
+      const here = base + BigInt(at);
+      if (here % 4096n === 0n && at + 4096 <= bytes && !this.memory.pages.has(here)) {
+        this.word(here); // a page that was never written is all invalid entries: one step for all of them
+        at += 4096;
+        if (at >= bytes) return false;
+        continue;
+      }
       const step = visit(firstId + at / 8, this.word(base + BigInt(at)));
       if (step === 0) return true;
       at += step * 8;
@@ -154,7 +166,12 @@ export class NaiveRestore {
     if (!this.memory.visible(address)) throw new Failure(-22);
   }
 
-  private entry(device: { entries: [number, number, number][] }, events: number, event: number, word: bigint): number {
+  private entry(
+    device: { entries: [number, number, number][] },
+    events: number,
+    event: number,
+    word: bigint,
+  ): number {
     const intid = Number((word >> 16n) & 0xffff_ffffn);
     if (intid === 0) return 1;
     const next = Number(word >> 48n);
