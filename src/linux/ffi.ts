@@ -18,6 +18,8 @@ export interface Libc {
   errno(): number;
   /** An ArrayBuffer over `length` bytes of native memory at `address`, at most 4 GiB; it frees nothing. */
   view(address: number, length: number): ArrayBuffer;
+  /** Where the bytes lie. Of memory outside the collector's heap only: a SharedArrayBuffer, a view of native memory. */
+  addressOf(bytes: Uint8Array): number;
 
   _exit(status: number): never;
   accept4(fd: number, address: number, length: number, flags: number): number;
@@ -84,7 +86,7 @@ export interface Libc {
   write(fd: number, address: number, length: number): number;
 }
 
-type Native = Exclude<keyof Libc, 'errno' | 'pollAsync' | 'view'>;
+type Native = Exclude<keyof Libc, 'addressOf' | 'errno' | 'pollAsync' | 'view'>;
 type Signature = readonly [result: string, ...parameters: string[]];
 
 const INT = 'int';
@@ -163,6 +165,7 @@ function load(): Libc {
   const process_ = koffi.load(null); // the C library that Node itself runs on
   const declared: Record<string, unknown> = {
     errno: () => koffi.errno(),
+    addressOf: (bytes: Uint8Array) => Number(koffi.address(bytes)),
     view: (address: number, length: number) => koffi.view(address, length),
   };
   for (const [name, [result, ...parameters]] of Object.entries(SIGNATURES)) {

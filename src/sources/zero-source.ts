@@ -1,0 +1,28 @@
+import { type ModuleSourceRef, type PageSource } from '../api/source.js';
+import { checkExtent, MODULE } from './source-module.js';
+
+export interface ZeroSourceOptions {
+  readonly length: number;
+}
+
+/**
+ * A source of `length` zero bytes.
+ * Blocks: never. Errors: RangeError for a length that is no whole number from 0.
+ */
+export function zero(length: number): ModuleSourceRef {
+  checkExtent('length', length);
+  return { module: MODULE, export: 'openZero', options: { length } satisfies ZeroSourceOptions };
+}
+
+/** Opens what {@link zero} names, in this isolate. */
+export function openZero({ length }: ZeroSourceOptions): PageSource {
+  return {
+    synchronous: true,
+    length,
+    read(offset, into) {
+      const count = Math.max(0, Math.min(into.length, length - offset));
+      into.fill(0, 0, count);
+      return count;
+    },
+  };
+}
