@@ -74,3 +74,50 @@ export {
   type Received,
 } from './unix-socket.js';
 export { openProcess, takeDescriptor } from './pidfd.js';
+export {
+  GUEST_MEMFD_FLAG,
+  KVM,
+  KVM_CAP,
+  KVM_CREATE_DEVICE_TEST,
+  KVM_DEV_TYPE,
+  KVM_EXIT,
+  KVM_INTERNAL_ERROR,
+  KVM_MEM,
+  KVM_MEMORY_EXIT_FLAG_PRIVATE,
+  KVM_MSI_VALID_DEVID,
+  KVM_SIZE,
+  KVM_X86,
+  KVM_X86_QUIRK_SLOT_ZAP_ALL,
+  KVM_X86_SIZE,
+  kvmCapabilityName,
+  kvmExitName,
+  type KvmCapability,
+} from './kvm-abi.js';
+export { KVM_RUN_HEAD_BYTES, KVM_RUN_OFFSET, KvmRun, type KvmExit } from './kvm-run.js';
+export {
+  decodeX86Registers,
+  decodeX86SpecialRegisters,
+  encodeX86Registers,
+  encodeX86SpecialRegisters,
+  X86_REGISTERS,
+  X86_SEGMENT_OFFSET,
+  X86_SEGMENTS,
+  X86_SREGS_OFFSET,
+  type X86Register,
+  type X86Registers,
+  type X86Segment,
+  type X86SegmentName,
+  type X86SpecialRegisters,
+  type X86Table,
+} from './kvm-x86.js';
+export {
+  ARM64_CORE_OFFSET,
+  arm64CoreRegister,
+  arm64SystemRegister,
+  KVM_ARM_VCPU,
+  KVM_DEV_ARM_CTRL,
+  KVM_DEV_ARM_VGIC_GRP,
+  KVM_VGIC_ADDR_TYPE,
+  registerBytes,
+} from './kvm-arm64.js';
+export { Kvm, KVM_DEVICE, KvmDevice, KvmVcpu, KvmVm, type KvmSlot, type KvmTranslation } from './kvm.js';
