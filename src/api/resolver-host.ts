@@ -146,7 +146,10 @@ class WorkerHost implements ResolverHost {
 
   send(command: Command): Promise<unknown> {
     if (this.#dead) return Promise.reject(this.#dead);
-    if (command.command === 'end') this.#told = true;
+    if (command.command === 'end') {
+      this.#told = true;
+      this.#worker.ref(); // its end is waited for
+    }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#calls.set(id, { resolve, reject });
