@@ -57,7 +57,7 @@ export function executeCommand(run: Run, its: Its, command: ItsCommand | Unknown
 }
 
 /** A command that touches no guest memory. */
-// eslint-disable-next-line require-yield
+
 function* nothing(act: () => void): Program<Status> {
   act();
   return 0;

@@ -1,5 +1,5 @@
 import { CollectionList, type Collection } from './collection.js';
-import { Device } from './device.js';
+import { type Device } from './device.js';
 import type { LpiSlot, LpiStore } from './lpi-store.js';
 import { gitsBaser } from './registers.js';
 import { TABLE_PAGE_BYTES } from './table-entries.js';

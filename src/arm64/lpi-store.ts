@@ -1,3 +1,5 @@
+import { IntidIndex } from './intid-index.js';
+
 /** Where an LPI lives in a {@link LpiStore}. */
 export type LpiSlot = number;
 
@@ -14,7 +16,7 @@ export const LPI_ENABLED = 2;
 /**
  * Every LPI of a VM, shared by its ITSes: one row per LPI over parallel typed arrays, 26 bytes a row,
  * because a realistic guest has tens of thousands. INTIDs that commands can map (below 65536) are
- * found through a dense index, those that only a restored table can name through a map.
+ * found through a dense index, those that only a restored table can name through a sparse one.
  */
 export class LpiStore {
   intid = new Uint32Array(16);
@@ -32,7 +34,7 @@ export class LpiStore {
   birth = new Uint32Array(16);
 
   #dense = new Int32Array(0);
-  #sparse = new Map<number, LpiSlot>();
+  #sparse = new IntidIndex();
   #free: LpiSlot[] = [];
   #used = 0;
   #births = 0;
@@ -45,7 +47,10 @@ export class LpiStore {
   /** Bytes held in typed arrays, for measuring. */
   get byteLength(): number {
     const arrays = [this.intid, this.target, this.apList, this.mapped, this.flags, this.priority, this.refs];
-    return [...arrays, this.birth, this.#dense].reduce((sum, { byteLength }) => sum + byteLength, 0);
+    return [...arrays, this.birth, this.#dense, this.#sparse].reduce(
+      (sum, { byteLength }) => sum + byteLength,
+      0,
+    );
   }
 
   /** The slot of an INTID, or -1. */
@@ -54,7 +59,7 @@ export class LpiStore {
       const at = intid - FIRST_LPI;
       return at < this.#dense.length ? this.#dense[at]! - 1 : NONE;
     }
-    return this.#sparse.get(intid) ?? NONE;
+    return this.#sparse.get(intid);
   }
 
   /** Adds an LPI that must not exist yet, held by nobody, not pending, disabled. */
@@ -90,8 +95,7 @@ export class LpiStore {
       const slot = this.#dense[at]! - 1;
       if (slot >= 0) slots[filled++] = slot;
     }
-    const large = Float64Array.from(this.#sparse.keys()).sort();
-    for (const intid of large) slots[filled++] = this.#sparse.get(intid)!;
+    for (const intid of this.#sparse.ascending()) slots[filled++] = this.#sparse.get(intid);
     return order === 'intid' ? slots : slots.sort((a, b) => this.birth[a]! - this.birth[b]!);
   }
 
@@ -120,7 +124,7 @@ export class LpiStore {
     copy.refs = this.refs.slice();
     copy.birth = this.birth.slice();
     copy.#dense = this.#dense.slice();
-    copy.#sparse = new Map(this.#sparse);
+    copy.#sparse = this.#sparse.clone();
     copy.#free = this.#free.slice();
     copy.#used = this.#used;
     copy.#births = this.#births;
@@ -130,7 +134,7 @@ export class LpiStore {
 
   #index(intid: number, slot: LpiSlot): void {
     if (intid >= DENSE_END) {
-      this.#sparse.set(intid, slot);
+      this.#sparse.add(intid, slot);
       return;
     }
     const at = intid - FIRST_LPI;

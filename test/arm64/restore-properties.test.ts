@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Gpa } from '../../src/api/index.js';
-import { GuestMemory } from './guest-memory.js';
+import { type GuestMemory } from './guest-memory.js';
 import { anyImage } from './image-arbitrary.js';
 import { buildImage, LAYOUT, prepareVgic, stateOf } from './its-image.js';
 import { NaiveRestore, type NaiveRegisters } from './naive-restore.js';
