@@ -10,9 +10,10 @@ export const LAYERS = {
   conformance: ['api'],
   backends: ['api', 'linux'],
   sources: ['api', 'linux'],
+  accessors: ['api', 'linux'],
   prototypes: ['api', 'linux', 'backends', 'sources', 'arm64', 'conformance'],
   handler: ['api', 'linux', 'backends', 'sources', 'arm64', 'conformance'],
-  cli: ['api', 'linux', 'backends', 'sources', 'arm64', 'conformance', 'prototypes', 'handler'],
+  cli: ['api', 'linux', 'backends', 'sources', 'arm64', 'accessors', 'conformance', 'prototypes', 'handler'],
 };
 
 /** Folders that are reached only through the entry of the folder they import. */
