@@ -83,7 +83,6 @@ export class UserfaultfdAttachment implements Attachment {
     abandon(fd, this.#parts.map.segments);
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- a promise by contract; nothing here waits
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -96,7 +95,10 @@ export class UserfaultfdAttachment implements Attachment {
           uffd.port.unregister(start, count * pageSize);
       uffd.close();
     }
-    for (const { kicker } of shards) kicker.close();
+    for (const { kicker, token } of shards) {
+      kicker.close();
+      if (token.process !== undefined) raw.close(token.process);
+    }
     regions.forEach((region, i) => giveBack(region, this.#pieces(i)));
     this.#forget();
   }
@@ -127,8 +129,9 @@ function shardOf({ pages, kicker, token }: OpenShard, map: AddressMap): Shard {
 }
 
 /**
- * Drops pages so that the next access is a *missing* fault. Private memory forgets them by MADV_DONTNEED; of a
- * file they are punched out, because the mapping alone forgetting them leaves the page cache to serve them again.
+ * Drops pages so that the next access is a *missing* fault. Private memory forgets them by MADV_DONTNEED. Of a
+ * file they are punched out, because the mapping alone forgetting them leaves the page cache to serve them
+ * again; then the mapping forgets, because a hole leaves poison and protection marks where they are.
  */
 function drop(segment: Segment): void {
   const { start, count, pageSize, fd, fileOffset, memory } = segment;
@@ -137,12 +140,14 @@ function drop(segment: Segment): void {
   const must = (result: number, syscall: string): void => {
     if (result < 0) throw systemError(syscall, -result, 'the pages cannot be dropped', { range });
   };
-  if (memory === 'anonymous') return must(raw.madvise(start, length, MADV.DONTNEED), 'madvise');
-  if (fd >= 0)
-    return must(raw.fallocate(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, fileOffset, length), 'fallocate');
-  const removed = raw.madvise(start, length, MADV.REMOVE);
-  // Private huge pages have no file to remove from.
-  if (removed === -ERRNO.EINVAL && memory === 'hugetlb')
-    return must(raw.madvise(start, length, MADV.DONTNEED), 'madvise');
-  must(removed, 'madvise');
+  if (memory !== 'anonymous') {
+    if (fd >= 0)
+      must(raw.fallocate(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, fileOffset, length), 'fallocate');
+    else {
+      const removed = raw.madvise(start, length, MADV.REMOVE);
+      // Private huge pages have no file to remove from.
+      if (!(removed === -ERRNO.EINVAL && memory === 'hugetlb')) must(removed, 'madvise');
+    }
+  }
+  must(raw.madvise(start, length, MADV.DONTNEED), 'madvise');
 }

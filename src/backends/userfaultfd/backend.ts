@@ -1,5 +1,5 @@
 import { type Attachment, type Backend } from '../../api/backend.js';
-import { MemoryLayout, type Region } from '../../api/layout.js';
+import { type MemoryLayout, type Region } from '../../api/layout.js';
 import { Userfaultfd, type UserfaultfdOptions, userfaultfdSupport } from '../../linux/index.js';
 import { AddressMap, type Segment, segmentOf } from './address-map.js';
 import { type OpenShard, UserfaultfdAttachment } from './attachment.js';
@@ -38,7 +38,7 @@ export function userfaultfd(options: UserfaultfdBackendOptions = {}): Backend {
   return {
     name: 'userfaultfd',
     probe: () => probeUserfaultfd(choice),
-    // eslint-disable-next-line @typescript-eslint/require-await -- what throws is a rejection
+
     attach: async (layout) => attach(layout, choice),
   };
 }

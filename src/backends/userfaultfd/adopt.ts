@@ -1,0 +1,156 @@
+import { type Attachment, type Backend } from '../../api/backend.js';
+import { requirements } from '../../api/capability.js';
+import { DemandPagingError } from '../../api/error.js';
+import { type FaultKind, type MemoryEvent } from '../../api/fault.js';
+import { hex } from '../../api/address.js';
+import { type MemoryLayout, type Region } from '../../api/layout.js';
+import { type Verb } from '../../api/resolution.js';
+import {
+  openProcess,
+  raw,
+  setNonBlocking,
+  UFFD_FEATURE,
+  Userfaultfd,
+  userfaultfdSupport,
+} from '../../linux/index.js';
+import { AddressMap, type Segment, segmentOf } from './address-map.js';
+import { type OpenShard, UserfaultfdAttachment } from './attachment.js';
+import { declaredCoverage } from './coverage.js';
+import { Kicker } from './kick.js';
+import { completeOptions } from './options.js';
+import { supportsOf } from './supports.js';
+import { maskOf } from './verb-mask.js';
+
+export interface AdoptOptions {
+  /**
+   * A userfaultfd that another process made, shook hands on and registered its memory with. Taken over by
+   * `attach`: closed when the attachment closes. It is made non-blocking, for the other process, too.
+   */
+  readonly uffd: number;
+  /** The process whose memory it is, if known: its end is then noticed at once (MEMORY_GONE), not at the next fault. */
+  readonly pid?: number | undefined;
+  /** Modes it registered its memory with. Default `missing`. */
+  readonly faults?: readonly FaultKind[] | undefined;
+  /** Events it switched on. Default `remove`, as Firecracker does. */
+  readonly events?: readonly MemoryEvent['kind'][] | undefined;
+  /** It switched THREAD_ID on. Default false. */
+  readonly threadIds?: boolean | undefined;
+  /** It switched WP_ASYNC on. Default false. */
+  readonly asyncWriteProtect?: boolean | undefined;
+  /** It made it with UFFD_USER_MODE_ONLY. Default false. */
+  readonly userModeOnly?: boolean | undefined;
+  /** Staging memory, in bytes. Default 4 MiB. */
+  readonly stagingBytes?: number | undefined;
+}
+
+/**
+ * Demand paging of another process's memory, by a userfaultfd received from it (SCM_RIGHTS, a `fork` event,
+ * pidfd_getfd). No handshake is done: what was negotiated is what the caller says. Every region of the layout must
+ * have its `hva`, an address in the *other* process; nothing is mapped here, so the attachment has no
+ * memory and cannot withdraw, and pages cannot be moved in. Closing it closes the descriptor and unregisters nothing:
+ * while the other process holds a copy, its accesses wait.
+ *
+ * Blocks: never. Errors: RangeError for options out of bounds. `attach`: BAD_RANGE for a region without an
+ * `hva`, ALREADY_REGISTERED for a second `attach`, MEMORY_GONE (ESRCH: the process has ended), KERNEL.
+ * Requires: no privilege. Source: userfaultfd(2), ioctl_userfaultfd(2).
+ */
+export function adopt(options: AdoptOptions): Backend {
+  const { faults, asyncWriteProtect, userModeOnly, stagingBytes } = options;
+  const choice = completeOptions({
+    faults,
+    asyncWriteProtect,
+    userModeOnly,
+    stagingBytes,
+    events: options.events ?? ['remove'],
+  });
+  if (!Number.isInteger(options.uffd) || options.uffd < 0)
+    throw new RangeError(`uffd is ${options.uffd}; it takes a descriptor`);
+  let attached = false;
+  return {
+    name: 'userfaultfd (adopted)',
+    probe: () => requirements([]),
+
+    attach: async (layout) => {
+      if (attached)
+        throw new DemandPagingError('ALREADY_REGISTERED', 'an adopted userfaultfd serves one attachment');
+      layout.regions.forEach(checkForeign);
+      const attachment = attachForeign(layout, choice, options);
+      attached = true;
+      return attachment;
+    },
+  };
+}
+
+function checkForeign(region: Region): void {
+  if (region.hva !== undefined) return;
+  throw new DemandPagingError(
+    'BAD_RANGE',
+    `the region at ${hex(region.gpa)} has no hva: where is it in the other process?`,
+  );
+}
+
+function attachForeign(
+  layout: MemoryLayout,
+  choice: ReturnType<typeof completeOptions>,
+  options: AdoptOptions,
+): Attachment {
+  const features = options.threadIds ? UFFD_FEATURE.THREAD_ID : 0;
+  const verbs = foreignVerbs(choice.faults);
+  const pages = { first: 0, count: layout.pageCount };
+  const segments = layout.regions.map((region): Segment => {
+    const segment = segmentOf(region, Number(region.hva), undefined, 0, pages)!;
+    return {
+      ...segment,
+      verbs: maskOf(verbs.filter((verb) => !(verb === 'zeropage' && region.memory === 'hugetlb'))),
+    };
+  });
+  const process = options.pid === undefined ? undefined : openProcess(options.pid);
+  const kicker = new Kicker();
+  try {
+    setNonBlocking(options.uffd, true); // poll(2) answers ERR otherwise
+  } catch (error) {
+    kicker.close();
+    if (process !== undefined) raw.close(process);
+    throw error;
+  }
+  const token = {
+    uffd: options.uffd,
+    kick: kicker.token,
+    process,
+    segments,
+    stagingBytes: choice.stagingBytes,
+    local: false,
+    threadIds: options.threadIds ?? false,
+  };
+  const shard: OpenShard = { pages, uffd: Userfaultfd.adopt(options.uffd, features, 1), kicker, token };
+  return new UserfaultfdAttachment({
+    layout,
+    coverage: declaredCoverage(layout, choice),
+    supports: supportsOf({ choice, features, segments, local: false }),
+    shards: [shard],
+    map: new AddressMap(segments),
+    memory: undefined,
+    regions: [],
+  });
+}
+
+/** What works on another process's memory. POISON needs no feature to be asked for, only a kernel that has it. */
+function foreignVerbs(faults: readonly FaultKind[]): Verb[] {
+  const verbs: Verb[] = ['copy', 'zeropage', 'wake'];
+  if (faults.includes('minor')) verbs.push('continue');
+  if (faults.includes('write-protect')) verbs.push('writeprotect');
+  if (faults.includes('rwp')) verbs.push('rwprotect');
+  if (kernelHasPoison()) verbs.push('poison');
+  return verbs;
+}
+
+/** The other process runs on this kernel. Asked in a way that needs no privilege. */
+function kernelHasPoison(): boolean {
+  try {
+    return (
+      (userfaultfdSupport({ via: 'syscall', userModeOnly: true }).mask & BigInt(UFFD_FEATURE.POISON)) !== 0n
+    );
+  } catch {
+    return false; // a seccomp filter: not declared, so refused
+  }
+}
