@@ -34,6 +34,7 @@ export { KERNELS, type KernelName, type KernelQuirks } from './kernel-quirks.js'
 export { FIRST_LPI } from './lpi-store.js';
 export { decodeConfiguration, encodeConfiguration, type LpiConfiguration } from './lpi-tables.js';
 export { MSI_VALID_DEVICE, type Msi } from './msi.js';
+export { planMemoryOf, type HoldingPager } from './pager-plan-memory.js';
 export { type PlanMemory } from './plan-memory.js';
 export {
   planCommands,
@@ -99,6 +100,7 @@ export {
   TABLE_PAGE_BYTES,
 } from './table-entries.js';
 export { parseVectors, type Vector, type VectorStep, type VectorVm } from './vector.js';
+export { operationOf, queueWords, type OperationStep } from './vector-operation.js';
 export { Vgic, type EntryView, type LpiView } from './vgic.js';
 export { type Mode, type VgicOptions } from './vgic-state.js';
 export { type Decoded, type Field, type WordCodec } from './word-codec.js';

@@ -1,6 +1,7 @@
 import { KERNELS, type KernelQuirks } from './kernel-quirks.js';
 import { GICD, GICR, GITS } from './registers.js';
 import type { Vector, VectorStep } from './vector.js';
+import { operationOf, queueWords } from './vector-operation.js';
 import { VectorMemory } from './vector-memory.js';
 import { Vgic } from './vgic.js';
 
@@ -121,38 +122,8 @@ class Replay {
       const { status, value } = this.#vgic.readItsRegister(0, Number(step.off));
       return differs('ret', step.ret, status) ?? differs('val', step.val, value);
     }
-    return differs('ret', step.ret, this.#status(step));
-  }
-
-  #status(step: Exclude<Answered, { op: 'msis' | 'its_get' }>): number {
-    const vgic = this.#vgic;
-    switch (step.op) {
-      case 'its_set':
-        return this.#memory.run(vgic.writeItsRegister(0, Number(step.off), step.val));
-      case 'gicr_set': {
-        const { cpu, off, val, size } = step;
-        return this.#memory.run(vgic.writeRedistributorRegister(cpu, Number(off), val, size));
-      }
-      case 'gicd_set':
-        return vgic.writeDistributorRegister(Number(step.off), step.val);
-      case 'cmds':
-        this.#queue(step.qoff, step.cmds);
-        return this.#memory.run(vgic.writeItsRegister(0, GITS.CWRITER, step.cwriter));
-      case 'save_tables':
-        return this.#memory.run(vgic.saveTables());
-      case 'restore_tables':
-        return this.#memory.run(vgic.restoreTables());
-      case 'ctrl_reset':
-        return this.#memory.run(vgic.resetIts());
-      case 'save_pending':
-        return this.#memory.run(vgic.savePendingTables());
-      case 'its_ctrl_raw':
-        return this.#memory.run(vgic.itsControl(0, step.attr));
-      case 'msi_raw':
-        return vgic.signalMsi({ address: step.addr, flags: step.flags, device: step.dev, event: step.ev });
-      default:
-        return step satisfies never;
-    }
+    if (step.op === 'cmds') this.#queue(step.qoff, step.cmds);
+    return differs('ret', step.ret, this.#memory.run(operationOf(this.#vgic, step)));
   }
 
   #msis({ addr, list }: Extract<VectorStep, { op: 'msis' }>): Found | undefined {
@@ -165,14 +136,7 @@ class Replay {
   }
 
   #queue(offset: bigint, commands: readonly (readonly bigint[])[]): void {
-    const cbaser = this.#vgic.readItsRegister(0, GITS.CBASER).value;
-    const base = cbaser & 0xf_ffff_ffff_f000n;
-    const bytes = ((cbaser & 0xffn) + 1n) * 4096n;
-    let at = offset;
-    for (const word of commands.flat()) {
-      this.#memory.setWord(base + (at % bytes), word);
-      at += 8n;
-    }
+    for (const [gpa, word] of queueWords(this.#vgic, offset, commands)) this.#memory.setWord(gpa, word);
   }
 
   #state({ lpis, ites }: Extract<VectorStep, { op: 'state' }>): Found | undefined {
