@@ -121,3 +121,14 @@ export {
   registerBytes,
 } from './kvm-arm64.js';
 export { Kvm, KVM_DEVICE, KvmDevice, KvmVcpu, KvmVm, type KvmSlot, type KvmTranslation } from './kvm.js';
+export {
+  hostFacts,
+  isAtLeast,
+  kvmFacts,
+  type DeviceState,
+  type HostCapability,
+  type HostFacts,
+  type HostHugePages,
+  type HostSysctl,
+  type KvmFacts,
+} from './host.js';

@@ -79,7 +79,7 @@ const REGISTER_HINTS: Readonly<Record<number, string>> = {
   [ERRNO.EBUSY]: 'another userfaultfd holds part of the range',
   [ERRNO.EINVAL]:
     'the range is not page-aligned, or its kind of memory does not take this mode (minor needs shmem or hugetlb; guest_memfd needs a newer kernel; hugetlb wants huge page alignment)',
-  [ERRNO.ENOMEM]: 'part of the range is not mapped',
+  [ERRNO.ENOMEM]: 'part of the range is not mapped, or the process that made the userfaultfd has ended',
   [ERRNO.EPERM]: 'shared file memory must be writable to be registered',
 };
 
@@ -146,7 +146,7 @@ export class Userfaultfd {
    * Registers `[start, start + length)`; returns the ioctls that work on that range.
    * Blocks: for the kernel's mmap lock: long when another thread maps, never for a fault.
    * Errors: ALREADY_REGISTERED (EBUSY), NOT_SUPPORTED (EINVAL: the wrong memory for this mode),
-   * BAD_RANGE (ENOMEM: not mapped), NO_PERMISSION (EPERM: not writable), CLOSED, RangeError.
+   * BAD_RANGE (ENOMEM: not mapped, or the process has ended), NO_PERMISSION (EPERM: not writable), CLOSED, RangeError.
    * Units: bytes, page-aligned. Source: UFFDIO_REGISTER.
    */
   register(start: number, length: number, mode: number): ReadonlySet<UffdIoctl> {
@@ -214,7 +214,12 @@ export function uffdFailure(
   length: number,
 ): DemandPagingError {
   return systemError(`ioctl UFFDIO_${ioctl}`, -result, `userfaultfd refused 0x${start.toString(16)}`, {
-    codes: { [ERRNO.ENOENT]: 'MEMORY_GONE', [ERRNO.EBADF]: 'CLOSED' },
+    // UNREGISTER says ENOMEM where the other verbs say ESRCH or ENOENT
+    codes: {
+      [ERRNO.ENOENT]: 'MEMORY_GONE',
+      [ERRNO.ENOMEM]: ioctl === 'UNREGISTER' ? 'MEMORY_GONE' : 'KERNEL',
+      [ERRNO.EBADF]: 'CLOSED',
+    },
     range: { start: BigInt(start), length: BigInt(length) },
   });
 }

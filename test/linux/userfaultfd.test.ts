@@ -95,7 +95,7 @@ describe('handshake', () => {
   test('answers features and ioctls by name', (context) => {
     openOrSkip(context, {}).close();
     const support = userfaultfdSupport();
-    expect(support.ioctls).toEqual(['API', 'REGISTER', 'UNREGISTER']);
+    expect(support.ioctls).toEqual(expect.arrayContaining(['API', 'REGISTER', 'UNREGISTER']));
     expect(support.features).toContain('MISSING_SHMEM');
     for (const feature of support.features) expect(support.mask & BigInt(UFFD_FEATURE[feature])).not.toBe(0n);
   });
