@@ -135,6 +135,11 @@ export class FaultBatch {
     this.extra[row] = event.kind === 'fork' ? event.fd : event.kind === 'remap' ? event.to : 0;
   }
 
+  /** Whether the fault in a row names its vCPU: then it is an exit of that vCPU. */
+  isVcpus(row: number): boolean {
+    return this.vcpu[row] !== NONE;
+  }
+
   isEvent(row: number): boolean {
     return this.kind[row]! >= ROW.remove;
   }
@@ -148,7 +153,7 @@ export class FaultBatch {
       page: this.page[row]!,
       write: write === WRITE.unknown ? undefined : write === WRITE.yes,
       site,
-      class: site && classOf(site),
+      class: site ? classOf(site) : this.isVcpus(row) ? 'vcpu' : undefined,
       thread: this.thread[row] === NONE ? undefined : this.thread[row],
       vcpu: this.vcpu[row] === NONE ? undefined : this.vcpu[row],
     };

@@ -68,8 +68,14 @@ export class Fetcher {
     return this.#settled.length > 0;
   }
 
+  /** Something is under way, or has arrived: {@link collect} and {@link nextDueMs} have something to say. */
+  get expects(): boolean {
+    return this.#requests.length > 0 || this.#settled.length > 0;
+  }
+
   /** The request that brings a page, if one is under way. */
   find(page: PageIndex): FetchRequest | undefined {
+    if (this.#requests.length === 0) return undefined;
     return this.#requests.find(({ pages }) => page >= pages.first && page < pages.first + pages.count);
   }
 

@@ -5,8 +5,8 @@ import { DemandPagingError } from './error.js';
 import { type MemoryLayout } from './layout.js';
 import { type FetchReason, type InstallReason } from './notice.js';
 import { type PageStates } from './page-states.js';
-import { FLAG, OUTCOME, ResolutionBatch, VERB } from './resolution.js';
-import { type Counters } from './statistics.js';
+import { FLAG, OUTCOME, ResolutionBatch, VERB, VERBS } from './resolution.js';
+import { COUNTER, type Counters } from './statistics.js';
 
 /** Why a row was pushed: what its success means. */
 const MEANS = { wake: 0, demand: 1, prefetch: 2, ensured: 3, zeroed: 4, poison: 5, other: 6 } as const;
@@ -160,7 +160,7 @@ export class Installer {
   /** Carries out all rows. Afterwards {@link pending} tells whether some must wait for the memory to settle. */
   flush(): void {
     for (let round = 0; this.#batch.count > 0 && round < AGAIN_ROUNDS; round++) {
-      this.#o.counters.add('batches');
+      this.#o.counters.add(COUNTER.batches);
       this.#o.port.resolve(this.#batch);
       if (this.#settleRows()) this.#o.events.changing();
     }
@@ -169,59 +169,46 @@ export class Installer {
 
   /** Reads the outcomes, keeps what must be tried again at the front, and says whether something must. */
   #settleRows(): boolean {
-    const { count } = this.#batch;
+    const batch = this.#batch;
+    const { count } = batch;
     let kept = 0;
     let again = false;
+    // Acting on a failure can push rows, so it waits until the batch is in order again.
+    let failures: (() => void)[] | undefined;
     for (let row = 0; row < count; row++) {
-      const outcome = this.#batch.outcome[row]!;
-      const before = {
-        page: this.#batch.page[row]!,
-        span: this.#batch.span[row]!,
-        done: this.#batch.done[row]!,
-      };
-      if (before.done > 0) this.#done(row, { first: before.page, count: before.done });
+      const outcome = batch.outcome[row]!;
+      const page = batch.page[row]!;
+      const done = batch.done[row]!;
+      if (done > 0) this.#done(row, { first: page, count: done });
       if (outcome === OUTCOME.installed) continue;
-      const rest = this.#unfinished(row, outcome, before);
-      if (rest === undefined) continue;
-      again ||= outcome === OUTCOME.again;
-      kept = this.#keep(row, kept, rest, before.page);
+      const rest = { first: page + done, count: batch.span[row]! - done };
+      if (outcome === OUTCOME.again) {
+        again = true;
+        this.#o.counters.add(COUNTER.againOutcomes);
+        kept = this.#keep(row, kept, rest, page);
+      } else if (outcome === OUTCOME['already-present']) {
+        this.#foreign(row, rest.first); // somebody else's page, woken; go on after it
+        kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
+      } else (failures ??= []).push(this.#failure(row, rest));
     }
-    this.#batch.count = kept;
+    batch.count = kept;
+    failures?.forEach((act) => act());
     return again;
   }
 
-  /** What remains to do of a row that stopped early; undefined for nothing. */
-  #unfinished(
-    row: number,
-    outcome: number,
-    { page, span, done }: { page: number; span: number; done: number },
-  ): PageRange | undefined {
-    const at = page + done;
-    const rest = { first: at, count: span - done };
+  /** What to do about a row that cannot be finished. */
+  #failure(row: number, rest: PageRange): () => void {
+    const { events } = this.#o;
     const errno = this.#batch.errno[row]!;
-    switch (outcome) {
-      case OUTCOME.again:
-        this.#o.counters.add('againOutcomes');
-        return rest;
-      case OUTCOME['already-present']: // somebody else's page, woken; go on after it
-        this.#foreign(row, at);
-        return { first: at + 1, count: rest.count - 1 };
-      case OUTCOME.gone:
-        this.#o.events.gone(errno === ESRCH ? { first: page, count: span } : rest, errno);
-        return undefined;
-      default: {
-        const verb = Object.keys(VERB)[this.#batch.verb[row]!];
-        const code = outcome === OUTCOME.refused ? 'NOT_SUPPORTED' : 'KERNEL';
-        this.#o.events.failed(
-          rest,
-          new DemandPagingError(code, `the backend could not ${verb} ${rest.count} pages`, {
-            errno: errno || undefined,
-            syscall: verb,
-          }),
-        );
-        return undefined;
-      }
+    const outcome = this.#batch.outcome[row]!;
+    if (outcome === OUTCOME.gone) {
+      const all = { first: this.#batch.page[row]!, count: this.#batch.span[row]! };
+      return () => events.gone(errno === ESRCH ? all : rest, errno);
     }
+    const verb = VERBS[this.#batch.verb[row]!];
+    const code = outcome === OUTCOME.refused ? 'NOT_SUPPORTED' : 'KERNEL';
+    const message = `the backend could not ${verb} ${rest.count} pages`;
+    return () => events.failed(rest, new DemandPagingError(code, message, { errno: errno || undefined, syscall: verb }));
   }
 
   /** Moves what remains of a row to the front, if its page still wants it. */

@@ -36,6 +36,8 @@ export interface RegionSpec {
 export interface Region extends RegionSpec {
   readonly firstPage: PageIndex;
   readonly pageCount: number;
+  /** `sourceOffset` as a number. */
+  readonly sourceByte: number;
 }
 
 /** The most pages one layout may have: what a 32-bit word can number. */
@@ -62,7 +64,7 @@ export class MemoryLayout {
     this.regions = sorted.map((spec) => {
       checkRegion(spec);
       const pageCount = Number(spec.length / BigInt(spec.pageSize));
-      const region: Region = { ...spec, firstPage, pageCount };
+      const region: Region = { ...spec, firstPage, pageCount, sourceByte: Number(spec.sourceOffset) };
       firstPage += pageCount;
       return region;
     });
@@ -118,6 +120,12 @@ export class MemoryLayout {
   sourceOffsetOf(page: PageIndex): FileOffset {
     const region = this.regionOf(page);
     return fileOffset(region.sourceOffset + BigInt(page - region.firstPage) * BigInt(region.pageSize));
+  }
+
+  /** As {@link sourceOffsetOf}, as a number, which every offset of a source is: for every fault, without a bigint. */
+  sourceByteOf(page: PageIndex): number {
+    const region = this.regionOf(page);
+    return region.sourceByte + (page - region.firstPage) * region.pageSize;
   }
 
   /**
@@ -189,7 +197,7 @@ export class MemoryLayout {
 }
 
 function specOf(region: Region): RegionSpec {
-  const { firstPage: _first, pageCount: _count, ...spec } = region;
+  const { firstPage: _first, pageCount: _count, sourceByte: _byte, ...spec } = region;
   return spec;
 }
 

@@ -1,7 +1,7 @@
 import { type PlainError } from './error.js';
 import { type CommandReply, type Notice, isDroppable } from './notice.js';
 import { WORD } from './resolver-thread.js';
-import { type Counters } from './statistics.js';
+import { COUNTER, type Counters } from './statistics.js';
 
 /** What a resolver's worker sends to the control thread. */
 export type ResolverMessage =
@@ -27,7 +27,7 @@ export class NoticeSender {
   notify(notice: Notice): void {
     // Both counts wrap alike, so their difference stays right.
     const underWay = (this.#sent - Atomics.load(this.words, WORD.handled)) | 0;
-    if (isDroppable(notice) && underWay >= this.bound) return this.counters.add('droppedNotices');
+    if (isDroppable(notice) && underWay >= this.bound) return this.counters.add(COUNTER.droppedNotices);
     this.#sent = (this.#sent + 1) | 0;
     this.send({ kind: 'notice', notice });
   }

@@ -15,6 +15,11 @@ const CHUNK_WORDS = CHUNK_PAGES / 32;
 const ALL = -1; // directory entry: the whole chunk is set
 const HEADER_WORDS = 4;
 const NEXT_BLOCK = 0;
+/** Header word: bit n is set once plane n has ever had a page, and stays. */
+const USED = 1;
+const PLACE: Readonly<Record<Plane, number>> = { removed: 0, poisoned: 1, 'write-protected': 2, frozen: 3 };
+/** Planes whose pages are more than missing or present. */
+const SPECIAL = (1 << PLACE.removed) | (1 << PLACE.poisoned) | (1 << PLACE.frozen);
 
 /** What crosses isolates; both buffers are shared, not copied. */
 export interface SharedPageStates {
@@ -45,7 +50,7 @@ export class PageStates {
     this.pageCount = shared.pageCount;
     this.#presence = new Int32Array(shared.presence);
     this.#planesBuffer = shared.planes;
-    this.#planes = new Int32Array(shared.planes);
+    this.#planes = viewOf(shared.planes);
     this.#chunks = Math.ceil(shared.pageCount / CHUNK_PAGES);
   }
 
@@ -120,7 +125,14 @@ export class PageStates {
     return new Uint8Array(new Uint8Array(this.#presence.buffer)).subarray(0, Math.ceil(this.pageCount / 8));
   }
 
+  /** Whether no page was ever removed, poisoned or frozen: then every page is missing or present. One load. */
+  get plain(): boolean {
+    return (Atomics.load(this.#planes, USED) & SPECIAL) === 0;
+  }
+
   is(plane: Plane, page: PageIndex): boolean {
+    // The common case: this is asked several times for every fault.
+    if ((Atomics.load(this.#planes, USED) & (1 << PLACE[plane])) === 0) return false;
     const entry = this.#directory(plane, page);
     if (entry === 0) return false;
     if (entry === ALL) return true;
@@ -129,6 +141,8 @@ export class PageStates {
 
   /** Sets or clears a range of a plane. Owner only. */
   set(plane: Plane, { first, count }: PageRange, on: boolean): void {
+    if (on) Atomics.or(this.#planes, USED, 1 << PLACE[plane]);
+    else if ((Atomics.load(this.#planes, USED) & (1 << PLACE[plane])) === 0) return;
     const end = first + count;
     for (let at = first; at < end;) {
       const chunkEnd = Math.min((Math.floor(at / CHUNK_PAGES) + 1) * CHUNK_PAGES, end);
@@ -139,6 +153,7 @@ export class PageStates {
 
   /** Whether any page of a range is set in a plane. */
   any(plane: Plane, { first, count }: PageRange): boolean {
+    if ((Atomics.load(this.#planes, USED) & (1 << PLACE[plane])) === 0) return false;
     for (let page = first; page < first + count; page++) {
       if (this.#directory(plane, page) === 0) {
         page = (Math.floor(page / CHUNK_PAGES) + 1) * CHUNK_PAGES - 1; // nothing in this chunk
@@ -149,6 +164,7 @@ export class PageStates {
 
   /** The state of a page; a frozen or write-protected page has one of these, too. */
   stateOf(page: PageIndex): PageState {
+    if (this.plain) return this.isPresent(page) ? 'present' : 'missing';
     if (this.is('poisoned', page)) return 'poisoned';
     if (this.isPresent(page)) return 'present';
     return this.is('removed', page) ? 'removed' : 'missing';
@@ -166,7 +182,7 @@ export class PageStates {
   }
 
   #directoryWord(plane: Plane, page: PageIndex): number {
-    return HEADER_WORDS + PLANES.indexOf(plane) * this.#chunks + Math.floor(page / CHUNK_PAGES);
+    return HEADER_WORDS + PLACE[plane] * this.#chunks + Math.floor(page / CHUNK_PAGES);
   }
 
   #directory(plane: Plane, page: PageIndex): number {
@@ -178,7 +194,7 @@ export class PageStates {
     const word =
       HEADER_WORDS + PLANES.length * this.#chunks + (entry - 1) * CHUNK_WORDS + ((page % CHUNK_PAGES) >>> 5);
     // Another isolate may have grown the buffer; a view made before does not reach that far.
-    if (word >= this.#planes.length) this.#planes = new Int32Array(this.#planesBuffer);
+    if (word >= this.#planes.length) this.#planes = viewOf(this.#planesBuffer);
     return word;
   }
 
@@ -211,11 +227,19 @@ export class PageStates {
         if (this.#planesBuffer.byteLength < needed) throw error;
       }
     }
-    this.#planes = new Int32Array(this.#planesBuffer);
+    this.#planes = viewOf(this.#planesBuffer);
     this.#planes.fill(entry, start, start + CHUNK_WORDS); // 0, or -1: all ones
     Atomics.store(this.#planes, at, block); // published after it is filled
     return block;
   }
+}
+
+/**
+ * A view of what a growable buffer has now. Of a fixed length: a view that follows the buffer's growth
+ * makes every access four times as slow (39 ns instead of 9 for an Atomics.load).
+ */
+function viewOf(buffer: SharedArrayBuffer): Int32Array {
+  return new Int32Array(buffer, 0, buffer.byteLength >>> 2);
 }
 
 function forWords(first: number, count: number, visit: (word: number, mask: number) => void): void {

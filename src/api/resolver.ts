@@ -5,6 +5,7 @@ import { type FaultPort, type Wait } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { FaultBatch, type MemoryEvent, ROW, WRITE } from './fault.js';
+import { FaultQueue } from './fault-queue.js';
 import { type FetchRequest, Fetcher, lengthError } from './fetcher.js';
 import { Installer } from './installer.js';
 import { type MemoryLayout } from './layout.js';
@@ -21,7 +22,7 @@ import { type PageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
 import { RangeJob } from './range-job.js';
 import { type PageSource } from './source.js';
-import { type Counter, type Counters } from './statistics.js';
+import { COUNTER, type Counters } from './statistics.js';
 
 export interface ResolverOptions {
   readonly layout: MemoryLayout;
@@ -42,13 +43,6 @@ export interface ResolverOptions {
   now?(): number;
 }
 
-interface Waiting {
-  readonly page: PageIndex;
-  /** The page cache has it. */
-  readonly cached: boolean;
-  readonly takenAtMs: number;
-}
-
 /** A range whose pages are being dropped by the control thread. */
 interface Dropping {
   readonly pages: PageRange;
@@ -57,12 +51,11 @@ interface Dropping {
 const within = (page: PageIndex, { first, count }: PageRange): boolean =>
   page >= first && page < first + count;
 
-const FAULT_COUNTERS = [
-  'missingFaults',
-  'minorFaults',
-  'writeProtectFaults',
-  'rwpFaults',
-] as const satisfies readonly Counter[];
+/** States in which a missing page is not simply fetched. */
+const SPECIAL = ['removed', 'poisoned', 'frozen'] as const;
+
+/** By row kind. */
+const FAULT_COUNTERS = [COUNTER.missingFaults, COUNTER.minorFaults, COUNTER.writeProtectFaults, COUNTER.rwpFaults];
 
 /**
  * The paging engine: takes faults and events from a port, decides, fetches, installs. No I/O of its own,
@@ -87,9 +80,8 @@ export class Resolver {
   readonly #installer: Installer;
   readonly #fetcher: Fetcher;
   readonly #now: () => number;
-  /** Pages that accessors wait for, not yet judged; one entry a page. */
-  #queue: Waiting[] = [];
-  readonly #queued = new Set<PageIndex>();
+  /** Pages that accessors wait for, not yet judged. */
+  readonly #queue = new FaultQueue();
   /** Pages to fetch alone: fetching their neighbourhood failed. */
   readonly #alone = new Set<PageIndex>();
   #dropping: Dropping[] = [];
@@ -137,8 +129,8 @@ export class Resolver {
   /** There is something to do without waiting for the port. */
   get busy(): boolean {
     const room = this.#fetcher.inFlight < this.#o.policy.maxInFlight;
-    const wanted =
-      this.#queue.length > 0 || this.#ensuring.some((job) => !job.exhausted) || this.#prefetchReady;
+    const ensuring = this.#ensuring.length > 0 && this.#ensuring.some((job) => !job.exhausted);
+    const wanted = this.#queue.length > 0 || ensuring || this.#prefetchReady;
     return this.#installer.pending || this.#fetcher.hasAnswers || (room && wanted && !this.#stopped);
   }
 
@@ -153,12 +145,12 @@ export class Resolver {
    */
   turn(wait: Wait): boolean {
     if (this.#ended) return false;
-    this.#o.counters.add('turns');
+    this.#o.counters.add(COUNTER.turns);
     const idle = !this.busy;
     const taken = this.#take(idle ? wait : 'none');
-    this.#fetcher.collect(this.#now());
+    if (this.#fetcher.expects) this.#fetcher.collect(this.#now());
     this.#serve();
-    this.#runJobs(this.#ensuring);
+    if (this.#ensuring.length > 0) this.#runJobs(this.#ensuring);
     this.#installer.flush();
     if (taken === 0 && this.#queue.length === 0) this.#runJobs(this.#prefetching);
     this.#installer.flush();
@@ -224,7 +216,8 @@ export class Resolver {
 
   #take(wait: Wait): number {
     this.#batch.clear();
-    const timeoutMs = wait === 'none' ? 0 : Math.max(0, this.nextDueMs - this.#now());
+    // A look at the clock costs as much as a system call: not where nothing can be due.
+    const timeoutMs = wait === 'none' ? 0 : this.#fetcher.expects ? Math.max(0, this.nextDueMs - this.#now()) : Infinity;
     const taken = this.#o.port.take(this.#batch, wait, timeoutMs);
     if (taken === 0) return 0;
     this.#decode(taken);
@@ -235,7 +228,7 @@ export class Resolver {
   /** Empties the batch before anything acts on it: acting can flush, and a flush can take again. */
   #decode(rows: number): void {
     const now = this.#now();
-    const protectedPages: { page: PageIndex; kind: number }[] = [];
+    let protectedPages: { page: PageIndex; kind: number }[] | undefined;
     for (let row = 0; row < rows; row++) {
       const kind = this.#batch.kind[row]!;
       if (this.#batch.isEvent(row)) {
@@ -245,9 +238,9 @@ export class Resolver {
       this.#countFault(row, kind);
       if (kind === ROW.missing || kind === ROW.minor)
         this.#enqueue(this.#batch.page[row]!, kind === ROW.minor, now);
-      else protectedPages.push({ page: this.#batch.page[row]!, kind });
+      else (protectedPages ??= []).push({ page: this.#batch.page[row]!, kind });
     }
-    for (const { page, kind } of protectedPages) this.#unprotect(page, kind);
+    for (const { page, kind } of protectedPages ?? []) this.#unprotect(page, kind);
   }
 
   /** Applies events in order. Entered again while one is applied (by a flush that took more), it goes on with the next oldest. */
@@ -261,9 +254,7 @@ export class Resolver {
   }
 
   #enqueue(page: PageIndex, cached: boolean, takenAtMs: number): void {
-    if (this.#queued.has(page)) return this.#o.counters.add('joinedFaults');
-    this.#queued.add(page);
-    this.#queue.push({ page, cached, takenAtMs });
+    if (!this.#queue.push(page, cached, takenAtMs)) this.#o.counters.add(COUNTER.joinedFaults);
   }
 
   /** A write to a write-protected page, or any access to an rw-protected one. */
@@ -273,18 +264,19 @@ export class Resolver {
       this.#o.states.set('write-protected', pages, false);
       this.#installer.protect('writeprotect', pages, false);
       this.#o.notify({ kind: 'written', pages });
-    } else if (this.#o.states.is('frozen', page)) this.#o.counters.add('heldFaults');
+    } else if (this.#o.states.is('frozen', page)) this.#o.counters.add(COUNTER.heldFaults);
     else this.#installer.protect('rwprotect', pages, false);
   }
 
   #countFault(row: number, kind: number): void {
     const { counters } = this.#o;
     counters.add(FAULT_COUNTERS[kind]!);
-    if (this.#batch.write[row] === WRITE.yes) counters.add('writeFaults');
+    if (this.#batch.write[row] === WRITE.yes) counters.add(COUNTER.writeFaults);
     const site = SITE_NAMES[this.#batch.site[row]!];
-    const known = this.#threads.get(this.#batch.thread[row]!);
-    const accessClass = site ? classOf(site) : known?.class;
-    counters.add(accessClass ? `${accessClass}Faults` : 'unattributedFaults');
+    const known = this.#threads.size === 0 ? undefined : this.#threads.get(this.#batch.thread[row]!);
+    // Only a vCPU's exit names its vCPU.
+    const accessClass = site ? classOf(site) : this.#batch.isVcpus(row) ? 'vcpu' : known?.class;
+    counters.add(accessClass ? COUNTER[`${accessClass}Faults`] : COUNTER.unattributedFaults);
     if (!this.#listening.faults) return;
     const fault = this.#batch.fault(row);
     this.#o.notify({
@@ -341,7 +333,7 @@ export class Resolver {
     this.#presentCount -= states.setPresent(pages, false);
     for (const plane of ['poisoned', 'write-protected'] as const) states.set(plane, pages, false);
     states.set('removed', pages, then === 'zero');
-    counters.add(then === 'zero' ? 'removedPages' : 'withdrawnPages', pages.count);
+    counters.add(then === 'zero' ? COUNTER.removedPages : COUNTER.withdrawnPages, pages.count);
     this.#cancel(pages);
     if (then === 'zero') this.#o.notify({ kind: 'removed', pages });
   }
@@ -349,56 +341,47 @@ export class Resolver {
   // ── serving ──
 
   #serve(): void {
-    if (this.#queue.length === 0) return;
-    let next = 0;
-    while (
-      next < this.#queue.length &&
-      (this.#stopped || this.#fetcher.inFlight < this.#o.policy.maxInFlight)
-    ) {
-      const waiting = this.#queue[next++]!;
-      this.#queued.delete(waiting.page);
-      this.#servePage(waiting);
+    const queue = this.#queue;
+    while (queue.length > 0) {
+      if (!this.#stopped && this.#fetcher.inFlight >= this.#o.policy.maxInFlight) {
+        return this.#o.counters.add(COUNTER.deferredFetches);
+      }
+      const { page, cached, takenAtMs } = queue;
+      queue.shift();
+      this.#servePage(page, cached, takenAtMs);
     }
-    if (next < this.#queue.length) this.#o.counters.add('deferredFetches');
-    this.#queue = next === this.#queue.length ? [] : this.#queue.slice(next);
   }
 
-  #servePage(waiting: Waiting): void {
-    const { states, counters } = this.#o;
-    const { page } = waiting;
-    if (this.#isHeld(page)) return counters.add('heldFaults');
+  #servePage(page: PageIndex, cached: boolean, takenAtMs: number): void {
+    const { states, counters, supports } = this.#o;
+    if (this.#isHeld(page)) return counters.add(COUNTER.heldFaults);
     // Runs for every fault: a plain switch, an order of magnitude faster than an object match.
     switch (states.stateOf(page)) {
       case 'poisoned':
         return this.#installer.poison({ first: page, count: 1 });
       case 'present':
-        return this.#spurious(waiting);
+        return this.#spurious(page, cached);
       case 'removed':
-        if (waiting.cached) return this.#installer.cached(page); // dropped from the mapping, kept in the page cache
+        if (cached) return this.#installer.cached(page); // dropped from the mapping, kept in the page cache
         return this.#installer.zero({ first: page, count: 1 });
       case 'missing':
         if (this.#stopped) return; // cannot be poisoned, and must not be served
-        if (this.#fetcher.find(page)) return counters.add('joinedFaults');
-        if (waiting.cached && !this.#o.supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
-        this.#fetch(
-          waiting.cached ? { first: page, count: 1 } : this.#window(page),
-          page,
-          'demand',
-          waiting.cached,
-          waiting.takenAtMs,
-        );
+        if (this.#fetcher.find(page)) return counters.add(COUNTER.joinedFaults);
+        if (cached && !supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
+        return this.#fetch(cached ? { first: page, count: 1 } : this.#window(page), page, 'demand', cached, takenAtMs);
     }
   }
 
   #isHeld(page: PageIndex): boolean {
-    return this.#o.states.is('frozen', page) || this.#dropping.some(({ pages }) => within(page, pages));
+    if (this.#o.states.is('frozen', page)) return true;
+    return this.#dropping.length > 0 && this.#dropping.some(({ pages }) => within(page, pages));
   }
 
   /** A fault on a page that we hold to be present: an old fault, or a page lost behind our back. */
-  #spurious({ page, cached }: Waiting): void {
+  #spurious(page: PageIndex, cached: boolean): void {
     const { supports, port, states, counters } = this.#o;
     if (cached) return this.#installer.cached(page);
-    counters.add('spuriousFaults');
+    counters.add(COUNTER.spuriousFaults);
     if (supports.residency && !port.resident(page)) {
       this.#takeEvents(); // its removal may be waiting to be read
       if (states.isPresent(page) && !port.resident(page)) return this.#lost(page);
@@ -412,7 +395,7 @@ export class Resolver {
     const pages = { first: page, count: 1 };
     this.#presentCount -= this.#o.states.setPresent(pages, false);
     if (this.#o.states.is('removed', page)) return this.#installer.zero(pages); // the removal was carried out after we served it
-    this.#o.counters.add('vanishedPages');
+    this.#o.counters.add(COUNTER.vanishedPages);
     const { start, length } = this.#o.layout.gpaRangeOf(pages);
     this.#giveUp(
       pages,
@@ -449,19 +432,15 @@ export class Resolver {
     let run = { first: from, count: states.nextPresent(keep, end) - from };
     run = this.#fetcher.clip(run, keep);
     const plain =
-      !(['removed', 'poisoned', 'frozen'] as const).some((plane) => states.any(plane, run)) &&
-      this.#dropping.length === 0;
+      this.#allPlain ||
+      (!SPECIAL.some((plane) => states.any(plane, run)) && this.#dropping.length === 0);
     return plain ? run : this.#trim(run, keep);
   }
 
   #trim(run: PageRange, keep: PageIndex): PageRange {
-    const wanted = (page: PageIndex): boolean =>
-      this.#o.states.stateOf(page) === 'missing' && !this.#isHeld(page);
     let first = keep;
-    while (first > run.first && wanted(first - 1)) first--;
-    let end = keep + 1;
-    while (end < run.first + run.count && wanted(end)) end++;
-    return { first, count: end - first };
+    while (first > run.first && this.#isWanted(first - 1)) first--;
+    return { first, count: this.#nextUnwanted(keep + 1, run.first + run.count) - first };
   }
 
   // ── fetching ──
@@ -477,7 +456,7 @@ export class Resolver {
     const { counters, layout, source, supports } = this.#o;
     const { pageSize } = layout.regionOf(pages.first);
     const run = this.#fitting(pages, demand, pageSize);
-    counters.add('fetches');
+    counters.add(COUNTER.fetches);
     const request: FetchRequest = {
       pages: run,
       demand,
@@ -490,12 +469,12 @@ export class Resolver {
       resting: false,
       dropped: false,
     };
-    const offset = Number(layout.sourceOffsetOf(run.first));
+    const offset = layout.sourceByteOf(run.first);
     const address = supports.directCopy && source.address?.(offset, run.count * pageSize);
     if (address) return this.#install(request, address, true);
     if (source.synchronous) return this.#readNow(request, offset, run.count * pageSize);
     this.#fetcher.ask(request, this.#now());
-    counters.max('maxInFlight', this.#fetcher.inFlight);
+    counters.max(COUNTER.maxInFlight, this.#fetcher.inFlight);
   }
 
   /** As much of a run as staging holds, with the page that is waited for. */
@@ -540,33 +519,48 @@ export class Resolver {
 
   /** Installs what was fetched where it is still wanted. */
   #install(request: FetchRequest, from: number, direct: boolean): void {
-    const { layout, counters, states } = this.#o;
+    const { layout, counters } = this.#o;
     const { pages, why, cached, demand } = request;
     const { pageSize } = layout.regionOf(pages.first);
-    counters.add('fetchedBytes', pages.count * pageSize);
-    const wanted = (page: PageIndex): boolean => states.stateOf(page) === 'missing' && !this.#isHeld(page);
+    counters.add(COUNTER.fetchedBytes, pages.count * pageSize);
     // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
-    if (demand >= 0 && wanted(demand)) {
-      counters.add('demandPages');
-      counters.add('aroundPages', -1); // counted with its neighbours when it is installed
+    if (demand >= 0 && this.#nextWanted(demand, demand + 1) === demand) {
+      counters.add(COUNTER.demandPages);
+      counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
     }
-    for (let at = pages.first; at < pages.first + pages.count;) {
-      while (at < pages.first + pages.count && !wanted(at)) at++;
-      let end = at;
-      while (end < pages.first + pages.count && wanted(end)) end++;
-      if (end > at)
-        this.#installer.contents(
-          { first: at, count: end - at },
-          from + (at - pages.first) * pageSize,
-          direct,
-          why,
-          cached,
-        );
-      at = end;
+    const stop = pages.first + pages.count;
+    for (let at = this.#nextWanted(pages.first, stop); at < stop; ) {
+      const end = this.#nextUnwanted(at, stop);
+      this.#installer.contents({ first: at, count: end - at }, from + (at - pages.first) * pageSize, direct, why, cached);
+      at = this.#nextWanted(end, stop);
     }
-    this.#alone.delete(demand);
+    if (this.#alone.size > 0) this.#alone.delete(demand);
     request.job?.settled();
     if (demand >= 0) this.#served(request);
+  }
+
+  /** Missing, nothing special, and not held: contents may be installed. */
+  #isWanted(page: PageIndex): boolean {
+    return this.#o.states.stateOf(page) === 'missing' && !this.#isHeld(page);
+  }
+
+  /** No page is anything but missing or present, and none is held: runs can be found by the word. */
+  get #allPlain(): boolean {
+    return this.#o.states.plain && this.#dropping.length === 0;
+  }
+
+  /** The first page from `at` below `end` that is wanted, or `end`. */
+  #nextWanted(at: PageIndex, end: PageIndex): PageIndex {
+    if (this.#allPlain) return this.#o.states.nextMissing(at, end);
+    while (at < end && !this.#isWanted(at)) at++;
+    return at;
+  }
+
+  /** The first page from `at` below `end` that is not wanted, or `end`. */
+  #nextUnwanted(at: PageIndex, end: PageIndex): PageIndex {
+    if (this.#allPlain) return this.#o.states.nextPresent(at, end);
+    while (at < end && this.#isWanted(at)) at++;
+    return at;
   }
 
   /** Whoever waits is let go before anything else is begun. */
@@ -582,12 +576,12 @@ export class Resolver {
     if (pages.count > 1 && why !== 'prefetch') return this.#narrow(request);
     if (request.attempt >= policy.retries) {
       request.job?.settled(pages.count);
-      counters.add('sourceFailures');
+      counters.add(COUNTER.sourceFailures);
       if (why === 'prefetch') return this.#prefetchFailed(pages, error);
       this.#alone.delete(demand);
       return this.#giveUp(pages, error);
     }
-    counters.add('retries');
+    counters.add(COUNTER.retries);
     this.#fetcher.rest(request, this.#now() + policy.retryDelayMs * 2 ** request.attempt);
     request.attempt++;
     this.#o.notify({ kind: 'retrying', pages, attempt: request.attempt, error: error.toPlain() });
@@ -628,15 +622,15 @@ export class Resolver {
     const { counters } = this.#o;
     switch (why) {
       case 'demand': // less the page that was waited for, see #install
-        return counters.add('aroundPages', pages);
+        return counters.add(COUNTER.aroundPages, pages);
       case 'prefetch':
-        return counters.add('prefetchPages', pages);
+        return counters.add(COUNTER.prefetchPages, pages);
       case 'ensured':
-        return counters.add('ensuredPages', pages);
+        return counters.add(COUNTER.ensuredPages, pages);
       case 'zeroed':
-        return counters.add('zeroPages', pages);
+        return counters.add(COUNTER.zeroPages, pages);
       case 'foreign':
-        return counters.add('foreignPages', pages);
+        return counters.add(COUNTER.foreignPages, pages);
     }
   }
 
@@ -647,7 +641,7 @@ export class Resolver {
       if (job.covers(pages)) job.reject(new DemandPagingError('PAGE_POISONED', 'the page was poisoned'));
     if (pages.count === 1 && states.is('poisoned', pages.first)) return; // poisoned before, and met again
     states.set('poisoned', pages, true);
-    counters.add('poisonedPages', pages.count);
+    counters.add(COUNTER.poisonedPages, pages.count);
     this.#o.notify({ kind: 'poisoned', pages });
   }
 
@@ -761,7 +755,7 @@ export class Resolver {
       job.reject(new DemandPagingError('PAGE_POISONED', 'the page is poisoned'));
     if (state === 'removed' && job.why === 'ensured' && !this.#isHeld(page))
       this.#installer.zero({ first: page, count: 1 });
-    if (state !== 'missing' || this.#isHeld(page) || this.#fetcher.find(page) || this.#queued.has(page)) {
+    if (state !== 'missing' || this.#isHeld(page) || this.#fetcher.find(page) || this.#queue.has(page)) {
       job.pass(1);
       return false;
     }
@@ -865,8 +859,7 @@ export class Resolver {
   #end(missing: MissingAtClose): void {
     if (missing === 'poison' && !this.#stopped) this.#require('poison');
     this.#fetcher.drop(this.#o.pages);
-    this.#queue = [];
-    this.#queued.clear();
+    this.#queue.clear();
     for (const job of [...this.#ensuring, ...this.#prefetching])
       job.reject(new DemandPagingError('CLOSED', 'the pager was closed'));
     if (missing === 'poison' && !this.#stopped) this.#eachMissing((pages) => this.#installer.poison(pages));
