@@ -1,0 +1,76 @@
+/*
+ * Measures the library against a handler written in C, and its memory against Node alone.
+ *   npm run bench                            everything, as a table
+ *   npm run bench -- --json                  the same for programs
+ *   npm run bench -- population --rounds 5   one figure, roughly
+ */
+import { Command, InvalidArgumentError } from 'commander';
+import { userfaultfd } from 'demand-paging/backends/userfaultfd';
+import { CannotMeasure } from './measure/failure.js';
+import { measureFootprint } from './measure/footprint.js';
+import { describeHost, hostLine } from './measure/host.js';
+import { NativePrograms } from './measure/native.js';
+import { PAGING_NAMES, measurePaging } from './measure/paging.js';
+import { type BenchResult, resultTable } from './measure/result.js';
+
+const FOOTPRINT = 'memory';
+const NAMES = [...PAGING_NAMES, FOOTPRINT];
+const FOOTPRINT_ROUNDS = 5;
+const SEED = 7;
+
+interface Options {
+  readonly json: boolean;
+  readonly rounds: number;
+  readonly pages: number;
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('it takes a whole number from 1');
+  return value;
+}
+
+function checkNames(names: readonly string[]): void {
+  const unknown = names.filter((name) => !NAMES.includes(name));
+  if (unknown.length > 0) throw new CannotMeasure(`nothing is called ${unknown.join(', ')}`, `There are ${NAMES.join(', ')}`);
+}
+
+function checkHost(): void {
+  const lacking = userfaultfd().probe().list.find(({ met }) => !met);
+  if (lacking) throw new CannotMeasure(`userfaultfd is not to be had: ${lacking.what}: ${lacking.found}`, lacking.remedy);
+}
+
+function progress(name: string, round: number, count: number): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${round === count ? '' : `${name}: ${round} of ${count}`}`);
+}
+
+async function measure(names: readonly string[], { rounds, pages }: Options): Promise<BenchResult[]> {
+  const chosen = (name: string): boolean => names.length === 0 || names.includes(name);
+  using programs = new NativePrograms();
+  const memory = { pages, pageSize: 4096, seed: SEED };
+  const results = await measurePaging(programs, { memory, rounds, names: PAGING_NAMES.filter(chosen), progress });
+  if (chosen(FOOTPRINT)) results.push(...measureFootprint(Math.min(rounds, FOOTPRINT_ROUNDS), progress));
+  return results;
+}
+
+async function main(names: readonly string[], options: Options): Promise<void> {
+  checkNames(names);
+  checkHost();
+  const host = describeHost();
+  const results = await measure(names, options);
+  if (options.json) console.log(JSON.stringify({ host, kernel: host.kernel, pages: options.pages, results }, undefined, 2));
+  else console.log(`${hostLine(host)}\n${resultTable(results, !process.stdout.isTTY)}`);
+}
+
+const command = new Command('bench')
+  .argument('[names...]', `what to measure: ${NAMES.join(', ')}; everything without a name`)
+  .option('--json', 'machine-readable, with every run', false)
+  .option('--rounds <n>', 'rounds of each comparison', wholeNumber, 21)
+  .option('--pages <n>', 'pages of 4 KiB', wholeNumber, 16_384)
+  .action((names: string[], options: Options) => main(names, options));
+
+command.parseAsync().catch((error: unknown) => {
+  if (!(error instanceof CannotMeasure)) throw error;
+  console.error(`bench: ${error.message}\n  ${error.hint}`);
+  process.exitCode = 1;
+});
