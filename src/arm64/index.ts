@@ -100,7 +100,7 @@ export {
   TABLE_PAGE_BYTES,
 } from './table-entries.js';
 export { parseVectors, type Vector, type VectorStep, type VectorVm } from './vector.js';
-export { operationOf, queueWords, type OperationStep } from './vector-operation.js';
+export { operationOf, queueWords, stateOf, type OperationStep } from './vector-operation.js';
 export { Vgic, type EntryView, type LpiView } from './vgic.js';
 export { type Mode, type VgicOptions } from './vgic-state.js';
 export { type Decoded, type Field, type WordCodec } from './word-codec.js';

@@ -1,7 +1,7 @@
 import { KERNELS, type KernelQuirks } from './kernel-quirks.js';
 import { GICD, GICR, GITS } from './registers.js';
 import type { Vector, VectorStep } from './vector.js';
-import { operationOf, queueWords } from './vector-operation.js';
+import { operationOf, queueWords, stateOf } from './vector-operation.js';
 import { VectorMemory } from './vector-memory.js';
 import { Vgic } from './vgic.js';
 
@@ -140,20 +140,8 @@ class Replay {
   }
 
   #state({ lpis, ites }: Extract<VectorStep, { op: 'state' }>): Found | undefined {
-    const actualLpis = [...this.#vgic.lpis()]
-      .filter(({ intid }) => intid < 65536) // larger ones exist but are not recorded
-      .map((lpi) => [lpi.intid, lpi.target, +lpi.pending, +lpi.enabled, lpi.priority, lpi.apList]);
-    const actualItes = [...this.#vgic.entries()]
-      .filter(({ collection }) => collection !== undefined)
-      .map((entry) => [
-        entry.device,
-        entry.eventBits,
-        entry.event,
-        entry.intid,
-        entry.collection,
-        entry.target,
-      ]);
-    return differs('lpis', lpis, actualLpis) ?? differs('ites', ites, actualItes);
+    const actual = stateOf(this.#vgic);
+    return differs('lpis', lpis, actual.lpis) ?? differs('ites', ites, actual.ites);
   }
 
   #allRegisters(listed: Readonly<Record<string, bigint>>): Found | undefined {

@@ -55,3 +55,15 @@ export function* queueWords(
     at += 8n;
   }
 }
+
+/** The GIC's internal state as a `state` step records it. */
+export function stateOf(vgic: Vgic): { readonly lpis: number[][]; readonly ites: number[][] } {
+  const lpis = [...vgic.lpis()]
+    .filter(({ intid }) => intid < 65536) // larger ones exist but are not recorded
+    .map((lpi) => [lpi.intid, lpi.target, +lpi.pending, +lpi.enabled, lpi.priority, lpi.apList]);
+  const ites: number[][] = [];
+  for (const { device, eventBits, event, intid, collection, target } of vgic.entries()) {
+    if (collection !== undefined) ites.push([device, eventBits, event, intid, collection, target]);
+  }
+  return { lpis, ites };
+}
