@@ -73,9 +73,12 @@ export class UserfaultfdPort implements FaultPort {
 
   take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
-    const taken = this.#reader.drain(batch);
-    if (taken > 0 || wait === 'none') return taken;
-    const deadline = performance.now() + timeoutMs;
+    // With one accessor nothing is ever there yet: looking before sleeping would be a system call in vain.
+    if (wait !== 'block' || this.#crowded || this.#reader.carrying) {
+      const taken = this.#drain(batch);
+      if (taken > 0 || wait === 'none') return taken;
+    }
+    const deadline = timeoutMs === Infinity ? Infinity : performance.now() + timeoutMs;
     return wait === 'spin' ? this.#spin(batch, deadline) : this.#sleep(batch, deadline);
   }
 
@@ -117,15 +120,24 @@ export class UserfaultfdPort implements FaultPort {
 
   // ── waiting ──
 
+  /** The last look found more than one message: there are accessors enough that the next will find some, too. */
+  #crowded = false;
+
+  #drain(batch: FaultBatch): number {
+    const taken = this.#reader.drain(batch);
+    this.#crowded = taken > 1;
+    return taken;
+  }
+
   #sleep(batch: FaultBatch, deadline: number): number {
     for (;;) {
-      const left = deadline - performance.now();
+      const left = deadline === Infinity ? Infinity : deadline - performance.now();
       const ready = this.#poller.wait(left <= 0 ? 0 : Math.ceil(Math.min(left, SLICE_MS)));
       if (ready > 0) {
         const kicked = this.#poller.ready(KICK) !== 0;
         if (kicked) this.#kick.acknowledge();
         this.#checkPoll();
-        const taken = this.#reader.drain(batch);
+        const taken = this.#drain(batch);
         // Another may have read what made the descriptor ready; then it is worth waiting on.
         if (taken > 0 || kicked) return taken;
       } else if (ready < 0 && ready !== -ERRNO.EINTR) {
@@ -137,14 +149,14 @@ export class UserfaultfdPort implements FaultPort {
 
   #spin(batch: FaultBatch, deadline: number): number {
     for (let look = 1; ; look++) {
-      const taken = this.#reader.drain(batch);
+      const taken = this.#drain(batch);
       if (taken > 0) return taken;
       if (this.#kick.pending) {
         this.#kick.acknowledge();
         return 0;
       }
       if (look % LOOKS_PER_CLOCK !== 0) continue;
-      if (performance.now() >= deadline) return 0;
+      if (deadline !== Infinity && performance.now() >= deadline) return 0;
       if (this.#token.process !== undefined && this.#poller.wait(0) > 0) this.#checkPoll();
     }
   }

@@ -40,6 +40,9 @@ export class Actor {
   call = (name: string, ...args: number[]): Promise<number> => this.#ask('call', { name, args });
   store = (address: number, value: number): Promise<number> => this.call('memset', address, value, 1);
 
+  /** Runs a program as a child process; its exit status. */
+  spawn = (program: string): Promise<number> => this.#ask('spawn', { program });
+
   /** The thread must not be blocked in a touch any more: nothing can end it then. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#worker.terminate();

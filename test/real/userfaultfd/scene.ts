@@ -66,6 +66,20 @@ export class Scene implements AsyncDisposable {
     return rows(this.batch);
   }
 
+  /** Reads everything until `actor` is through; what came. mremap, for one, waits for two events. */
+  async until<T>(actor: Promise<T>): Promise<{ readonly value: T; readonly seen: readonly unknown[] }> {
+    const seen: unknown[] = [];
+    let over = false;
+    const value = actor.finally(() => (over = true));
+    while (!over) {
+      this.batch.clear();
+      this.port.take(this.batch, 'none', 0);
+      seen.push(...rows(this.batch));
+      if (this.batch.count === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    return { value: await value, seen };
+  }
+
   resolve(resolution: Resolution): Outcomes {
     return resolveOn(this.port, resolution);
   }
