@@ -169,7 +169,11 @@ class Dump {
         const id = firstId + offset / ENTRY_BYTES;
         if (entry.eventBits > ID_BITS) this.#problem(at, `device ${id} has ${entry.eventBits} event bits`);
         else yield* this.#device(id, entry);
-        if (entry.next === 0 || this.#entriesLeft <= 0) return true;
+        if (entry.next === 0) return true;
+        if (this.#entriesLeft <= 0) {
+          this.#complete = false;
+          return true;
+        }
         step = entry.next;
       }
       offset += step * ENTRY_BYTES;

@@ -43,12 +43,8 @@ describe('its-no-escape', () => {
     expect(strangers).toEqual([]);
   });
 
-  /*
-   * And by effect: a program that is answered from a copy of the memory, taken before it began and
-   * with everything it was not given turned to noise, cannot tell, and every byte that changes was
-   * yielded as a write.
-   */
-  it('holds by effect: what is not yielded is neither read nor written', () => {
+  /* And by effect: every byte that changes was yielded as a write, and no write crosses a window. */
+  it('holds by effect: what is not yielded is not written', () => {
     fc.assert(
       fc.property(anyImage, (image) => {
         const { memory } = buildImage(image);
@@ -70,10 +66,7 @@ describe('its-no-escape', () => {
                 pageOf(step.value.gpa + BigInt(step.value.bytes.length - 1)),
               );
             }
-            const answer = memory.answer(step.value);
-            step = program.next(answer);
-            // The bytes that were handed over are the program's own: spoiling the source changes nothing.
-            if (answer.answer === 'bytes') expect(answer.bytes.length).toBe(4096);
+            step = program.next(memory.answer(step.value));
           }
           for (const page of memory.differingPages(before)) {
             const [now, then] = [memory.page(page), before.page(page)];
