@@ -1,0 +1,92 @@
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { DemandPagingError, type Gpa, type GpaRange, type ProgramMemory } from '../api/index.js';
+
+/** A raw image of guest memory: its first byte is the guest's byte at `base`. */
+export class ImageFile implements ProgramMemory, Disposable {
+  readonly layout: { regionAt(address: Gpa): object | undefined };
+
+  private constructor(
+    readonly path: string,
+    readonly base: bigint,
+    /** Bytes. */
+    readonly length: number,
+    private readonly fd: number,
+  ) {
+    const end = base + BigInt(length);
+    this.layout = { regionAt: (address) => (address >= base && address < end ? this : undefined) };
+  }
+
+  /** Errors: SOURCE_FAILED where it cannot be opened; BAD_ALIGNMENT, BAD_IMAGE for what is no image of whole pages. */
+  static open(path: string, base: bigint, pageSize: number): ImageFile {
+    let fd: number;
+    try {
+      fd = openSync(path, 'r');
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new DemandPagingError('SOURCE_FAILED', `the image ${path} cannot be opened: ${reason}`, {
+        cause,
+      });
+    }
+    try {
+      const { size } = checked(path, fd, base, pageSize);
+      return new ImageFile(path, base, size, fd);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  isPresent(): boolean {
+    return true;
+  }
+
+  async bring(): Promise<void> {}
+
+  hint(_ranges: readonly GpaRange[]): void {}
+
+  readSync(address: Gpa, length: number): Uint8Array {
+    const bytes = new Uint8Array(length);
+    this.readInto(Number(address - this.base), bytes);
+    return bytes;
+  }
+
+  /** An image is only looked at. */
+  writeSync(): never {
+    throw new DemandPagingError('NOT_SUPPORTED', 'an image file is not written');
+  }
+
+  /** Fills `into` from `offset`. Errors: SOURCE_LENGTH where the file has become shorter. */
+  readInto(offset: number, into: Uint8Array): void {
+    for (let done = 0; done < into.length;) {
+      const read = readSync(this.fd, into, done, into.length - done, offset + done);
+      if (read === 0)
+        throw new DemandPagingError('SOURCE_LENGTH', `${this.path} ends at byte ${offset + done}`);
+      done += read;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.fd);
+  }
+}
+
+function checked(path: string, fd: number, base: bigint, pageSize: number): { size: number } {
+  const stat = fstatSync(fd);
+  if (!stat.isFile())
+    throw new DemandPagingError('BAD_IMAGE', `${path} is no regular file: nothing says how long it is`);
+  if (stat.size === 0) throw new DemandPagingError('BAD_IMAGE', `${path} is empty`);
+  if (stat.size % pageSize !== 0) {
+    throw new DemandPagingError(
+      'BAD_ALIGNMENT',
+      `${path} has ${stat.size} bytes, which is no multiple of the page size ${pageSize}`,
+      { hint: 'A raw image holds whole pages: pad it, or check that it was copied completely' },
+    );
+  }
+  if (base % BigInt(pageSize) !== 0n) {
+    throw new DemandPagingError(
+      'BAD_ALIGNMENT',
+      `the base 0x${base.toString(16)} is no multiple of the page size ${pageSize}`,
+    );
+  }
+  return stat;
+}
