@@ -44,39 +44,39 @@ const CODES: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
 const HINTS: Readonly<Record<string, Readonly<Record<number, string>>>> = {
   '/dev/userfaultfd': {
     [ERRNO.EPERM]:
-      'the device node refuses this user: chmod or chgrp /dev/userfaultfd, or run with CAP_SYS_PTRACE and use the system call',
+      'The device node refuses this user: chmod or chgrp /dev/userfaultfd, or run with CAP_SYS_PTRACE and use the system call',
     [ERRNO.EACCES]:
-      'chmod or chgrp /dev/userfaultfd so that this user may read and write it (root only by default)',
+      'Change the group or mode of /dev/userfaultfd (chgrp, chmod) so that this user may read and write it; only root may by default',
     [ERRNO.ENOENT]:
-      'the kernel has no /dev/userfaultfd (Linux 6.1 or newer with CONFIG_USERFAULTFD), or this container does not show it: pass the device in, or use the system call',
+      'The kernel has no /dev/userfaultfd (Linux 6.1 or newer with CONFIG_USERFAULTFD), or this container does not show it: pass the device in, or use the system call',
   },
   userfaultfd: {
     [ERRNO.EPERM]:
-      'set sysctl vm.unprivileged_userfaultfd=1, run with CAP_SYS_PTRACE, or give this user access to /dev/userfaultfd; UFFD_USER_MODE_ONLY needs none of them, but leaves kernel accesses unmediated (EFAULT)',
-    [ERRNO.ENOSYS]: 'the kernel lacks CONFIG_USERFAULTFD, or a seccomp filter hides the system call',
+      'Set sysctl vm.unprivileged_userfaultfd=1, run with CAP_SYS_PTRACE, or give this user access to /dev/userfaultfd; UFFD_USER_MODE_ONLY needs none of them, but leaves kernel accesses unmediated (EFAULT)',
+    [ERRNO.ENOSYS]: 'The kernel lacks CONFIG_USERFAULTFD, or a seccomp filter hides the system call',
   },
   '/dev/kvm': {
-    [ERRNO.EPERM]: 'add this user to the group that owns /dev/kvm, or chmod it',
-    [ERRNO.EACCES]: 'add this user to the group that owns /dev/kvm (usually "kvm"), or chmod it',
+    [ERRNO.EPERM]: 'Add this user to the group that owns /dev/kvm, or chmod it',
+    [ERRNO.EACCES]: 'Add this user to the group that owns /dev/kvm (usually "kvm"), or chmod it',
     [ERRNO.ENOENT]:
-      'no /dev/kvm: load kvm_intel, kvm_amd or boot arm64 with KVM, switch on virtualisation in the firmware or nested virtualisation in the hypervisor, or pass the device into the container',
-    [ERRNO.ENODEV]: 'the module is loaded but the CPU offers no virtualisation here',
+      'No /dev/kvm: load kvm_intel, kvm_amd or boot arm64 with KVM, switch on virtualisation in the firmware or nested virtualisation in the hypervisor, or pass the device into the container',
+    [ERRNO.ENODEV]: 'The module is loaded but the CPU offers no virtualisation here',
   },
   process_vm_readv: {
     [ERRNO.EPERM]:
-      'another process needs the same user with sysctl kernel.yama.ptrace_scope=0, or CAP_SYS_PTRACE',
+      'Another process needs the same user with sysctl kernel.yama.ptrace_scope=0, or CAP_SYS_PTRACE',
   },
   process_vm_writev: {
     [ERRNO.EPERM]:
-      'another process needs the same user with sysctl kernel.yama.ptrace_scope=0, or CAP_SYS_PTRACE',
+      'Another process needs the same user with sysctl kernel.yama.ptrace_scope=0, or CAP_SYS_PTRACE',
   },
   pidfd_getfd: {
     [ERRNO.EPERM]:
-      'taking a descriptor from another process needs the same user with sysctl kernel.yama.ptrace_scope=0, or CAP_SYS_PTRACE',
+      'Taking a descriptor from another process needs the same user with sysctl kernel.yama.ptrace_scope=0, or CAP_SYS_PTRACE',
   },
   '/proc/sys/vm/nr_hugepages': {
-    [ERRNO.EACCES]: 'only root may change the huge page pool: sysctl vm.nr_hugepages=N',
-    [ERRNO.EPERM]: 'only root may change the huge page pool: sysctl vm.nr_hugepages=N',
+    [ERRNO.EACCES]: 'Only root may change the huge page pool: sysctl vm.nr_hugepages=N',
+    [ERRNO.EPERM]: 'Only root may change the huge page pool: sysctl vm.nr_hugepages=N',
   },
 };
 

@@ -49,7 +49,7 @@ export function reserveHugePages(count: number): Disposable & { readonly pool: H
       'NO_HUGE_PAGES',
       `only ${pool.free} of ${count} huge pages could be reserved`,
       {
-        hint: 'reserve them at boot (hugepages=N) or free memory; compaction did not find more',
+        hint: 'Reserve them at boot (hugepages=N) or free memory; compaction did not find more',
       },
     );
   }

@@ -170,7 +170,7 @@ export class KvmVm {
     const result = raw.ioctl(this.fd, KVM.GET_DIRTY_LOG, argument.address);
     must(result, 'GET_DIRTY_LOG', {
       codes: { [ERRNO.ENOENT]: 'NOT_SUPPORTED' },
-      hint: 'the slot does not log dirty pages',
+      hint: 'The slot does not log dirty pages',
     });
   }
 

@@ -54,7 +54,7 @@ function granule(options: MapOptions): number {
   const size = options.hugePageSize ?? defaultHugePageSize();
   if (size === undefined) {
     throw new DemandPagingError('NOT_SUPPORTED', 'this kernel has no hugetlb pages', {
-      hint: 'it needs CONFIG_HUGETLBFS',
+      hint: 'It needs CONFIG_HUGETLBFS',
     });
   }
   return size;
@@ -72,7 +72,7 @@ function hugePagesMissing(syscall: string, length: number, size: number): Demand
   const pages = length / size;
   return systemError(syscall, ERRNO.ENOMEM, `no ${pages} free huge pages of ${size / 1024} KiB`, {
     codes: { [ERRNO.ENOMEM]: 'NO_HUGE_PAGES' },
-    hint: `sysctl vm.nr_hugepages=N with at least ${pages} free (see HugePages_Free in /proc/meminfo)`,
+    hint: `Set sysctl vm.nr_hugepages=N, with at least ${pages} free (see HugePages_Free in /proc/meminfo)`,
   });
 }
 
@@ -158,6 +158,8 @@ interface MappingParts extends MappingToken {
  * range it blocks this thread until the page is resolved, and on a poisoned page, past the end of a
  * truncated file or under `UFFD_FEATURE_SIGBUS` it kills the process. For accesses that may fail
  * use {@link readMemory} and {@link writeMemory}.
+ *
+ * Nothing is unmapped by garbage collection: {@link dispose} of it, or it lasts as long as the process.
  */
 export class Mapping {
   readonly kind: MappingKind;
@@ -273,7 +275,6 @@ export class Mapping {
   advise(advice: Advice, offset = 0, length = this.length - offset): void {
     this.#check(offset, length);
     check(raw.madvise(this.address + offset, length, MADV[advice]), 'madvise', `cannot advise ${advice}`, {
-      codes: { [ERRNO.ESRCH]: 'KERNEL' },
       range: { start: BigInt(this.address + offset), length: BigInt(length) },
     });
   }

@@ -71,6 +71,6 @@ export function decodeUffdEvent(words: Uint32Array, index: number): UffdEvent {
 
 function unknownEvent(event: never): never {
   throw new DemandPagingError('UNKNOWN_EVENT', `userfaultfd event 0x${Number(event).toString(16)}`, {
-    hint: 'the kernel is newer than this library, or the descriptor is not a userfaultfd',
+    hint: 'The kernel is newer than this library, or the descriptor is not a userfaultfd',
   });
 }

@@ -76,11 +76,11 @@ const REGISTER_CODES: Readonly<Record<number, ErrorCode>> = {
 };
 
 const REGISTER_HINTS: Readonly<Record<number, string>> = {
-  [ERRNO.EBUSY]: 'another userfaultfd holds part of the range',
+  [ERRNO.EBUSY]: 'Another userfaultfd holds part of the range',
   [ERRNO.EINVAL]:
-    'the range is not page-aligned, or its kind of memory does not take this mode (minor needs shmem or hugetlb; guest_memfd needs a newer kernel; hugetlb wants huge page alignment)',
-  [ERRNO.ENOMEM]: 'part of the range is not mapped, or the process that made the userfaultfd has ended',
-  [ERRNO.EPERM]: 'shared file memory must be writable to be registered',
+    'The range is not page-aligned, or its kind of memory does not take this mode (minor needs shmem or hugetlb; guest_memfd needs a newer kernel; hugetlb wants huge page alignment)',
+  [ERRNO.ENOMEM]: 'Part of the range is not mapped, or the process that made the userfaultfd has ended',
+  [ERRNO.EPERM]: 'Shared file memory must be writable to be registered',
 };
 
 /** A userfaultfd of this process, or one that another process passed here. */
@@ -126,8 +126,8 @@ export class Userfaultfd {
     const which = lacking.length > 0 ? lacking.join(', ') : uffdFeatureNames(BigInt(features)).join(', ');
     const hint =
       lacking.length > 0
-        ? 'they need a newer kernel'
-        : 'each exists here, but not in this combination or with these privileges';
+        ? 'They need a newer kernel'
+        : 'Each exists here, but not in this combination or with these privileges';
     throw systemError('ioctl UFFDIO_API', ERRNO.EINVAL, `userfaultfd features refused: ${which}`, {
       codes: { [ERRNO.EINVAL]: 'NOT_SUPPORTED' },
       hint,

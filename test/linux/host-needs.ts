@@ -14,17 +14,14 @@ export function openOrSkip(
   options: UserfaultfdOptions,
   ...needs: UffdFeature[]
 ): Userfaultfd {
+  const { features: _, ...probe } = options; // asked for by the caller only after the probe has seen them
   try {
-    const support = userfaultfdSupport(options);
+    const support = userfaultfdSupport(probe);
     const lacking = needs.filter((need) => !support.features.includes(need));
     if (lacking.length > 0) context.skip(`this kernel's userfaultfd lacks ${lacking.join(', ')}`);
   } catch (error) {
-    if (
-      error instanceof DemandPagingError &&
-      ['NO_PERMISSION', 'NO_DEVICE', 'NOT_SUPPORTED'].includes(error.code)
-    ) {
-      context.skip(error.message);
-    }
+    const refused = error instanceof DemandPagingError && ['NO_PERMISSION', 'NO_DEVICE'].includes(error.code);
+    if (refused) context.skip(error.message);
     throw error;
   }
   return Userfaultfd.open(options);

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, type TestContext } from 'vitest';
 import { DemandPagingError, ERROR_CODES } from '../../src/api/index.js';
 import {
   check,
@@ -12,6 +12,7 @@ import {
   pageSize,
   syscallNumber,
   systemError,
+  UFFD_FEATURE,
 } from '../../src/linux/index.js';
 
 describe('host facts', () => {
@@ -77,6 +78,52 @@ describe('failures', () => {
     expect(() => check(-ERRNO.EBUSY, 'x', 'y', { codes: { [ERRNO.EBUSY]: 'ALREADY_REGISTERED' } })).toThrow(
       expect.objectContaining({ code: 'ALREADY_REGISTERED', errno: ERRNO.EBUSY, syscall: 'x' }),
     );
+  });
+});
+
+describe('without privileges', () => {
+  const NOBODY = 65_534;
+
+  /** Runs code with the built seam as an unprivileged user; what it prints is JSON. */
+  function asNobody(context: TestContext, body: string): unknown {
+    const { user, sysctls } = hostFacts();
+    if (user !== 0) context.skip('only root may become another user');
+    if (sysctls['vm.unprivileged_userfaultfd'] !== '0') context.skip('vm.unprivileged_userfaultfd is not 0');
+    const wrapped = `import('demand-paging/linux').then((linux) => {
+      const attempt = (action) => { try { return action(); } catch ({ code, errno, hint }) { return { code, errno, hint }; } };
+      console.log(JSON.stringify(${body}));
+    });`;
+    const options = { encoding: 'utf8', uid: NOBODY, gid: NOBODY } as const;
+    return JSON.parse(execFileSync(process.execPath, ['-e', wrapped], options));
+  }
+
+  test('each way to a userfaultfd says which setting is missing', (context) => {
+    const outcomes = asNobody(
+      context,
+      `['device', 'syscall', 'either'].map((via) => attempt(() => linux.Userfaultfd.open({ via }).enabled))`,
+    );
+    expect(outcomes).toEqual([
+      { code: 'NO_PERMISSION', errno: ERRNO.EACCES, hint: expect.stringContaining('/dev/userfaultfd') },
+      {
+        code: 'NO_PERMISSION',
+        errno: ERRNO.EPERM,
+        hint: expect.stringContaining('vm.unprivileged_userfaultfd=1'),
+      },
+      { code: 'NO_PERMISSION', errno: ERRNO.EPERM, hint: expect.stringContaining('CAP_SYS_PTRACE') },
+    ]);
+  });
+
+  test('user-mode-only works, because it was asked for', (context) => {
+    const body = `attempt(() => linux.Userfaultfd.open({ userModeOnly: true, features: linux.UFFD_FEATURE.THREAD_ID }).enabled)`;
+    expect(asNobody(context, body)).toBe(UFFD_FEATURE.THREAD_ID);
+  });
+
+  test('host facts say what is refused', (context) => {
+    const body = `[linux.hostFacts().userfaultfd.state, linux.hostFacts().capabilities.CAP_SYS_PTRACE]`;
+    expect(asNobody(context, body)).toEqual(['refused', false]);
+    expect(asNobody(context, 'attempt(() => linux.reserveHugePages(1))')).toMatchObject({
+      code: 'NO_PERMISSION',
+    });
   });
 });
 

@@ -17,7 +17,9 @@ import {
   UFFD_COPY_MODE,
   UFFD_EVENT,
   UFFD_FEATURE,
+  UFFD_MOVE_MODE,
   UFFD_REGISTER_MODE,
+  UFFD_RWPROTECT_MODE,
   UFFD_WRITEPROTECT_MODE,
   Userfaultfd,
   userfaultfdSupport,
@@ -330,6 +332,40 @@ describe('other verbs', () => {
     expect(load8(s.memory.address)).toBe(0x22);
     expect(port.writeprotect(s.memory.address, PAGE, UFFD_WRITEPROTECT_MODE.WP)).toBe(0);
     expect(pagemap(s.memory.address, 1)[0]?.writeProtected).toBe(true);
+  });
+
+  test('read-write protection stops a load until it is lifted', async (context) => {
+    const { MISSING, RWP } = UFFD_REGISTER_MODE;
+    await using s = await scene(context, { mode: MISSING | RWP, features: UFFD_FEATURE.RWP, needs: ['RWP'] });
+    using source = pageOf(0x51);
+    const { port } = s.uffd;
+    expect(port.copy(s.memory.address, source.address, PAGE)).toBe(0);
+    expect(port.rwprotect(s.memory.address, PAGE, UFFD_RWPROTECT_MODE.RWP)).toBe(0);
+    const value = s.toucher.load(s.memory.address);
+    expect(takeFault(s.uffd)).toMatchObject({ fault: 'rwp', write: false, address: s.memory.address });
+    expect(port.rwprotect(s.memory.address, PAGE, 0)).toBe(0);
+    expect(await value).toBe(0x51);
+  });
+
+  test('move refuses a hole in its source unless holes are allowed', (context) => {
+    using uffd = openOrSkip(context, { features: UFFD_FEATURE.MOVE }, 'MOVE');
+    using memory = mapMemory({ kind: 'anonymous', length: 2 * PAGE, transparentHugePages: false });
+    using source = mapMemory({ kind: 'anonymous', length: 2 * PAGE, transparentHugePages: false });
+    source.bytes(PAGE, PAGE).fill(1);
+    uffd.register(memory.address, 2 * PAGE, UFFD_REGISTER_MODE.MISSING);
+    const { port } = uffd;
+    expect(port.move(memory.address, source.address, 2 * PAGE)).toBe(-ERRNO.ENOENT);
+    expect(port.move(memory.address, source.address, 2 * PAGE, UFFD_MOVE_MODE.ALLOW_SRC_HOLES)).toBe(0);
+    expect(port.done).toBe(2 * PAGE);
+    expect([...memory.residency()]).toEqual([0, 1]);
+  });
+
+  test('exact addresses keep the offset in the page', async (context) => {
+    await using s = await scene(context, { features: UFFD_FEATURE.EXACT_ADDRESS, needs: ['EXACT_ADDRESS'] });
+    const value = s.toucher.load(s.memory.address + 123);
+    expect(takeFault(s.uffd).address).toBe(s.memory.address + 123);
+    s.uffd.port.zeropage(s.memory.address, PAGE);
+    expect(await value).toBe(0);
   });
 
   test('continue may install write-protected', async (context) => {
