@@ -27,6 +27,8 @@ export interface Libc {
   calloc(count: number, size: number): number;
   close(fd: number): number;
   connect(fd: number, address: number, length: number): number;
+  /** The address of a C function of this process, by name; 0 for none. `handle` is 0: search everywhere. */
+  dlsym(handle: number, name: string): number;
   dup3(from: number, to: number, flags: number): number;
   eventfd(initial: number, flags: number): number;
   fallocate(fd: number, mode: number, offset: number, length: number): number;
@@ -79,6 +81,7 @@ export interface Libc {
   read(fd: number, address: number, length: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
+  sigaction(signal: number, action: number, previous: number): number;
   socket(domain: number, type: number, protocol: number): number;
   socketpair(domain: number, type: number, protocol: number, fds: number): number;
   syscall(number: number, a: number, b: number, c: number, d: number, e: number, f: number): number;
@@ -103,6 +106,7 @@ const SIGNATURES: Readonly<Record<Native, Signature>> = {
   calloc: [PTR, SIZE, SIZE],
   close: [INT, INT],
   connect: [INT, INT, PTR, 'uint32_t'],
+  dlsym: [PTR, PTR, 'str'],
   dup3: [INT, INT, INT, INT],
   eventfd: [INT, 'uint32_t', INT],
   fallocate: [INT, INT, INT, LONG, LONG],
@@ -132,6 +136,7 @@ const SIGNATURES: Readonly<Record<Native, Signature>> = {
   read: [LONG, INT, PTR, SIZE],
   recvmsg: [LONG, INT, PTR, INT],
   sendmsg: [LONG, INT, PTR, INT],
+  sigaction: [INT, INT, PTR, PTR],
   socket: [INT, INT, INT, INT],
   socketpair: [INT, INT, INT, INT, PTR],
   syscall: [LONG, LONG, LONG, LONG, LONG, LONG, LONG, LONG],
@@ -146,7 +151,7 @@ function unavailable(reason: string, cause?: unknown): DemandPagingError {
     'NATIVE_UNAVAILABLE',
     `no native calls on ${process.platform}/${process.arch}: ${reason}`,
     {
-      hint: 'this needs Linux on x64 or arm64 and the optional package of koffi for it (reinstall without --omit=optional)',
+      hint: 'This needs Linux on x64 or arm64 and the optional package of koffi for it (reinstall without --omit=optional)',
       cause,
     },
   );

@@ -121,6 +121,7 @@ export {
   registerBytes,
 } from './kvm-arm64.js';
 export { Kvm, KVM_DEVICE, KvmDevice, KvmVcpu, KvmVm, type KvmSlot, type KvmTranslation } from './kvm.js';
+export { installKickSignal, kickThread } from './thread-signal.js';
 export {
   hostFacts,
   isAtLeast,

@@ -1,0 +1,50 @@
+import { parentPort } from 'node:worker_threads';
+import { openVcpuGate, type VcpuGateToken } from 'demand-paging/kvm';
+import { KvmVcpu, threadId } from 'demand-paging/linux';
+import { DONE_PORT } from './guest.js';
+
+/** What a vCPU's thread is handed. */
+export interface VcpuData {
+  readonly role: 'vcpu';
+  readonly descriptor: number;
+  readonly runBytes: number;
+  /** Absent for a backend that stops vCPUs inside KVM_RUN. */
+  readonly gate: VcpuGateToken | undefined;
+}
+
+export type VcpuReport =
+  | { readonly kind: 'started'; readonly thread: number }
+  | { readonly kind: 'done'; readonly sum: bigint; readonly exits: number; readonly elapsedMs: number }
+  | { readonly kind: 'failed'; readonly why: string };
+
+/** Runs a vCPU until its guest says that it is through. */
+export function runVcpu({ descriptor, runBytes, gate: token }: VcpuData): void {
+  const vcpu = KvmVcpu.adopt(descriptor, runBytes);
+  const gate = token && openVcpuGate(token, descriptor);
+  const tell = (report: VcpuReport): void => parentPort!.postMessage(report);
+  tell({ kind: 'started', thread: threadId() });
+  const began = performance.now();
+  for (let exits = 1; ; exits++) {
+    gate?.enter();
+    const errno = -vcpu.enter();
+    const verdict = gate?.onExit(vcpu.run, errno) ?? 'not-mine';
+    if (verdict === 'again' || verdict === 'complete-mmio') continue;
+    const exit = vcpu.run.exit();
+    if (verdict === 'not-mine' && exit.kind === 'io' && exit.port === DONE_PORT) {
+      tell({ kind: 'done', sum: vcpu.registers.rax, exits, elapsedMs: performance.now() - began });
+    } else {
+      const { rip } = vcpu.registers;
+      const why =
+        verdict === 'fatal'
+          ? `the page is ${gate!.failure}`
+          : `errno ${errno}, exit ${JSON.stringify(exit, plain)}`;
+      tell({ kind: 'failed', why: `${why} at rip 0x${rip.toString(16)}` });
+    }
+    break;
+  }
+  gate?.close();
+  vcpu.close();
+}
+
+const plain = (_key: string, value: unknown): unknown =>
+  typeof value === 'bigint' ? `0x${value.toString(16)}` : value;

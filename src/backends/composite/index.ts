@@ -1,0 +1,2 @@
+export { composite } from './backend.js';
+export { openVcpuGate, type KvmBackend, type KvmOptions, type VcpuGateToken } from '../../kvm/index.js';

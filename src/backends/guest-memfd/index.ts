@@ -1,0 +1,2 @@
+export { guestMemfd, type GuestMemfdOptions } from './backend.js';
+export { openVcpuGate, type KvmBackend, type KvmOptions, type VcpuGateToken } from '../../kvm/index.js';

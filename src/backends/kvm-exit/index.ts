@@ -1,0 +1,2 @@
+export { kvmExit } from './backend.js';
+export { openVcpuGate, type KvmBackend, type KvmOptions, type VcpuGateToken } from '../../kvm/index.js';

@@ -1,0 +1,174 @@
+import { hex } from '../api/address.js';
+import { DemandPagingError } from '../api/error.js';
+import {
+  ERRNO,
+  KVM_CAP,
+  type KvmExit,
+  type KvmVcpu,
+  type KvmVm,
+  mapMemory,
+  NativeBlock,
+  raw,
+  type X86Segment,
+} from '../linux/index.js';
+
+/** Where in its window the canary keeps what: page tables, code, and the page under test. */
+const AT = { pml4: 0x0000, pdpt: 0x1000, pd: 0x2000, code: 0x3000, bait: 0x10_000 } as const;
+const OWN_BYTES = 0x4000;
+const WINDOW_BYTES = 0x20_0000;
+/** mov al, [0x10000]; out 0x80, al */
+const CODE = [0x8a, 0x04, 0x25, 0x00, 0x00, 0x01, 0x00, 0xe6, 0x80];
+const USER_TABLE = 7n;
+const USER_PAGE_2M = 0x87n;
+const KVM_SET_MP_STATE = 0x4004_ae99;
+const RUNNABLE = 0;
+const BAIT_BYTES = 4096;
+/** Windows tried when the VMM has something at the first. */
+const TRIES = 16;
+
+const segment = (selector: number, type: number, long: number): X86Segment => ({
+  base: 0n,
+  limit: 0xffff_ffff,
+  selector,
+  type,
+  present: 1,
+  dpl: 3,
+  db: long ? 0 : 1,
+  s: 1,
+  l: long,
+  g: 1,
+  avl: 0,
+  unusable: 0,
+});
+
+/** What the canary needs to be set free. */
+export interface CanaryPlace {
+  /** Two slots that nothing else uses. */
+  readonly slot: number;
+  /** A window of 2 MiB in which the guest has nothing; the next ones are tried if it has. */
+  readonly gpa: number;
+  /** vcpu_id of a vCPU of its own, which stays in the VM, stopped. */
+  readonly vcpuId: number;
+}
+
+/**
+ * A guest access to a slot that ought to be vacated, by a vCPU of our own: that nobody holds the file
+ * any more cannot be seen from outside, and a guest that finds a file still there reads zeros.
+ *
+ * {@link setBait} while the file is open, {@link check} after it was closed. x86-64.
+ */
+export class Canary {
+  readonly #vm: KvmVm;
+  readonly #place: CanaryPlace;
+  readonly #memory = mapMemory({ kind: 'anonymous', length: OWN_BYTES });
+  #vcpu: KvmVcpu | undefined;
+  #gpa = -1;
+
+  constructor(vm: KvmVm, place: CanaryPlace) {
+    this.#vm = vm;
+    this.#place = place;
+  }
+
+  /** Binds a slot to the page at `offset` of the file. Errors: BAD_RANGE where no window is free. */
+  setBait(file: number, offset: number): void {
+    const { slot } = this.#place;
+    this.#gpa = this.#findWindow();
+    const userspace = this.#memory.address;
+    this.#vm.setSlot({
+      slot: slot + 1,
+      gpa: this.#gpa + AT.bait,
+      length: BAIT_BYTES,
+      userspace,
+      guestMemfd: file,
+      guestMemfdOffset: offset,
+    });
+  }
+
+  /** Throws COVERAGE_GAP where the access found memory. */
+  check(): void {
+    try {
+      const vcpu = (this.#vcpu ??= this.#makeVcpu());
+      this.#prepare(vcpu);
+      const errno = -vcpu.enter();
+      const exit = vcpu.run.exit();
+      if (errno === ERRNO.EFAULT && exit.kind === 'memory-fault' && exit.gpa === this.#gpa + AT.bait) return;
+      throw new DemandPagingError(
+        'COVERAGE_GAP',
+        `a vacated slot is not vacated: the access ended with ${describe(errno, exit)}`,
+        {
+          hint: 'Another process may hold the guest_memfd: start no process while a backend attaches',
+        },
+      );
+    } finally {
+      const { slot } = this.#place;
+      for (const own of [slot, slot + 1]) this.#vm.trySetSlot({ slot: own, gpa: 0, length: 0, userspace: 0 });
+    }
+  }
+
+  close(): void {
+    this.#vcpu?.close();
+    this.#memory.dispose();
+  }
+
+  #findWindow(): number {
+    const { slot, gpa } = this.#place;
+    for (let attempt = 0; attempt < TRIES; attempt++) {
+      const at = gpa + attempt * WINDOW_BYTES;
+      const result = this.#vm.trySetSlot({
+        slot,
+        gpa: at,
+        length: OWN_BYTES,
+        userspace: this.#memory.address,
+      });
+      if (result === 0) return at;
+      if (result !== -ERRNO.EEXIST) break;
+    }
+    throw new DemandPagingError('BAD_RANGE', `no room for the canary at ${hex(gpa)}`, {
+      hint: 'Give canaryGpa an unused 2 MiB of guest-physical space',
+    });
+  }
+
+  #makeVcpu(): KvmVcpu {
+    const most = this.#vm.check(KVM_CAP.MAX_VCPUS);
+    try {
+      const vcpu = this.#vm.createVcpu(this.#place.vcpuId);
+      using state = new NativeBlock(4);
+      state.words[0] = RUNNABLE;
+      raw.ioctl(vcpu.fd, KVM_SET_MP_STATE, state.address); // refused where there is no such state: then it is runnable
+      return vcpu;
+    } catch (cause) {
+      const full = cause instanceof DemandPagingError && cause.errno === ERRNO.EINVAL;
+      throw new DemandPagingError(
+        'NOT_SUPPORTED',
+        `no vCPU ${this.#place.vcpuId} for the canary${full ? ` (${most} at most)` : ''}`,
+        { cause, hint: 'Give canaryVcpu an unused vcpu_id' },
+      );
+    }
+  }
+
+  #prepare(vcpu: KvmVcpu): void {
+    const bytes = this.#memory.bytes();
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    const base = BigInt(this.#gpa);
+    view.setBigUint64(AT.pml4, base + BigInt(AT.pdpt) + USER_TABLE, true);
+    view.setBigUint64(AT.pdpt, base + BigInt(AT.pd) + USER_TABLE, true);
+    view.setBigUint64(AT.pd, base + USER_PAGE_2M, true);
+    bytes.set(CODE, AT.code);
+    const data = segment(0x23, 3, 0);
+    vcpu.setSpecialRegisters({
+      cr3: base + BigInt(AT.pml4),
+      cr4: 0x20n,
+      efer: 0x500n,
+      cr0: 0x8000_0011n,
+      cs: segment(0x1b, 11, 1),
+      ds: data,
+      es: data,
+      fs: data,
+      gs: data,
+      ss: data,
+    });
+    vcpu.setRegisters({ rip: BigInt(AT.code), rflags: 0x3002n, rsp: 0n });
+  }
+}
+
+const describe = (errno: number, exit: KvmExit): string => `errno ${errno}, exit ${exit.kind}`;

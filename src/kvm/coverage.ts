@@ -1,0 +1,20 @@
+import { type AccessSite, type Coverage, type Effect, SITE_NAMES, type SiteCoverage } from '../api/access.js';
+import { type MemoryLayout } from '../api/layout.js';
+
+/** An effect for each site. */
+export type Effects = Readonly<Record<AccessSite, Effect>>;
+
+const ADDRESSED: readonly Effect[] = ['blocks', 'exits'];
+
+/** The rows of a table of effects, for a layout. */
+export function coverageOf(
+  effects: Effects,
+  layout: MemoryLayout,
+  evidence: SiteCoverage['evidence'],
+): Coverage {
+  const granuleBytes = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
+  return SITE_NAMES.map((site): SiteCoverage => {
+    const effect = effects[site];
+    return { site, effect, granuleBytes, address: ADDRESSED.includes(effect) ? 'exact' : 'none', evidence };
+  });
+}

@@ -1,0 +1,149 @@
+import { fileOffset, hex, hva } from '../api/address.js';
+import { DemandPagingError } from '../api/error.js';
+import { type Region, type RegionSpec } from '../api/layout.js';
+import { check, defaultHugePageSize, type KvmVm, MADV, MAP, mapMemory, PROT, raw } from '../linux/index.js';
+import { type SlotRegion } from './slot-region.js';
+import { type DropKind } from './slot-thread.js';
+
+/** Who, besides vCPUs, is stopped at missing pages, and how. */
+export type Mediation =
+  /** Nobody. */
+  | 'none'
+  /** Everyone who goes through the VMM's mapping, by userfaultfd. */
+  | 'userfaultfd'
+  /** The same, over memory that lives in a guest_memfd. */
+  | 'guest-memfd';
+
+/** The memory of one region, with what must be given back. */
+export interface PagedRegion {
+  readonly slot: SlotRegion;
+  readonly drop: DropKind;
+  /** Where a guest_memfd is filled. */
+  readonly alias: number | undefined;
+  readonly hugeUnit: number | undefined;
+  readonly place: Pick<RegionSpec, 'hva' | 'file'>;
+  giveBack(): void;
+}
+
+const GUEST_MEMFD_FLAGS = 3;
+
+function refuse(region: Region, message: string, hint: string): never {
+  throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)}: ${message}`, { hint });
+}
+
+/** Refuses what cannot be paged so, before anything is touched. Throws NOT_SUPPORTED. */
+export function checkRegion(region: Region, mediation: Mediation): void {
+  const isFile = region.memory === 'guest-memfd';
+  if (isFile !== (mediation === 'guest-memfd')) {
+    refuse(
+      region,
+      `${region.memory} memory`,
+      isFile ? "Use the 'guest-memfd' backend" : "Use the 'kvm-exit' or 'composite' backend",
+    );
+  }
+  const huge = defaultHugePageSize();
+  if (region.memory === 'hugetlb' && (huge === undefined || region.pageSize < huge)) {
+    refuse(
+      region,
+      `pages of ${region.pageSize} bytes`,
+      huge ? `Huge pages of this host are of ${huge} bytes` : 'This kernel has no huge pages',
+    );
+  }
+}
+
+/** Maps or adopts a region's memory. Errors: NO_HUGE_PAGES, KERNEL; then nothing is left behind. */
+export function bringRegion(region: Region, mediation: Mediation, vm: KvmVm): PagedRegion {
+  return mediation === 'guest-memfd' ? guestMemfdRegion(region, vm) : plainRegion(region, mediation);
+}
+
+function plainRegion(region: Region, mediation: Mediation): PagedRegion {
+  const length = Number(region.length);
+  const undo: (() => void)[] = [];
+  const own = region.hva === undefined;
+  let address = Number(region.hva ?? 0n);
+  let file = region.file && { fd: region.file.fd, offset: Number(region.file.offset) };
+  if (own && file) {
+    address = check(
+      raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED | MAP.NORESERVE, file.fd, file.offset),
+      'mmap',
+      'cannot map the region',
+    );
+    undo.push(() => void raw.munmap(address, length));
+  } else if (own) {
+    const kind = (
+      { anonymous: 'anonymous', shmem: 'shmem', hugetlb: 'hugetlb-shmem', 'guest-memfd': 'shmem' } as const
+    )[region.memory];
+    const mapping = mapMemory({ kind, length });
+    undo.push(() => mapping.dispose());
+    address = mapping.address;
+    file = mapping.fd === undefined ? undefined : { fd: mapping.fd, offset: 0 };
+  }
+  // While its pages are missing KVM itself finds nothing to read, rather than zeros.
+  let whileMissing = address;
+  if (mediation === 'none') {
+    const reserved = mapMemory({ kind: 'reserved', length });
+    undo.push(() => reserved.dispose());
+    whileMissing = reserved.address;
+  }
+  const { firstPage, pageCount, pageSize } = region;
+  return {
+    slot: {
+      page: firstPage,
+      count: pageCount,
+      pageSize,
+      gpa: Number(region.gpa),
+      address,
+      whileMissing,
+      guestMemfd: -1,
+      guestMemfdOffset: 0,
+    },
+    drop: file ? { kind: 'file', fd: file.fd, fileOffset: file.offset } : { kind: 'anonymous' },
+    alias: undefined,
+    hugeUnit: region.memory === 'hugetlb' ? defaultHugePageSize() : undefined,
+    place: { hva: hva(address), file: file && { fd: file.fd, offset: fileOffset(file.offset) } },
+    giveBack: () => undo.reverse().forEach((step) => step()),
+  };
+}
+
+function guestMemfdRegion(region: Region, vm: KvmVm): PagedRegion {
+  const length = Number(region.length);
+  const undo: (() => void)[] = [];
+  try {
+    const given = region.file;
+    const fd = given?.fd ?? vm.createGuestMemfd(length, GUEST_MEMFD_FLAGS);
+    if (!given) undo.push(() => void raw.close(fd));
+    const offset = Number(given?.offset ?? 0n);
+    const alias = check(
+      raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED, fd, offset),
+      'mmap',
+      'cannot map the guest_memfd',
+    );
+    undo.push(() => void raw.munmap(alias, length));
+    raw.madvise(alias, length, MADV.DONTFORK);
+    const reservation = region.hva === undefined ? mapMemory({ kind: 'anonymous', length }) : undefined;
+    const address = reservation?.address ?? Number(region.hva);
+    // By address, not by its handle: files lie over parts of it by then.
+    if (reservation) undo.push(() => void raw.munmap(address, length));
+    const { firstPage, pageCount, pageSize } = region;
+    return {
+      slot: {
+        page: firstPage,
+        count: pageCount,
+        pageSize,
+        gpa: Number(region.gpa),
+        address,
+        whileMissing: address,
+        guestMemfd: fd,
+        guestMemfdOffset: offset,
+      },
+      drop: { kind: 'guest-memfd', uffd: -1 },
+      alias,
+      hugeUnit: undefined,
+      place: { hva: hva(address), file: { fd, offset: fileOffset(offset) } },
+      giveBack: () => undo.reverse().forEach((step) => step()),
+    };
+  } catch (error) {
+    for (const step of undo.reverse()) step();
+    throw error;
+  }
+}

@@ -1,0 +1,105 @@
+import { createRequire } from 'node:module';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { type PageRange } from '../api/address.js';
+import { DemandPagingError } from '../api/error.js';
+import { ExitBoard } from './exit-board.js';
+import { READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
+
+interface Call {
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** The control thread's end of the slot thread. */
+export class SlotClient {
+  readonly #board: ExitBoard;
+  readonly #control: MessagePort;
+  readonly #worker: Worker;
+  readonly #calls = new Map<number, Call>();
+  readonly #ended: Promise<void>;
+  #next = READY + 1;
+  #dead: DemandPagingError | undefined;
+
+  private constructor(data: Omit<SlotThreadData, 'control'>) {
+    this.#board = new ExitBoard(data.board);
+    const { port1, port2 } = new MessageChannel();
+    this.#control = port1;
+    port1.on('message', ({ id, error }: SlotReply) => this.#settle(id, error));
+    // Found by the package's own name, so that it is the built file wherever this code was bundled to.
+    const entry = createRequire(import.meta.url).resolve('demand-paging/kvm/slot-worker');
+    this.#worker = new Worker(entry, {
+      workerData: { ...data, control: port2 } satisfies SlotThreadData,
+      transferList: [port2],
+    });
+    this.#worker.unref();
+    let cause: unknown;
+    this.#worker.on('error', (thrown) => (cause = thrown));
+    this.#ended = new Promise((resolve) => {
+      this.#worker.on('exit', () => {
+        this.#die(new DemandPagingError('HANDLER_DIED', 'the slot thread ended', { cause }));
+        resolve();
+      });
+    });
+  }
+
+  /** Starts the thread; resolves when every slot is in place. Rejects with what KVM refused; then no slot is left. */
+  static async start(data: Omit<SlotThreadData, 'control'>): Promise<SlotClient> {
+    const client = new SlotClient(data);
+    try {
+      await client.#expect(READY);
+    } catch (error) {
+      await client.#ended;
+      throw error;
+    }
+    client.#control.unref();
+    return client;
+  }
+
+  /** Shows the guest what of these pages is filled. */
+  publish(pages: PageRange): Promise<void> {
+    return this.#send((id) => ({ id, kind: 'publish', pages }));
+  }
+
+  /** Takes pages away from the guest and drops their memory. */
+  drop(pages: PageRange): Promise<void> {
+    return this.#send((id) => ({ id, kind: 'drop', pages }));
+  }
+
+  /** Ends the thread. `keep`: what is present stays visible. Waits for the thread's end. */
+  async end(keep: boolean): Promise<void> {
+    this.#worker.ref(); // an end under way keeps the process alive
+    if (!this.#dead) await this.#send((id) => ({ id, kind: 'end', keep }));
+    await this.#ended;
+  }
+
+  #send(command: (id: number) => SlotCommand): Promise<void> {
+    if (this.#dead) return Promise.reject(this.#dead);
+    const id = this.#next++;
+    const answer = this.#expect(id);
+    this.#control.postMessage(command(id));
+    this.#board.callSlotThread(); // after the message: whoever is woken finds it
+    return answer;
+  }
+
+  #expect(id: number): Promise<void> {
+    this.#control.ref();
+    return new Promise((resolve, reject) => this.#calls.set(id, { resolve, reject }));
+  }
+
+  #settle(id: number, error: SlotReply['error']): void {
+    const call = this.#calls.get(id);
+    this.#calls.delete(id);
+    if (this.#calls.size === 0) this.#control.unref();
+    if (error) call?.reject(DemandPagingError.fromPlain(error));
+    else call?.resolve();
+  }
+
+  /** Whoever waits for slots waits in vain: the vCPUs must learn it. */
+  #die(error: DemandPagingError): void {
+    this.#dead = error;
+    this.#board.close();
+    for (const { reject } of this.#calls.values()) reject(error);
+    this.#calls.clear();
+    this.#control.unref();
+  }
+}

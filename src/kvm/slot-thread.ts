@@ -1,0 +1,45 @@
+import { type MessagePort } from 'node:worker_threads';
+import { type PageRange } from '../api/address.js';
+import { type PlainError } from '../api/error.js';
+import { type CanaryPlace } from './canary.js';
+import { type ExitBoardToken } from './exit-board.js';
+import { type VmHooksRef } from './pause.js';
+import { type SlotRegion } from './slot-region.js';
+
+/** How pages are taken out of the guest's sight, and brought back. */
+export type SlotStrategy = 'vacated-slot' | 'memslot-hole';
+
+/** What becomes of the memory behind pages that are taken away. */
+export type DropKind =
+  /** Private memory forgets them. */
+  | { readonly kind: 'anonymous' }
+  /** They are punched out of the file, in pages of the region. */
+  | { readonly kind: 'file'; readonly fd: number; readonly fileOffset: number }
+  /** They are punched out of the guest_memfd, and the reservation over which it was mapped is put back. */
+  | { readonly kind: 'guest-memfd'; readonly uffd: number };
+
+export interface SlotThreadData {
+  readonly board: ExitBoardToken;
+  readonly regions: readonly SlotRegion[];
+  /** How each region drops pages, in the order of `regions`. */
+  readonly drops: readonly DropKind[];
+  readonly vm: number;
+  readonly runBytes: number;
+  readonly slots: { readonly first: number; readonly count: number };
+  readonly strategy: SlotStrategy;
+  readonly canary: CanaryPlace | undefined;
+  readonly hooks: VmHooksRef | undefined;
+  readonly control: MessagePort;
+}
+
+/** What the control thread asks of the slot thread. Answered by the same `id`. */
+export type SlotCommand =
+  /** Show the guest what of these pages is filled, though no vCPU waits for it. */
+  | { readonly id: number; readonly kind: 'publish'; readonly pages: PageRange }
+  | { readonly id: number; readonly kind: 'drop'; readonly pages: PageRange }
+  /** `keep`: what is present stays visible to the guest; else every slot goes. */
+  | { readonly id: number; readonly kind: 'end'; readonly keep: boolean };
+
+export type SlotReply = { readonly id: number; readonly error: PlainError | undefined };
+/** The id under which readiness is told. */
+export const READY = 0;
