@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { type TestContext } from 'vitest';
 import { DemandPagingError } from '../../src/api/index.js';
 import {
@@ -25,8 +24,4 @@ export function openOrSkip(
     throw error;
   }
   return Userfaultfd.open(options);
-}
-
-export function needFile(context: TestContext, path: string): void {
-  if (!existsSync(path)) context.skip(`no ${path} here`);
 }

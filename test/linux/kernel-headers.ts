@@ -166,7 +166,7 @@ export function ask(
 }
 
 /** Compiler flags that put an architecture's kernel headers in place of the installed ones. */
-export function flags(headers: KernelHeaders, architecture: HeaderArchitecture): string[] {
+function flags(headers: KernelHeaders, architecture: HeaderArchitecture): string[] {
   const own = execFileSync('gcc', ['-print-file-name=include'], { encoding: 'utf8' }).trim();
   const target = architecture === 'arm64' ? ['-U__x86_64__', '-U__x86_64', '-D__aarch64__'] : [];
   const asm = join(headers.root, TRIPLETS[architecture]);

@@ -206,6 +206,15 @@ describe('a real guest', () => {
     expect(guest.vcpu.registers.rip).toBe(BigInt(CODE));
   });
 
+  test('memory can be faulted in before the guest touches it', (context) => {
+    using guest = userModeGuest(context);
+    if (guest.vm.check(KVM_CAP.PRE_FAULT_MEMORY) === 0) context.skip('this KVM has no KVM_PRE_FAULT_MEMORY');
+    const { result, left } = guest.vcpu.preFault(0, DATA);
+    if (result === -ERRNO.EOPNOTSUPP) context.skip('not with the shadow page tables of this KVM');
+    expect({ result, left }).toEqual({ result: 0, left: 0 });
+    expect(guest.memory.residency()).toEqual(new Uint8Array(DATA / PAGE).fill(1));
+  });
+
   test("translate walks the guest's tables", (context) => {
     using guest = userModeGuest(context);
     expect(guest.vcpu.translate(0x20_1234n)).toEqual({ valid: true, gpa: 0x20_1234n });

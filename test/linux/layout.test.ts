@@ -44,8 +44,14 @@ import {
   X86_REGISTERS,
   X86_SEGMENT_OFFSET,
   X86_SREGS_OFFSET,
+  FALLOC,
+  HUGE_SHIFT,
   MADV,
   MAP,
+  MFD,
+  MREMAP,
+  O,
+  POLL,
   PROT,
   type SyscallName,
 } from '../../src/linux/index.js';
@@ -274,7 +280,15 @@ const SYSCALLS: readonly SyscallName[] = [
   'tgkill',
 ];
 
-const mmanNumbers: Claim[] = [...named('PROT_', PROT), ...named('MAP_', MAP), ...named('MADV_', MADV)];
+const mmanNumbers: Claim[] = [
+  ...named('PROT_', PROT),
+  ...named('MAP_', MAP),
+  ...named('MADV_', MADV),
+  ...named('MREMAP_', MREMAP),
+  ...named('MFD_', MFD),
+  ...named('FALLOC_FL_', FALLOC),
+  [macro('MAP_HUGE_SHIFT'), HUGE_SHIFT],
+];
 
 /** KVM_ARM_VCPU_INIT and KVM_ARM_PREFERRED_TARGET carry a structure that x86 does not declare. */
 const ofBoth = (claims: readonly Claim[], architecture: HeaderArchitecture): Claim[] =>
@@ -292,7 +306,8 @@ describe.each(['x64', 'arm64'] as const)('%s', (architecture) => {
   test('KVM: requests, capabilities, exits, flags', check(['linux/kvm.h'], kvmNumbers));
   test('KVM: kvm_run', check(['linux/kvm.h'], kvmRunLayout));
   test('KVM: arguments', check(['linux/kvm.h'], kvmArguments));
-  test('mman', check(['linux/mman.h'], mmanNumbers));
+  test('mman', check(['linux/mman.h', 'linux/memfd.h', 'linux/falloc.h'], mmanNumbers));
+  test('files', check(['linux/fcntl.h', 'linux/poll.h'], [...named('O_', O), ...named('POLL', POLL)]));
   test(
     'system call numbers',
     check(
