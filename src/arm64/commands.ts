@@ -1,4 +1,4 @@
-import { bitField, bitMask, placeAddress, placeBit, placeField, smallField } from './bit-field.js';
+import { bitMask, placeAddress, placeBit, placeField, smallField } from './bit-field.js';
 
 /** Bytes of one command in the queue: four little-endian 64-bit words. */
 export const COMMAND_BYTES = 32;
@@ -213,6 +213,3 @@ export function commandBytes(command: ItsCommand): Uint8Array {
   encodeCommand(command).forEach((word, index) => view.setBigUint64(index * 8, word, true));
   return bytes;
 }
-
-/** The opcode of a command's first word. */
-export const opcodeOf = (dw0: bigint): number => Number(bitField(dw0, 7, 0));

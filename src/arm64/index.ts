@@ -1,4 +1,3 @@
-export { bitField, bitMask, replaceHalf } from './bit-field.js';
 export {
   commandBytes,
   COMMAND_BYTES,
@@ -88,6 +87,7 @@ export {
   type SavedRedistributor,
 } from './restore-order.js';
 export { type Structure } from './run.js';
+export { createSavedVgic, type SavedVgic } from './saved-vgic.js';
 export {
   cte,
   dte,

@@ -3,8 +3,7 @@ import { EFAULT, type Status } from './errno.js';
 import { PlanFetches } from './plan-fetches.js';
 import type { PlanMemory } from './plan-memory.js';
 import { PlanOverlay, windowOf } from './plan-overlay.js';
-import { GITS } from './registers.js';
-import { GICR } from './registers.js';
+import { GICR, GITS } from './registers.js';
 import type { Vgic } from './vgic.js';
 
 export interface PlanOptions {
@@ -41,6 +40,11 @@ export interface Plan {
   readonly rounds: readonly (readonly Gpa[])[];
   /** Pages that were fetched and will not be touched: what speculation wasted. Not held any more. */
   readonly speculated: readonly Gpa[];
+  /**
+   * The GIC as it will be after the operation: what a plan of the next one starts from, such as that
+   * of the next ITS, which shares LPIs with this one. LPI configuration in it is exact too.
+   */
+  readonly after: Vgic;
   /** Ends the holds. Idempotent. */
   release(): void;
   [Symbol.dispose](): void;
@@ -70,14 +74,14 @@ export async function planOperation(
 ): Promise<Plan> {
   const fetches = new PlanFetches(memory, options.inFlight ?? 64);
   try {
-    const first = await dryRun(new DryRun(memory, fetches, options, true), operation(vgic.clone()));
+    const attempt = (goesAhead: boolean): Promise<DryRun> =>
+      dryRun(new DryRun(vgic.clone(), memory, fetches, options, goesAhead), operation);
+    const first = await attempt(true);
     await fetches.settle();
     const failed = [...fetches.all()].some(({ content }) => typeof content === 'number');
     // Where the first run went on without a page, only a second one, over all of them, can be exact.
     const exact = first.assumed || failed || first.cut;
-    const run = exact
-      ? await dryRun(new DryRun(memory, fetches, options, false), operation(vgic.clone()))
-      : first;
+    const run = exact ? await attempt(false) : first;
     await fetches.settle();
     return makePlan(run, fetches);
   } catch (error) {
@@ -135,6 +139,7 @@ class DryRun {
   status: Status = 0;
 
   constructor(
+    readonly vgic: Vgic,
     readonly memory: PlanMemory,
     readonly fetches: PlanFetches,
     { maxPages, speculation }: PlanOptions,
@@ -222,7 +227,8 @@ class DryRun {
   }
 }
 
-async function dryRun(run: DryRun, program: Program<Status>): Promise<DryRun> {
+async function dryRun(run: DryRun, operation: (copy: Vgic) => Program<Status>): Promise<DryRun> {
+  const program = operation(run.vgic);
   try {
     let step = program.next();
     while (step.done !== true) {
@@ -258,6 +264,7 @@ function makePlan(run: DryRun, fetches: PlanFetches): Plan {
     complete: !run.cut,
     rounds: rounds.filter((pages) => pages.length > 0),
     speculated,
+    after: run.vgic,
     release,
     [Symbol.dispose]: release,
   };

@@ -1,4 +1,4 @@
-import { FIRST_LPI, LPI_ENABLED, LPI_PENDING, type LpiSlot, type LpiStore } from './lpi-store.js';
+import { LPI_ENABLED, LPI_PENDING, type LpiSlot, type LpiStore } from './lpi-store.js';
 import { gicrPendbaser } from './registers.js';
 import type { Address } from './windows.js';
 
@@ -33,9 +33,6 @@ export class Redistributor {
     return copy;
   }
 }
-
-/** Is this INTID an LPI's? */
-export const isLpi = (intid: number): boolean => intid >= FIRST_LPI;
 
 /**
  * Puts an LPI on its target's ap_list if it is pending and enabled, forwarding is on, and it is on

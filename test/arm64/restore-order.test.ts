@@ -1,14 +1,17 @@
 import { describe, expect, expectTypeOf, it } from 'vitest';
 import {
   beginRestore,
+  createSavedVgic,
+  planRestore,
+  Vgic,
   type BeforeDistributor,
   type BeforeIts,
   type BeforeRedistributors,
   type BeforeTables,
   type RestoreAction,
 } from '../../src/arm64/index.js';
+import { LatencyMemory } from './guest-memory.js';
 import { buildImage, LAYOUT, stateOf, type Image } from './its-image.js';
-import { Vgic } from '../../src/arm64/index.js';
 
 const SAVED = {
   distributor: { iidr: 0x4b00_343bn, ctlr: 0x52n },
@@ -130,6 +133,35 @@ describe('the documented restore order', () => {
     });
     await expect(failing).rejects.toThrow('EBUSY');
     expect(issued).toBe(4);
+  });
+
+  it('has its registers copied for planning, and a plan of one ITS leads to that of the next', async () => {
+    const image: Image = {
+      vcpuIds: [0, 7],
+      indirect: false,
+      collections: [{ id: 0, vcpu: 0 }],
+      devices: [
+        {
+          id: 3,
+          eventBits: 4,
+          entries: [{ event: 2, intid: 8192, collection: 0, configuration: 1, pending: true }],
+        },
+      ],
+    };
+    const { memory } = buildImage(image);
+    const twin = { ...SAVED.its, base: 0x900_0000n, creadr: 0n, cwriter: 0n };
+    const vgic = createSavedVgic({ ...SAVED, itses: [SAVED.its, twin] });
+    expect(vgic.readItsRegister(0, 0x88).value).toBe(0x60n);
+    expect(vgic.readItsRegister(0, 0).value).toBe(0n); // commands are queued, the ITS is disabled
+    using first = await planRestore(vgic, new LatencyMemory(memory, 1), 0);
+    expect(first.touched.length).toBe(5);
+    // The second ITS reads the same tables: its only LPI is mapped by the first, so nothing of it is read.
+    using second = await planRestore(first.after, new LatencyMemory(memory, 1), 1);
+    expect(second.touched.length).toBe(3);
+    expect(vgic.lpiCount).toBe(0);
+    expect(() => createSavedVgic({ ...SAVED, itses: [{ ...SAVED.its, creadr: 0x10000n }] })).toThrow(
+      /CREADR/,
+    );
   });
 
   it('goes on to the next ITS', async () => {
