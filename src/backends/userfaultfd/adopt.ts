@@ -17,7 +17,7 @@ import { AddressMap, type Segment, segmentOf } from './address-map.js';
 import { type OpenShard, UserfaultfdAttachment } from './attachment.js';
 import { declaredCoverage } from './coverage.js';
 import { Kicker } from './kick.js';
-import { completeOptions } from './options.js';
+import { completeOptions, FOREIGN_EVENTS, type UserfaultfdChoice } from './options.js';
 import { supportsOf } from './supports.js';
 import { maskOf } from './verb-mask.js';
 
@@ -56,13 +56,16 @@ export interface AdoptOptions {
  */
 export function adopt(options: AdoptOptions): Backend {
   const { faults, asyncWriteProtect, userModeOnly, stagingBytes } = options;
-  const choice = completeOptions({
-    faults,
-    asyncWriteProtect,
-    userModeOnly,
-    stagingBytes,
-    events: options.events ?? ['remove'],
-  });
+  const choice = completeOptions(
+    {
+      faults,
+      asyncWriteProtect,
+      userModeOnly,
+      stagingBytes,
+      events: options.events ?? ['remove'],
+    },
+    FOREIGN_EVENTS,
+  );
   if (!Number.isInteger(options.uffd) || options.uffd < 0)
     throw new RangeError(`uffd is ${options.uffd}; it takes a descriptor`);
   let attached = false;
@@ -89,11 +92,7 @@ function checkForeign(region: Region): void {
   );
 }
 
-function attachForeign(
-  layout: MemoryLayout,
-  choice: ReturnType<typeof completeOptions>,
-  options: AdoptOptions,
-): Attachment {
+function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options: AdoptOptions): Attachment {
   const features = options.threadIds ? UFFD_FEATURE.THREAD_ID : 0;
   const verbs = foreignVerbs(choice.faults);
   const pages = { first: 0, count: layout.pageCount };

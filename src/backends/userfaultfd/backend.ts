@@ -1,6 +1,14 @@
+import { hex } from '../../api/address.js';
 import { type Attachment, type Backend } from '../../api/backend.js';
+import { DemandPagingError } from '../../api/error.js';
 import { type MemoryLayout, type Region } from '../../api/layout.js';
-import { Userfaultfd, type UserfaultfdOptions, userfaultfdSupport } from '../../linux/index.js';
+import {
+  ERRNO,
+  UFFD_FEATURE,
+  Userfaultfd,
+  type UserfaultfdOptions,
+  userfaultfdSupport,
+} from '../../linux/index.js';
 import { AddressMap, type Segment, segmentOf } from './address-map.js';
 import { type OpenShard, UserfaultfdAttachment } from './attachment.js';
 import { declaredCoverage } from './coverage.js';
@@ -9,10 +17,9 @@ import { chooseFeatures, registerMode } from './negotiation.js';
 import { completeOptions, type UserfaultfdBackendOptions, type UserfaultfdChoice } from './options.js';
 import { probeUserfaultfd } from './probe.js';
 import { LocalMemory } from './raw-memory.js';
-import { bringMemory, checkRegion, giveBack, placeOf, type RegionMemory } from './region-memory.js';
+import { bringMemory, checkRegion, giveBack, isMapped, placeOf, type RegionMemory } from './region-memory.js';
 import { divide } from './shards.js';
 import { supportsOf } from './supports.js';
-import { UFFD_FEATURE } from '../../linux/index.js';
 import { verbMask } from './verb-mask.js';
 
 /**
@@ -24,7 +31,7 @@ import { verbMask } from './verb-mask.js';
  * reads the port. If the process ends with an attachment open, it ends at once, by `_exit`, so that no
  * blocked accessor wakes to zeros.
  *
- * Blocks: `attach`, `withdraw` and `close` for the kernel's mmap lock; `withdraw` of anonymous memory until
+ * Blocks: `attach`, `withdraw` and `close` for the kernel's mmap lock; `withdraw` until
  * its event has been read.
  * Errors: RangeError for options out of bounds. `attach`: NO_PERMISSION (EPERM, EACCES; the hint names the
  * setting), NO_DEVICE, NOT_SUPPORTED (features or memory this kernel does not take), ALREADY_REGISTERED (EBUSY),
@@ -56,7 +63,7 @@ function attach(layout: MemoryLayout, choice: UserfaultfdChoice): Attachment {
   const features = chooseFeatures(choice, kinds, userfaultfdSupport(descriptor).mask);
   const undo: Undo = [];
   try {
-    const regions = layout.regions.map((region) => bring(region, choice.events.includes('fork'), undo));
+    const regions = layout.regions.map((region) => bring(region, undo));
     const shards = divide(layout.pageCount, choice.shards).map((pages): OpenShard => {
       const segments = layout.regions.flatMap((region, i) => {
         const { start, fd, fileOffset } = regions[i]!;
@@ -82,8 +89,8 @@ function attach(layout: MemoryLayout, choice: UserfaultfdChoice): Attachment {
   }
 }
 
-function bring(region: Region, inherited: boolean, undo: Undo): RegionMemory {
-  const memory = bringMemory(region, inherited);
+function bring(region: Region, undo: Undo): RegionMemory {
+  const memory = bringMemory(region);
   undo.push(() => giveBack(memory, [{ start: memory.start, length: Number(region.length) }]));
   return memory;
 }
@@ -102,7 +109,7 @@ function openShard(
   undo.push(() => kicker.close());
   const mode = registerMode(choice);
   const registered = segments.map((segment): Segment => {
-    const ioctls = uffd.register(segment.start, segment.count * segment.pageSize, mode);
+    const ioctls = register(uffd, segment, mode);
     return { ...segment, verbs: verbMask(ioctls, uffd.enabled, segment.memory) };
   });
   const token = {
@@ -115,4 +122,25 @@ function openShard(
     threadIds: (uffd.enabled & UFFD_FEATURE.THREAD_ID) !== 0,
   };
   return { pages, uffd, kicker, token };
+}
+
+/** Registers a segment. The kernel says EINVAL for a hole, too: that is told apart. */
+function register(
+  uffd: Userfaultfd,
+  { start, count, pageSize }: Segment,
+  mode: number,
+): ReturnType<Userfaultfd['register']> {
+  const length = count * pageSize;
+  try {
+    return uffd.register(start, length, mode);
+  } catch (error) {
+    if (!(error instanceof DemandPagingError) || error.errno !== ERRNO.EINVAL || isMapped(start, length))
+      throw error;
+    const { errno, syscall, range } = error;
+    throw new DemandPagingError('BAD_RANGE', `not all of ${hex(start)}+${hex(length)} is mapped`, {
+      errno,
+      syscall,
+      range,
+    });
+  }
 }

@@ -1,5 +1,8 @@
 import { type FaultKind, type MemoryEvent } from '../../api/fault.js';
 
+/** Events that a process can read about itself. */
+export type LocalEvent = Exclude<MemoryEvent['kind'], 'fork'>;
+
 export interface UserfaultfdBackendOptions {
   /**
    * How the descriptor is made: `device` (/dev/userfaultfd), `syscall` (CAP_SYS_PTRACE or
@@ -28,8 +31,12 @@ export interface UserfaultfdBackendOptions {
    * reported, so nobody waits. Default false.
    */
   readonly asyncWriteProtect?: boolean | undefined;
-  /** What others do to the memory and the resolver hears of. `fork` needs CAP_SYS_PTRACE. Default `remove`, `unmap`, `remap`. */
-  readonly events?: readonly MemoryEvent['kind'][] | undefined;
+  /**
+   * What others do to the memory and the resolver hears of. Default all three. Not `fork`: a fork() of this process
+   * holds the C library's heap locks until its event is read, and the thread that reads it may need the
+   * heap: both wait for ever. Memory mapped here is not inherited by children instead (MADV_DONTFORK).
+   */
+  readonly events?: readonly LocalEvent[] | undefined;
   /** The verb that brings contents: `copy`; `continue` (shmem, hugetlb); `move` (anonymous). Default `copy`. */
   readonly install?: 'copy' | 'continue' | 'move' | undefined;
   /** Resolvers to divide the memory among, at most; they meet at multiples of 4096 pages. Default 1. */
@@ -52,11 +59,18 @@ export interface UserfaultfdChoice {
 }
 
 const FAULTS: readonly FaultKind[] = ['missing', 'minor', 'write-protect', 'rwp'];
-const EVENTS: readonly MemoryEvent['kind'][] = ['remove', 'unmap', 'remap', 'fork'];
+const LOCAL_EVENTS: readonly LocalEvent[] = ['remove', 'unmap', 'remap'];
+/** A handler in another process can read of forks, too. */
+export const FOREIGN_EVENTS: readonly MemoryEvent['kind'][] = [...LOCAL_EVENTS, 'fork'];
 const LEAST_STAGING = 0x20_0000;
 
-/** Fills in defaults. Throws RangeError or TypeError naming the option that cannot be. */
-export function completeOptions(given: UserfaultfdBackendOptions = {}): UserfaultfdChoice {
+/** Fills in defaults. Throws RangeError naming the option that is out of bounds. */
+export function completeOptions(
+  given: Omit<UserfaultfdBackendOptions, 'events'> & {
+    readonly events?: readonly MemoryEvent['kind'][] | undefined;
+  } = {},
+  allowedEvents: readonly MemoryEvent['kind'][] = LOCAL_EVENTS,
+): UserfaultfdChoice {
   const install = given.install ?? 'copy';
   const faults = given.faults ?? (install === 'continue' ? ['missing', 'minor'] : ['missing']);
   const choice: UserfaultfdChoice = {
@@ -65,7 +79,7 @@ export function completeOptions(given: UserfaultfdBackendOptions = {}): Userfaul
     sigbus: given.sigbus ?? false,
     faults,
     asyncWriteProtect: given.asyncWriteProtect ?? false,
-    events: given.events ?? ['remove', 'unmap', 'remap'],
+    events: given.events ?? LOCAL_EVENTS,
     install,
     shards: given.shards ?? 1,
     stagingBytes: given.stagingBytes ?? 2 * LEAST_STAGING,
@@ -73,7 +87,7 @@ export function completeOptions(given: UserfaultfdBackendOptions = {}): Userfaul
   oneOf('via', choice.via, ['auto', 'device', 'syscall']);
   oneOf('install', install, ['copy', 'continue', 'move']);
   for (const fault of faults) oneOf('faults', fault, FAULTS);
-  for (const event of choice.events) oneOf('events', event, EVENTS);
+  for (const event of choice.events) oneOf('events', event, allowedEvents);
   if (!faults.includes('missing'))
     throw new RangeError("faults must include 'missing': a page nobody reports reads as zeros");
   if (install === 'continue' && !faults.includes('minor'))

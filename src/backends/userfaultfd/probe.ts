@@ -2,7 +2,6 @@ import { existsSync, readFileSync } from 'node:fs';
 import { type Requirement, type Requirements, requirements } from '../../api/capability.js';
 import { DemandPagingError } from '../../api/error.js';
 import {
-  UFFD_FEATURE,
   uffdFeatureNames,
   USERFAULTFD_DEVICE,
   userfaultfdSupport,
@@ -42,8 +41,7 @@ export function probeUserfaultfd(choice: UserfaultfdChoice): Requirements {
         : `0x${opened.mask.toString(16)}, without ${lacking.join(', ')}`,
     remedy: lacking.length === 0 ? '' : lacking.includes('RWP') ? 'Linux 7.3 or newer' : 'a newer kernel',
   };
-  const forks = choice.events.includes('fork') ? [forkRequirement(choice)] : [];
-  return requirements([native, descriptor, features, ...forks]);
+  return requirements([native, descriptor, features]);
 }
 
 const isNative = (): boolean =>
@@ -59,20 +57,6 @@ function open(choice: UserfaultfdChoice): UserfaultfdSupport | DemandPagingError
     if (error instanceof DemandPagingError) return error;
     return new DemandPagingError('NATIVE_UNAVAILABLE', String(error));
   }
-}
-
-/** EVENT_FORK is offered to all and refused, in the handshake, to those without CAP_SYS_PTRACE. */
-function forkRequirement(choice: UserfaultfdChoice): Requirement {
-  const CAP_SYS_PTRACE = 19;
-  const effective = /^CapEff:\s+([0-9a-f]+)$/m.exec(read('/proc/self/status'))?.[1] ?? '0';
-  const met = ((BigInt(`0x${effective}`) >> BigInt(CAP_SYS_PTRACE)) & 1n) === 1n;
-  void choice;
-  return {
-    what: `CAP_SYS_PTRACE for ${uffdFeatureNames(BigInt(UFFD_FEATURE.EVENT_FORK)).join()}`,
-    met,
-    found: met ? 'there' : 'not there',
-    remedy: met ? '' : 'run with CAP_SYS_PTRACE, or without fork events',
-  };
 }
 
 function situation(): string {

@@ -11,6 +11,7 @@ import {
   type MapOptions,
   pageSize,
   raw,
+  residentPages,
 } from '../../linux/index.js';
 
 /** Where one region's memory is, and what of it this attachment must give back. */
@@ -57,18 +58,18 @@ export function checkRegion(region: Region): void {
 
 /**
  * The memory of a region: adopted where it has an address, else mapped. Mapped memory has no transparent huge
- * pages, which would blur the unit in which pages go missing, and is not inherited by children unless
- * `inherited`. Adopted memory is taken as it is.
+ * pages, which would blur the unit in which pages go missing, and is not inherited by children.
+ * Adopted memory is taken as it is.
  * Errors: NO_HUGE_PAGES, NO_PERMISSION, KERNEL; then nothing is left behind.
  */
-export function bringMemory(region: Region, inherited: boolean): RegionMemory {
+export function bringMemory(region: Region): RegionMemory {
   const file = region.file;
   const fd = file?.fd;
   const offset = Number(file?.offset ?? 0n);
   if (region.hva !== undefined)
     return { start: Number(region.hva), fd, fileOffset: offset, mapped: false, ownsFile: false };
   const length = Number(region.length);
-  const options: MapOptions = { ...kindOf(region), length, inherited };
+  const options: MapOptions = { ...kindOf(region), length };
   if (fd === undefined) {
     const mapping = mapMemory(options);
     noHugePages(mapping.address, length, region);
@@ -111,4 +112,19 @@ export function giveBack(
 ): void {
   if (memory.mapped) for (const { start, length } of pieces) libc().munmap(start, length);
   if (memory.ownsFile && memory.fd !== undefined) raw.close(memory.fd);
+}
+
+/** Pages looked at in one call of mincore(2). */
+const LOOK_PAGES = 65536;
+
+/** Whether something is mapped at every address of a range. */
+export function isMapped(start: number, length: number): boolean {
+  const step = LOOK_PAGES * pageSize();
+  try {
+    for (let at = 0; at < length; at += step) residentPages(start + at, Math.min(step, length - at));
+    return true;
+  } catch (error) {
+    if (error instanceof DemandPagingError && error.errno === ERRNO.ENOMEM) return false;
+    throw error;
+  }
 }
