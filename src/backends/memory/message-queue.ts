@@ -21,11 +21,23 @@ export class MessageQueue {
   #unread: ModelAccess[] = [];
   readonly #attributed = new WeakSet<ModelAccess>();
   #events: EventMessage[] = [];
+  /** Somebody wants the reader to return without a message. */
+  kicked = false;
   /** Called when there is something to read that was not there before. */
   onMessage: () => void = () => {};
 
   get isEmpty(): boolean {
     return this.#unread.length === 0 && this.#events.length === 0;
+  }
+
+  /** Whether a reader that sleeps would be woken. */
+  get hasWork(): boolean {
+    return this.kicked || !this.isEmpty;
+  }
+
+  kick(): void {
+    this.kicked = true;
+    this.onMessage();
   }
 
   /** How many accesses wait. */

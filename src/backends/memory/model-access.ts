@@ -50,6 +50,8 @@ export class ModelAccess implements Stepper {
   /** Why it waits or exited. */
   kind: FaultKind | undefined;
   onRunnable: (() => void) | undefined;
+  /** How often its vCPU has left the kernel with it. */
+  exits = 0;
   readonly #kernel: ModelKernel;
   readonly #pieceBytes: number;
   #state: AccessState = 'running';
@@ -107,6 +109,7 @@ export class ModelAccess implements Stepper {
   /** Its vCPU leaves the kernel with the fault. */
   exit(kind: FaultKind): void {
     this.kind = kind;
+    this.exits++;
     this.#enter('exited');
   }
 

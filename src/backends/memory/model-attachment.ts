@@ -44,7 +44,7 @@ export class ModelAttachment implements Attachment {
       {
         pages: { first: 0, count: this.layout.pageCount },
         port: { where: 'here', open: () => this.port },
-        kick: () => this.port.kick(),
+        kick: () => kernel.queue.kick(),
       },
     ];
     this.memory = {

@@ -59,6 +59,11 @@ export class ModelKernel {
     this.#mechanisms = [...new Set(Object.values(sites).flat())];
   }
 
+  /** Whether a resolver that sleeps would be woken. */
+  get hasWork(): boolean {
+    return this.queue.hasWork;
+  }
+
   /** Whether a change is under way whose event was not read yet: every verb but `wake` is told EAGAIN. */
   get isChanging(): boolean {
     return this.#changing > 0;

@@ -20,7 +20,6 @@ export class ModelPort implements FaultPort {
   readonly staging: Uint8Array;
   readonly #kernel: ModelKernel;
   readonly #supports: Supports;
-  #kicked = false;
   #wakeUp: (() => void) | undefined;
   #closed = false;
 
@@ -31,20 +30,9 @@ export class ModelPort implements FaultPort {
     kernel.queue.onMessage = () => this.#wakeUp?.();
   }
 
-  /** Whether {@link take} would find something, or {@link kick} was called. */
-  get hasWork(): boolean {
-    return !this.#closed && (this.#kicked || !this.#kernel.queue.isEmpty);
-  }
-
-  /** Makes {@link ready} resolve. */
-  kick(): void {
-    this.#kicked = true;
-    this.#wakeUp?.();
-  }
-
   /** Never blocks, whatever `wait` says: everything here shares one thread, and a spurious 0 is allowed. */
   take(batch: FaultBatch): number {
-    this.#kicked = false;
+    this.#kernel.queue.kicked = false;
     if (this.#closed) return 0;
     if (this.#kernel.isGone)
       throw new DemandPagingError('MEMORY_GONE', 'the process whose memory is served has ended', {
@@ -61,7 +49,7 @@ export class ModelPort implements FaultPort {
   }
 
   async ready(): Promise<void> {
-    if (this.hasWork || this.#closed) return;
+    if (this.#kernel.queue.hasWork || this.#closed) return;
     await new Promise<void>((resolve) => (this.#wakeUp = resolve));
     this.#wakeUp = undefined;
   }

@@ -1,0 +1,148 @@
+import fc, { type Arbitrary } from 'fast-check';
+import { type PagerPolicy } from '../api/index.js';
+import { PropertyFailure } from './failure.js';
+import { openManifest } from './manifest.js';
+import { type AnyProperty, type Manifest, type Property, type PropertyName } from './property.js';
+import { RealStage } from './real-stage.js';
+import { type Setting } from './stage.js';
+import { SteppedStage } from './stepped-stage.js';
+import { type Subject } from './subject.js';
+
+export interface CheckOptions {
+  /** Runs of each property. Default: 1000 on a deterministic subject, 20 on a real one. */
+  readonly runs?: number;
+  /** Where to start; default: by chance, and printed on failure. */
+  readonly seed?: number;
+  /** Which run of a failed check to play again, as printed. */
+  readonly path?: string;
+  /**
+   * Tells faults apart: where nothing goes on any more, everybody is woken, unless waking is what the
+   * property is about. For checking the suite itself; hides hangs. Default false.
+   */
+  readonly nudge?: boolean;
+}
+
+/** What came of checking one property. */
+export type Report = {
+  readonly name: PropertyName;
+  readonly part: string | undefined;
+  readonly claim: string;
+} & (
+  | { readonly outcome: 'held'; readonly runs: number }
+  | { readonly outcome: 'skipped'; readonly reason: string }
+  | { readonly outcome: 'failed'; readonly runs: number; readonly message: string }
+);
+
+const RUNS = { stepped: 1000, real: 20 };
+/** Choices of a schedule; once they have run out, everybody gets a turn. */
+const MOST_CHOICES = 160;
+
+/** Bounds and choices of the pager, small enough to be met. */
+const policies: Arbitrary<Partial<PagerPolicy>> = fc.record({
+  faultAroundPages: fc.constantFrom(1, 2, 4),
+  maxInFlight: fc.constantFrom(1, 2, 8),
+  prefetchPages: fc.constantFrom(1, 3),
+  batchRows: fc.constantFrom(1, 2, 8),
+});
+
+/** Checks one property on a subject. Never throws for a property that does not hold. */
+export async function checkProperty(
+  property: AnyProperty,
+  subject: Subject,
+  options: CheckOptions = {},
+): Promise<Report> {
+  const manifest = await openManifest(subject);
+  return check(property as unknown as Property<unknown>, subject, manifest, options);
+}
+
+/** Checks properties one after the other. */
+export async function checkProperties(
+  properties: readonly AnyProperty[],
+  subject: Subject,
+  options: CheckOptions = {},
+): Promise<readonly Report[]> {
+  const reports: Report[] = [];
+  for (const property of properties) reports.push(await checkProperty(property, subject, options));
+  return reports;
+}
+
+async function check(
+  property: Property<unknown>,
+  subject: Subject,
+  manifest: Manifest,
+  options: CheckOptions,
+): Promise<Report> {
+  const { name, part, claim } = property;
+  const reason = property.unless(manifest);
+  if (reason !== undefined) return { name, part, claim, outcome: 'skipped', reason };
+  let lastFailure = '';
+  const predicate = async (
+    plan: unknown,
+    policy: Partial<PagerPolicy>,
+    synchronous: boolean,
+    choices: Uint8Array,
+  ): Promise<void> => {
+    const setting: Setting = {
+      level: property.level,
+      pages: property.pages,
+      policy: { ...policy, ...property.policy?.(plan) },
+      synchronous: property.synchronous?.(plan) ?? synchronous,
+    };
+    const failure = await playOnce(property, subject, manifest, { plan, setting, choices }, options);
+    if (failure === undefined) return;
+    lastFailure = failure;
+    throw new PropertyFailure(failure);
+  };
+  const numRuns = options.runs ?? (subject.deterministic ? RUNS.stepped : RUNS.real);
+  const choices = subject.deterministic
+    ? fc.uint8Array({ maxLength: MOST_CHOICES, size: 'max' })
+    : fc.constant(new Uint8Array(0));
+  const result = await fc.check(
+    fc.asyncProperty(property.plan(manifest), policies, fc.boolean(), choices, predicate),
+    {
+      numRuns,
+      ...(options.seed !== undefined && { seed: options.seed }),
+      ...(options.path !== undefined && { path: options.path }),
+      // What a real schedule does not repeat cannot be made smaller.
+      endOnFailure: !subject.deterministic,
+    },
+  );
+  if (!result.failed) return { name, part, claim, outcome: 'held', runs: result.numRuns };
+  const title = part ? `${name} (${part})` : name;
+  const message = `${title} does not hold on ${subject.name}: ${claim}\nrun ${result.numRuns}, seed ${result.seed}, path '${result.counterexamplePath}'\n${lastFailure || String(result.errorInstance)}`;
+  return { name, part, claim, outcome: 'failed', runs: result.numRuns, message };
+}
+
+interface Run {
+  readonly plan: unknown;
+  readonly setting: Setting;
+  readonly choices: Uint8Array;
+}
+
+/** Plays one run: what went wrong, with its timeline, or undefined. */
+async function playOnce(
+  property: Property<unknown>,
+  subject: Subject,
+  manifest: Manifest,
+  run: Run,
+  { nudge = false }: CheckOptions,
+): Promise<string | undefined> {
+  const { plan, setting, choices } = run;
+  const stage = subject.deterministic
+    ? await SteppedStage.open(subject, setting, choices, { nudge: nudge && !property.judgesWaking })
+    : await RealStage.open(subject, setting);
+  try {
+    await stage.run(property.body(stage, plan, manifest));
+    return undefined;
+  } catch (error) {
+    const what =
+      error instanceof PropertyFailure
+        ? error.message
+        : error instanceof Error
+          ? (error.stack ?? error.message)
+          : String(error);
+    return `${what}\nplan: ${fc.stringify(plan)}\nsetting: ${fc.stringify(setting)}\nwho did what:\n${stage.timeline}`;
+  } finally {
+    await stage.close();
+  }
+}

@@ -1,0 +1,73 @@
+import { type PageIndex } from '../api/index.js';
+
+/** What a page was seen to hold. `zeros` and `original` are whole; everything else is a fault of its own. */
+export type Seen = 'original' | 'zeros' | { readonly other: string };
+
+const WORD_BYTES = 4;
+const WORDS_LOW = 0xffff;
+
+/**
+ * Contents that say where they belong: every 32-bit word names its page and its place in it, and none
+ * is zero. So a page that is torn, zero, stale or in another's place is recognised, and described.
+ */
+export class Contents {
+  readonly pageBytes: number;
+  readonly #pages = new Map<PageIndex, Uint8Array>();
+  readonly #zeros: Uint8Array;
+
+  constructor(pageBytes: number) {
+    this.pageBytes = pageBytes;
+    this.#zeros = new Uint8Array(pageBytes);
+  }
+
+  /** What the source has for a page. Not to be written. */
+  page(page: PageIndex): Uint8Array {
+    let bytes = this.#pages.get(page);
+    if (!bytes) this.#pages.set(page, (bytes = this.#make(page + 1)));
+    return bytes;
+  }
+
+  /** Other contents, which no source has, for a page: what somebody would install by mistake. */
+  foreign(page: PageIndex): Uint8Array {
+    return this.#make(page + 1 + 0x4000);
+  }
+
+  /** Recognises bytes read at an offset of a page. */
+  recognise(bytes: Uint8Array, page: PageIndex, offset = 0): Seen {
+    if (same(bytes, this.page(page), offset)) return 'original';
+    if (same(bytes, this.#zeros, offset)) return 'zeros';
+    return { other: this.describe(bytes, offset) };
+  }
+
+  /** Bytes in words: runs of words that belong together. */
+  describe(bytes: Uint8Array, offset = 0): string {
+    const words = new Uint32Array(bytes.slice().buffer, 0, Math.floor(bytes.length / WORD_BYTES));
+    const runs: { what: string; words: number }[] = [];
+    words.forEach((word, at) => {
+      const what = wordName(word, at + offset / WORD_BYTES);
+      const last = runs.at(-1);
+      if (last?.what === what) last.words++;
+      else runs.push({ what, words: 1 });
+    });
+    const shown = runs.slice(0, 6).map(({ what, words: count }) => `${count} words of ${what}`);
+    return `${shown.join(', then ')}${runs.length > 6 ? ', …' : ''}`;
+  }
+
+  #make(number: number): Uint8Array {
+    const words = new Uint32Array(this.pageBytes / WORD_BYTES);
+    for (let at = 0; at < words.length; at++) words[at] = (number << 16) | (at & WORDS_LOW);
+    return new Uint8Array(words.buffer);
+  }
+}
+
+function wordName(word: number, at: number): string {
+  if (word === 0) return 'zeros';
+  const number = word >>> 16;
+  if ((word & WORDS_LOW) !== (at & WORDS_LOW)) return `something else (0x${word.toString(16)})`;
+  return number > 0x4000 ? `foreign contents of page ${number - 0x4001}` : `page ${number - 1}`;
+}
+
+function same(bytes: Uint8Array, whole: Uint8Array, offset: number): boolean {
+  for (let at = 0; at < bytes.length; at++) if (bytes[at] !== whole[offset + at]) return false;
+  return true;
+}

@@ -1,0 +1,20 @@
+import { type Manifest } from './property.js';
+import { stageLayout } from './stepped-stage.js';
+import { type Subject } from './subject.js';
+
+/** What a subject declares, asked of it once. */
+export async function openManifest(subject: Subject): Promise<Manifest> {
+  const attachment = await subject.backend().attach(stageLayout(subject, 1));
+  const { supports, coverage, memory } = attachment;
+  await attachment.close();
+  return {
+    supports,
+    coverage,
+    sites: subject.sites,
+    deterministic: subject.deterministic,
+    discards: subject.deterministic || subject.discard !== undefined,
+    killable: subject.deterministic ? subject.sites : subject.killable,
+    mayFail: subject.deterministic ? subject.sites : subject.mayFail,
+    local: memory !== undefined,
+  };
+}

@@ -1,0 +1,45 @@
+import fc from 'fast-check';
+import { type Resolution } from '../../api/index.js';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { BareResolver } from '../resolving.js';
+import { pause, type Stage } from '../stage.js';
+
+const PAGES = 4;
+
+/** Each is wrong in one thing, with everything else valid. */
+const MISTAKES: Readonly<Record<string, (stage: Stage) => Resolution>> = {
+  'no pages': () => ({ verb: 'copy', pages: { first: 1, count: 0 }, from: 0 }),
+  'a page past the end': () => ({ verb: 'copy', pages: { first: PAGES, count: 1 }, from: 0 }),
+  'a run that passes the end': () => ({ verb: 'copy', pages: { first: PAGES - 1, count: 2 }, from: 0 }),
+  'a page before the first': () => ({ verb: 'copy', pages: { first: -1, count: 1 }, from: 0 }),
+  'half a page': () => ({ verb: 'copy', pages: { first: 0.5, count: 1 }, from: 0 }),
+  'bytes that pass the end of staging': ({ port, contents }) => ({
+    verb: 'copy',
+    pages: { first: 1, count: 1 },
+    from: port.staging.length - contents.pageBytes + 1,
+  }),
+  'bytes before staging': () => ({ verb: 'copy', pages: { first: 1, count: 1 }, from: -8 }),
+};
+
+export const badInputRefused = property<string>({
+  name: 'bad-input-refused',
+  claim: 'a row that is malformed in any one thing does not succeed, and changes no page',
+  level: 'port',
+  pages: PAGES,
+  unless: ({ supports }) =>
+    supports.verbs.includes('copy') ? undefined : 'there is no copy here to get wrong',
+  plan: () => fc.constantFrom(...Object.keys(MISTAKES)),
+  *body(stage, mistake) {
+    const bare = new BareResolver(stage);
+    stage.port.staging.set(stage.contents.foreign(1), 0);
+    const result = bare.row(MISTAKES[mistake]!(stage));
+    must(
+      (result.outcome === 'failed' || result.outcome === 'refused') && result.done === 0,
+      `${mistake}: ${result.outcome}, ${result.done} done`,
+    );
+    yield pause;
+    for (let page = 0; page < PAGES; page++)
+      must(stage.look(page) === undefined, `${mistake}: page ${page} is there now`);
+  },
+});

@@ -1,0 +1,32 @@
+import { property } from '../property.js';
+import { type Action, play, played, scenario, waitingSites } from '../scenario.js';
+
+const PAGES = 10;
+
+export const boundedInFlight = property<readonly Action[]>({
+  name: 'bounded-in-flight',
+  claim: 'no more fetches are under way at once than the policy allows, whoever asks for them',
+  level: 'pager',
+  pages: PAGES,
+  unless: () => undefined,
+  plan: (manifest) =>
+    scenario(manifest, {
+      pages: PAGES,
+      span: 10,
+      wait: false,
+      most: 12,
+      of: waitingSites(manifest).length > 0 ? ['read', 'read', 'ensure', 'prefetch'] : ['ensure', 'prefetch'],
+    }),
+  synchronous: () => false,
+  *body(stage, actions) {
+    const { maxInFlight } = stage.pager.policy;
+    stage.watch(() =>
+      stage.source.underWay > maxInFlight
+        ? `${stage.source.underWay} fetches are under way; the policy allows ${maxInFlight}`
+        : undefined,
+    );
+    yield* play(stage, actions, played());
+    const { mostUnderWay } = stage.source;
+    stage.note('source', `had at most ${mostUnderWay} reads under way`);
+  },
+});

@@ -1,0 +1,37 @@
+import fc from 'fast-check';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { BareResolver } from '../resolving.js';
+import { waitingSites } from '../scenario.js';
+import { pause, settled } from '../stage.js';
+
+export const duplicateWakes = property<{ readonly sites: readonly number[]; readonly page: number }>({
+  name: 'duplicate-wakes',
+  claim: 'installing a page that is there already wakes whoever waits for it',
+  level: 'port',
+  pages: 4,
+  judgesWaking: true,
+  unless: (manifest) =>
+    waitingSites(manifest).length === 0 ? 'no site that can be exercised here waits for a page' : undefined,
+  plan: (manifest) =>
+    fc.record({
+      sites: fc.array(fc.nat(waitingSites(manifest).length - 1), { minLength: 1, maxLength: 3 }),
+      page: fc.nat(3),
+    }),
+  *body(stage, { sites, page }, manifest) {
+    const bare = new BareResolver(stage);
+    const pages = { first: page, count: 1 };
+    const possible = waitingSites(manifest);
+    const waiters = sites.map((site) => stage.touch({ site: possible[site]!, page }));
+    while (bare.faults.length < waiters.length) {
+      bare.take();
+      yield pause;
+    }
+    const first = bare.install(pages, stage.contents.page(page), false);
+    must(first.outcome === 'installed', `a missing page was ${first.outcome} (errno ${first.errno})`);
+    yield pause;
+    const again = bare.install(pages, stage.contents.page(page));
+    must(again.outcome === 'already-present', `installing a page again was ${again.outcome}`);
+    yield settled(...waiters);
+  },
+});

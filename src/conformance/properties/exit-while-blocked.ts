@@ -1,0 +1,56 @@
+import fc from 'fast-check';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { waitingSites } from '../scenario.js';
+import { pause, settled } from '../stage.js';
+
+const PAGES = 4;
+
+export const exitWhileBlocked = property<{
+  readonly pages: readonly number[];
+  readonly killed: readonly boolean[];
+  readonly site: number;
+}>({
+  name: 'exit-while-blocked-terminates',
+  claim:
+    'an accessor that is killed while it waits is gone, and everybody else is served as if it had never been',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    waitingSites(manifest).some((site) => manifest.killable.includes(site))
+      ? undefined
+      : 'no accessor that waits can be killed here',
+  plan: () =>
+    fc.record({
+      pages: fc.array(fc.nat(PAGES - 1), { minLength: 1, maxLength: 4 }),
+      killed: fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }),
+      site: fc.nat(15),
+    }),
+  synchronous: () => false,
+  *body(stage, { pages, killed, site }, manifest) {
+    const sites = waitingSites(manifest).filter((candidate) => manifest.killable.includes(candidate));
+    for (const page of pages) stage.source.hold(page);
+    const touches = pages.map((page, i) => stage.touch({ site: sites[(site + i) % sites.length]!, page }));
+    yield pause;
+    const doomed = touches.filter((_, i) => killed[i]);
+    for (const touch of doomed) {
+      touch.kill();
+      yield pause;
+    }
+    yield settled(...doomed);
+    stage.source.resume();
+    yield settled(...touches);
+    const reads = pages.map((page) => stage.touch({ page }));
+    yield settled(...reads);
+    for (const { page, bytes, end, name } of [
+      ...touches.filter((touch) => !doomed.includes(touch)),
+      ...reads,
+    ]) {
+      must(
+        end === 'done' && stage.contents.recognise(bytes, page) === 'original',
+        () => `${name}: ${end}, ${stage.contents.describe(bytes)}`,
+      );
+    }
+    yield settled(stage.pager.close());
+  },
+});

@@ -1,0 +1,84 @@
+import fc from 'fast-check';
+import { type PageRange } from '../../api/index.js';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { act, type Action, covers, everything, played, scenario, stamp, waitingSites } from '../scenario.js';
+import { pause, settled, type Touch } from '../stage.js';
+
+const PAGES = 5;
+const OFFSET = 128;
+
+interface Plan {
+  /** Pages brought, and written, before. */
+  readonly brought: PageRange | undefined;
+  readonly frozen: PageRange;
+  readonly actions: readonly Action[];
+}
+
+export const freezeIsReversible = property<Plan>({
+  name: 'freeze-is-reversible',
+  claim: 'an access to a frozen page waits; thawed, it goes on, and the page holds what it held',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    waitingSites(manifest).length === 0 ? 'no site that can be exercised here waits for a page' : undefined,
+  plan: (manifest) => {
+    const range = fc
+      .tuple(fc.nat(PAGES - 1), fc.integer({ min: 1, max: 3 }))
+      .map(([first, count]) => ({ first, count: Math.min(count, PAGES - first) }));
+    return fc.record({
+      brought:
+        manifest.supports.freeze === 'full' ? fc.option(range, { nil: undefined }) : fc.constant(undefined),
+      frozen: range,
+      actions: scenario(manifest, {
+        pages: PAGES,
+        most: 6,
+        wait: false,
+        of: ['read', 'read', 'ensure', 'prefetch'],
+      }),
+    });
+  },
+  *body(stage, { brought, frozen, actions }) {
+    const written = new Set<number>();
+    if (brought) {
+      const ensure = stage.pager.do('ensure', brought);
+      yield settled(ensure);
+      const writes = Array.from({ length: brought.count }, (_, i) =>
+        stage.touch({ site: 'vmm-store', page: brought.first + i, offset: OFFSET, bytes: stamp(i) }),
+      );
+      yield settled(...writes);
+      for (let i = 0; i < brought.count; i++) written.add(brought.first + i);
+    }
+    const freeze = stage.pager.do('freeze', frozen);
+    yield settled(freeze);
+    must(freeze.error === undefined, `freezing failed with ${freeze.error}`);
+    const into = played();
+    for (const action of actions) {
+      act(stage, action, into, { whole: true });
+      yield pause;
+    }
+    const early: Touch[] = into.reads.filter((read) => covers(frozen, read.page) && read.settled);
+    must(
+      early.length === 0,
+      () => `${early.map(({ name }) => name).join(', ')} went on though the page is frozen`,
+    );
+    const thaw = stage.pager.do('thaw', frozen);
+    yield settled(thaw, ...into.tasks);
+    const reads = [
+      ...into.reads,
+      ...Array.from({ length: everything(stage).count }, (_, page) =>
+        stage.touch({ page, length: stage.contents.pageBytes }),
+      ),
+    ];
+    yield settled(...reads);
+    for (const { page, bytes, end, name } of reads) {
+      must(end === 'done', `${name} ${end}`);
+      const expected = stage.contents.page(page).slice();
+      if (written.has(page)) expected.set(stamp(page - brought!.first), OFFSET);
+      must(
+        Buffer.compare(bytes, expected) === 0,
+        () => `${name}, thawed, holds ${stage.contents.describe(bytes)}`,
+      );
+    }
+  },
+});

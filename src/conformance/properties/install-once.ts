@@ -1,0 +1,59 @@
+import fc from 'fast-check';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { BareResolver } from '../resolving.js';
+import { stamp } from '../scenario.js';
+import { pause, settled } from '../stage.js';
+
+/** Where the guest writes, beside what is compared. */
+const OFFSET = 64;
+
+export const installOnce = property<{
+  readonly count: number;
+  readonly waiting: number;
+  readonly written: readonly number[];
+}>({
+  name: 'install-once',
+  claim: 'a second installation of a page changes nothing: what was installed, and written since, stays',
+  level: 'port',
+  pages: 6,
+  unless: () => undefined,
+  plan: () =>
+    fc.record({
+      count: fc.integer({ min: 1, max: 4 }),
+      waiting: fc.nat(3),
+      written: fc.uniqueArray(fc.nat(3), { maxLength: 3 }),
+    }),
+  *body(stage, { count, waiting, written }) {
+    const bare = new BareResolver(stage);
+    const pages = { first: 0, count };
+    const waiters = Array.from({ length: Math.min(waiting, count) }, (_, page) => stage.touch({ page }));
+    const first = yield* bare.through(pages, bare.original(pages));
+    must(first.outcome === 'installed', `a missing page was ${first.outcome} (errno ${first.errno})`);
+    yield settled(...waiters);
+    const writes = written
+      .filter((page) => page < count)
+      .map((page) => stage.touch({ site: 'vmm-store', page, offset: OFFSET, bytes: stamp(page) }));
+    yield settled(...writes);
+    for (let page = 0; page < count; page++) {
+      const again = bare.install({ first: page, count: 1 }, stage.contents.foreign(page));
+      must(
+        again.outcome === 'already-present' && again.done === 0,
+        `installing page ${page} again was ${again.outcome}, ${again.done} done`,
+      );
+      yield pause;
+    }
+    const reads = Array.from({ length: count }, (_, page) =>
+      stage.touch({ page, length: stage.contents.pageBytes }),
+    );
+    yield settled(...reads);
+    for (const { page, bytes } of reads) {
+      const expected = stage.contents.page(page).slice();
+      if (written.includes(page)) expected.set(stamp(page), OFFSET);
+      must(
+        Buffer.compare(bytes, expected) === 0,
+        () => `page ${page} holds ${stage.contents.describe(bytes)}`,
+      );
+    }
+  },
+});

@@ -1,0 +1,66 @@
+import { type Effect } from '../../api/index.js';
+import { must } from '../failure.js';
+import { type Manifest, property } from '../property.js';
+import { type Action, play, played, scenario } from '../scenario.js';
+import { settled } from '../stage.js';
+
+const PAGES = 5;
+const SITE = 'kernel-copy';
+
+/** Why a property about one policy for the kernel's own accesses does not apply. */
+function unless({ coverage, sites }: Manifest, effect: Effect): string | undefined {
+  if (!sites.includes(SITE)) return "the kernel's own accesses cannot be exercised here";
+  const declared = coverage.find(({ site }) => site === SITE)?.effect ?? 'unmediated';
+  return declared === effect ? undefined : `the kernel's own accesses are declared '${declared}'`;
+}
+
+export const kernelAccessBlocks = property<readonly Action[]>({
+  name: 'kernel-access-blocks',
+  claim: "the kernel's own access to a missing page waits, as any other, and then sees its contents",
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) => unless(manifest, 'blocks'),
+  plan: (manifest) =>
+    scenario(manifest, { pages: PAGES, sites: [SITE], of: ['read', 'read', 'prefetch', 'withdraw'] }),
+  *body(stage, actions) {
+    const into = played();
+    yield* play(stage, actions, into, { whole: true, pieces: 2 });
+    for (const { page, bytes, end, name, errno } of into.reads) {
+      must(end === 'done', `${name} ${end} (errno ${errno})`);
+      must(
+        stage.contents.recognise(bytes, page) === 'original',
+        () => `${name} read ${stage.contents.describe(bytes)}`,
+      );
+    }
+  },
+});
+
+export const kernelAccessRetries = property<readonly Action[]>({
+  name: 'kernel-access-errors-then-retries',
+  claim:
+    "the kernel's own access to a missing page fails; tried again once the page was brought, it sees its contents",
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) => unless(manifest, 'errors'),
+  plan: (manifest) =>
+    scenario(manifest, { pages: PAGES, sites: [SITE], most: 6, of: ['read', 'read', 'withdraw'] }),
+  *body(stage, actions) {
+    const into = played();
+    yield* play(stage, actions, into, { whole: true });
+    for (const { page, end, bytes, name } of into.reads) {
+      must(
+        end === 'errored' || stage.contents.recognise(bytes, page) === 'original',
+        () => `${name}: ${end}, ${stage.contents.describe(bytes)}`,
+      );
+      const ensure = stage.pager.do('ensure', { first: page, count: 1 });
+      yield settled(ensure);
+      must(ensure.error === undefined, `bringing page ${page} failed with ${ensure.error}`);
+      const again = stage.touch({ site: SITE, page, length: stage.contents.pageBytes });
+      yield settled(again);
+      must(
+        again.end === 'done' && stage.contents.recognise(again.bytes, page) === 'original',
+        `tried again with its page there: ${again.end}`,
+      );
+    }
+  },
+});

@@ -1,0 +1,26 @@
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { type Action, play, played, scenario, waitingSites } from '../scenario.js';
+
+const PAGES = 8;
+
+export const noTornPage = property<readonly Action[]>({
+  name: 'no-torn-page',
+  claim: 'a page is seen whole or not at all, and with its own contents, however it is read while it comes',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    waitingSites(manifest).length === 0 ? 'no site that can be exercised here waits for a page' : undefined,
+  plan: (manifest) =>
+    scenario(manifest, { pages: PAGES, of: ['read', 'read', 'read', 'ensure', 'prefetch', 'withdraw'] }),
+  *body(stage, actions) {
+    const into = played();
+    yield* play(stage, actions, into, { pieces: 4, whole: true });
+    for (const { page, bytes, end, name } of into.reads) {
+      must(end === 'done', `${name} ${end}`);
+      const seen = stage.contents.recognise(bytes, page);
+      // Zeros throughout are another property's affair.
+      must(typeof seen === 'string', () => `${name} saw ${stage.contents.describe(bytes)}`);
+    }
+  },
+});

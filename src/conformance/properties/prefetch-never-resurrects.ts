@@ -1,0 +1,41 @@
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
+import { settled } from '../stage.js';
+
+const PAGES = 6;
+
+export const prefetchNeverResurrects = property<readonly Action[]>({
+  name: 'prefetch-never-resurrects',
+  claim: 'what is fetched ahead, and arrives after its page was removed, is not installed',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    waitingSites(manifest).length === 0
+      ? 'no site that can be exercised here waits for a page'
+      : possible(manifest, ['discard', 'remove']).length === 0
+        ? 'pages cannot be removed here'
+        : undefined,
+  plan: (manifest) =>
+    scenario(manifest, {
+      pages: PAGES,
+      most: 8,
+      of: ['prefetch', 'prefetch', 'ensure', 'discard', 'remove'],
+    }),
+  *body(stage, actions) {
+    const into = played();
+    yield* play(stage, actions, into);
+    const removed = Array.from({ length: PAGES }, (_, page) => page).filter((page) =>
+      into.removals.some(({ pages }) => covers(pages, page)),
+    );
+    const reads = removed.map((page) => stage.touch({ page }));
+    yield settled(...reads);
+    for (const { page, bytes, end, name } of reads) {
+      must(end === 'done', `${name} ${end}`);
+      must(
+        stage.contents.recognise(bytes, page) === 'zeros',
+        () => `${name}, removed before, read ${stage.contents.describe(bytes)}`,
+      );
+    }
+  },
+});

@@ -1,0 +1,37 @@
+import { property } from '../property.js';
+import { type Action, play, played, scenario, waitingSites } from '../scenario.js';
+
+const PAGES = 8;
+
+export const publishBeforePresent = property<readonly Action[]>({
+  name: 'publish-before-present',
+  claim: 'a page that counts as present has its contents, at every moment',
+  level: 'pager',
+  pages: PAGES,
+  unless: ({ local }) => (local ? undefined : 'the memory cannot be looked at from here'),
+  plan: (manifest) =>
+    scenario(manifest, {
+      pages: PAGES,
+      of:
+        waitingSites(manifest).length > 0
+          ? ['read', 'ensure', 'prefetch', 'withdraw']
+          : ['ensure', 'prefetch', 'withdraw'],
+    }),
+  *body(stage, actions) {
+    const held = new Uint8Array(PAGES);
+    stage.watch(() => {
+      for (let page = 0; page < PAGES; page++) {
+        const present = stage.pager.isPresent(page) ? 1 : 0;
+        if (present === held[page]) continue;
+        held[page] = present;
+        const bytes = present ? stage.look(page) : undefined;
+        if (!present || (bytes && stage.contents.recognise(bytes, page) === 'original')) continue;
+        // It may have been withdrawn again since the presence was read, where threads are real.
+        if (!stage.exact && !stage.pager.isPresent(page)) continue;
+        return `page ${page} counts as present and ${bytes ? `holds ${stage.contents.describe(bytes)}` : 'is not there'}`;
+      }
+      return undefined;
+    });
+    yield* play(stage, actions, played());
+  },
+});

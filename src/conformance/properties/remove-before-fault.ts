@@ -1,0 +1,33 @@
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { type Action, covers, play, played, scenario, waitingSites } from '../scenario.js';
+
+const PAGES = 4;
+
+export const removeBeforeFault = property<readonly Action[]>({
+  name: 'remove-before-fault',
+  claim: 'a fault that is read ahead of the removal before it is not served with the old contents',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    waitingSites(manifest).length === 0
+      ? 'no site that can be exercised here waits for a page'
+      : manifest.discards
+        ? undefined
+        : 'there is no other thread here that removes pages',
+  plan: (manifest) =>
+    scenario(manifest, { pages: PAGES, span: 2, most: 10, of: ['read', 'read', 'read', 'discard'] }),
+  *body(stage, actions) {
+    const into = played();
+    yield* play(stage, actions, into);
+    for (const { page, bytes, end, name, started, ended } of into.reads) {
+      must(end === 'done', `${name} ${end}`);
+      const touched = stage.exact ? ended : started; // the latest moment at which it cannot yet have touched the page
+      if (!into.removals.some(({ pages, task }) => covers(pages, page) && task.ended < touched)) continue;
+      must(
+        stage.contents.recognise(bytes, page) === 'zeros',
+        () => `${name} touched it after its removal and read ${stage.contents.describe(bytes)}`,
+      );
+    }
+  },
+});

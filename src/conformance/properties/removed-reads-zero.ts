@@ -1,0 +1,38 @@
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
+
+const PAGES = 6;
+
+export const removedReadsZero = property<readonly Action[]>({
+  name: 'removed-reads-zero',
+  claim:
+    'once a removal is over the pages read as zeros: never as what they held, never as what the source has',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    waitingSites(manifest).length === 0
+      ? 'no site that can be exercised here waits for a page'
+      : possible(manifest, ['discard', 'remove']).length === 0
+        ? 'pages cannot be removed here'
+        : undefined,
+  plan: (manifest) =>
+    scenario(manifest, {
+      pages: PAGES,
+      wait: true,
+      most: 12,
+      of: ['read', 'read', 'ensure', 'prefetch', 'discard', 'remove'],
+    }),
+  *body(stage, actions) {
+    const into = played();
+    yield* play(stage, actions, into);
+    for (const { page, bytes, end, name, started } of into.reads) {
+      must(end === 'done', `${name} ${end}`);
+      if (!into.removals.some(({ pages, task }) => covers(pages, page) && task.ended <= started)) continue;
+      must(
+        stage.contents.recognise(bytes, page) === 'zeros',
+        () => `${name}, removed before, read ${stage.contents.describe(bytes)}`,
+      );
+    }
+  },
+});

@@ -1,0 +1,85 @@
+import fc from 'fast-check';
+import { type FailurePolicy } from '../../api/index.js';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { waitingSites } from '../scenario.js';
+import { type SourceFault } from '../scripted-source.js';
+import { pause, settled } from '../stage.js';
+
+const PAGES = 6;
+
+interface Plan {
+  readonly fault: SourceFault;
+  readonly policy: FailurePolicy;
+  readonly page: number;
+  readonly retries: number;
+  readonly synchronous: boolean;
+}
+
+export const sourceFailureIsLoud = property<Plan>({
+  name: 'source-failure-is-loud',
+  claim: 'an access whose page the source cannot give fails, and the pager says so; it never reads anything',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    !manifest.supports.verbs.includes('poison')
+      ? 'pages cannot be poisoned here, so an access that waits for one cannot be let go'
+      : waitingSites(manifest).some((site) => manifest.mayFail.includes(site))
+        ? undefined
+        : 'no site that can be exercised here waits for a page and survives its failure',
+  plan: ({ supports, deterministic }) =>
+    fc.record({
+      // A time-out would be a matter of the clock where there is one.
+      fault: fc.constantFrom<SourceFault>(
+        'throws',
+        'short',
+        'long',
+        ...(deterministic ? (['never'] as const) : []),
+      ),
+      policy: fc.constantFrom<FailurePolicy>(
+        'stop',
+        'poison',
+        ...(supports.verbs.includes('fail') ? (['fail'] as const) : []),
+      ),
+      page: fc.nat(PAGES - 1),
+      retries: fc.nat(2),
+      synchronous: fc.boolean(),
+    }),
+  policy: ({ policy, retries }) => ({ onSourceFailure: policy, retries, retryDelayMs: 1 }),
+  synchronous: ({ synchronous, fault }) => synchronous && fault !== 'never',
+  *body(stage, { page, fault, policy }, manifest) {
+    const site = waitingSites(manifest).find((candidate) => manifest.mayFail.includes(candidate))!;
+    stage.source.fail(page, fault);
+    const touch = stage.touch({ site, page });
+    yield settled(touch);
+    must(
+      touch.end === 'errored',
+      () =>
+        `the page could not be had, and the access is ${touch.end}: ${stage.contents.describe(touch.bytes)}`,
+    );
+    // Notices arrive on their own way, where threads are real.
+    yield {
+      what: 'the pager to say so',
+      until: () =>
+        stage.exact || stage.pager.notices.some(({ kind }) => kind === 'source-failed' || kind === 'stopped'),
+    };
+    const kinds = stage.pager.notices.map(({ kind }) => kind);
+    must(
+      kinds.includes('source-failed') && kinds.includes('stopped') === (policy === 'stop'),
+      `the pager said ${kinds.join(', ') || 'nothing'}`,
+    );
+    if (policy === 'stop') return;
+    const other = stage.touch({ site, page: (page + 1) % PAGES });
+    yield settled(other);
+    must(other.end === 'done', `another page, which can be had: ${other.end}`);
+    if (policy === 'poison') return;
+    stage.source.fail(page, fault, 0);
+    yield pause;
+    const again = stage.touch({ site, page });
+    yield settled(again);
+    must(
+      again.end === 'done' && stage.contents.recognise(again.bytes, page) === 'original',
+      `the source is well again, and the access is ${again.end}`,
+    );
+  },
+});

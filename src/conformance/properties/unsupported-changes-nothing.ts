@@ -1,0 +1,89 @@
+import fc from 'fast-check';
+import { DemandPagingError, type PageRange, type Resolution, type Verb, VERBS } from '../../api/index.js';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { BareResolver } from '../resolving.js';
+import { pause } from '../stage.js';
+
+function rowOf(verb: Verb, pages: PageRange): Resolution {
+  switch (verb) {
+    case 'copy':
+    case 'move':
+    case 'continue':
+      return { verb, pages, from: 0 };
+    case 'writeprotect':
+    case 'rwprotect':
+      return { verb, pages, protect: false };
+    case 'zeropage':
+    case 'poison':
+    case 'wake':
+    case 'fail':
+      return { verb, pages };
+  }
+}
+
+/** Verbs that mean something for a page that is there. */
+const FOR_PRESENT: readonly Verb[] = ['writeprotect', 'rwprotect', 'wake', 'fail'];
+
+export const unsupportedChangesNothing = property<{
+  readonly verb: Verb | 'direct' | 'withdraw';
+  readonly present: boolean;
+}>({
+  name: 'unsupported-changes-nothing',
+  claim: 'what is not declared is refused and changes nothing; what is declared is not refused',
+  level: 'port',
+  pages: 2,
+  unless: () => undefined,
+  plan: () =>
+    fc.record({
+      verb: fc.constantFrom<Verb | 'direct' | 'withdraw'>(...VERBS, 'direct', 'withdraw'),
+      present: fc.boolean(),
+    }),
+  *body(stage, { verb, present }) {
+    const { supports } = stage.attachment;
+    const bare = new BareResolver(stage);
+    const pages = { first: 1, count: 1 };
+    if (verb === 'withdraw') {
+      if (!supports.withdraw) yield* refusesWithdraw(() => stage.attachment.withdraw(pages));
+      return;
+    }
+    const declared = verb === 'direct' ? supports.directCopy : supports.verbs.includes(verb);
+    // A verb that is declared is only tried where it means something.
+    const put = declared ? verb !== 'direct' && FOR_PRESENT.includes(verb) : present;
+    if (put) yield* bare.through(pages, stage.contents.page(1));
+    stage.port.staging.set(stage.contents.foreign(1), 0);
+    if (verb === 'direct' && declared) return; // an address is the backend's own affair
+    const result = bare.row(
+      verb === 'direct' ? { verb: 'copy', pages, from: 0, direct: true } : rowOf(verb, pages),
+    );
+    yield pause;
+    if (declared) return must(result.outcome !== 'refused', `${verb} is declared and was refused`);
+    must(
+      result.outcome === 'refused' && result.done === 0,
+      `${verb} is not declared, and was ${result.outcome} with ${result.done} done`,
+    );
+    const bytes = stage.look(1);
+    must((bytes !== undefined) === put, `${verb} is not declared, and changed whether the page is there`);
+    must(
+      !bytes || stage.contents.recognise(bytes, 1) === 'original',
+      () => `${verb} is not declared, and left ${stage.contents.describe(bytes!)}`,
+    );
+  },
+});
+
+function* refusesWithdraw(withdraw: () => void | Promise<void>): Generator<typeof pause, void> {
+  let code: string | undefined;
+  let over = false;
+  const refused = (error: unknown): void => {
+    code = error instanceof DemandPagingError ? error.code : String(error);
+    over = true;
+  };
+  try {
+    void Promise.resolve(withdraw()).then(() => (over = true), refused);
+  } catch (error) {
+    refused(error);
+  }
+  // A rejection arrives between runs of a stepped stage; it is only waited for where it can come.
+  yield { what: 'the refusal', until: () => over || code === undefined };
+  must(code === undefined || code === 'NOT_SUPPORTED', `withdrawing is not declared, and ended with ${code}`);
+}

@@ -1,0 +1,42 @@
+import fc from 'fast-check';
+import { DemandPagingError } from '../../api/index.js';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { settled } from '../stage.js';
+
+const PAGES = 3;
+
+export const viewsDieSafely = property<readonly number[]>({
+  name: 'views-die-safely',
+  claim: 'memory that was closed is refused with CLOSED: it gives no bytes, and ends no process',
+  level: 'pager',
+  pages: PAGES,
+  unless: ({ local }) => (local ? undefined : 'the memory is not mapped here'),
+  plan: () => fc.uniqueArray(fc.nat(PAGES - 1), { minLength: 1, maxLength: PAGES }),
+  *body(stage, pages) {
+    const into = new Uint8Array(64);
+    for (const page of pages) {
+      const ensure = stage.pager.do('ensure', { first: page, count: 1 });
+      yield settled(ensure);
+      stage.pager.load(page, into);
+      must(
+        stage.contents.recognise(into, page) === 'original',
+        () => `page ${page} reads ${stage.contents.describe(into)}`,
+      );
+    }
+    // Whatever is missing stays missing: closing must not depend on the backend's poison.
+    const rest = stage.pager.do('ensure', { first: 0, count: PAGES });
+    yield settled(rest);
+    yield settled(stage.pager.close());
+    for (let page = 0; page < PAGES; page++) {
+      let code: string | undefined;
+      try {
+        stage.pager.load(page, into);
+      } catch (error) {
+        if (!(error instanceof DemandPagingError)) throw error;
+        code = error.code;
+      }
+      must(code === 'CLOSED', `reading page ${page} after closing: ${code ?? 'it gave bytes'}`);
+    }
+  },
+});

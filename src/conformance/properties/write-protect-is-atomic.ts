@@ -1,0 +1,55 @@
+import fc from 'fast-check';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { act, type Action, covers, everything, play, played, scenario, waitingSites } from '../scenario.js';
+import { settled } from '../stage.js';
+
+const PAGES = 5;
+
+export const writeProtectIsAtomic = property<{
+  readonly before: readonly Action[];
+  readonly after: readonly Action[];
+}>({
+  name: 'write-protect-is-atomic',
+  claim:
+    'after write protection is on, no write goes unreported: neither to a page that was there nor to one that comes later',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    !manifest.supports.faults.includes('write-protect')
+      ? 'there is no write protection here'
+      : waitingSites(manifest).includes('vmm-store')
+        ? undefined
+        : 'no site that can be exercised here writes to memory and waits',
+  plan: (manifest) =>
+    fc.record({
+      before: scenario(manifest, {
+        pages: PAGES,
+        most: 4,
+        wait: false,
+        sites: ['vmm-store'],
+        of: ['write', 'ensure', 'prefetch'],
+      }),
+      after: scenario(manifest, {
+        pages: PAGES,
+        most: 8,
+        sites: ['vmm-store'],
+        of: ['write', 'write', 'write', 'ensure', 'prefetch'],
+      }),
+    }),
+  *body(stage, { before, after }) {
+    const into = played();
+    for (const action of before) act(stage, action, into, { offset: 32 });
+    const protect = stage.pager.do('protect', everything(stage));
+    yield settled(protect);
+    yield* play(stage, after, into, { offset: 32 });
+    for (const { page, started, end, name } of into.writes) {
+      must(end === 'done', `${name} ${end}`);
+      if (started <= protect.ended) continue;
+      const reported = (): boolean =>
+        stage.pager.notices.some((notice) => notice.kind === 'written' && covers(notice.pages, page));
+      if (!stage.exact) yield { what: `the write to page ${page} to be reported`, until: reported };
+      must(reported(), `${name} wrote after the page was protected, and nobody was told`);
+    }
+  },
+});

@@ -1,0 +1,142 @@
+import fc, { type Arbitrary } from 'fast-check';
+import { type AccessSite, type PageIndex, type PageRange } from '../api/index.js';
+import { type Manifest } from './property.js';
+import { type Body, type Deed, pause, settled, type Stage, type Task, type Touch } from './stage.js';
+
+/** One thing that a scenario does. `wait`: before the next, it is waited for. */
+export type Action = AccessAction | RangeAction;
+
+interface AccessAction {
+  readonly do: 'read' | 'write';
+  readonly site: AccessSite;
+  readonly page: PageIndex;
+  readonly wait: boolean;
+}
+
+interface RangeAction {
+  readonly do: Deed | 'discard';
+  readonly pages: PageRange;
+  readonly wait: boolean;
+}
+
+export interface ScenarioOptions {
+  readonly pages: number;
+  readonly of: readonly Action['do'][];
+  /** Sites of reads and writes; default: those that wait for a page, whoever they are. */
+  readonly sites?: readonly AccessSite[];
+  readonly most?: number;
+  /** Whether actions may be waited for. Default: as generated. */
+  readonly wait?: boolean;
+  /** Most pages in one range. */
+  readonly span?: number;
+}
+
+/** Sites at which a missing page makes the accessor wait until it is brought. */
+export const waitingSites = ({ coverage, sites }: Manifest): readonly AccessSite[] =>
+  coverage
+    .filter(({ site, effect }) => sites.includes(site) && (effect === 'blocks' || effect === 'exits'))
+    .map(({ site }) => site);
+
+/** Those of a manifest's actions that its backend declares. */
+export function possible(manifest: Manifest, wanted: readonly Action['do'][]): readonly Action['do'][] {
+  const { supports, discards } = manifest;
+  const needs: Partial<Record<Action['do'], boolean>> = {
+    withdraw: supports.withdraw,
+    remove: supports.withdraw,
+    discard: discards,
+    poison: supports.verbs.includes('poison'),
+    protect: supports.verbs.includes('writeprotect'),
+    unprotect: supports.verbs.includes('writeprotect'),
+  };
+  return wanted.filter((what) => needs[what] ?? true);
+}
+
+/** Generates scenarios. */
+export function scenario(manifest: Manifest, options: ScenarioOptions): Arbitrary<readonly Action[]> {
+  const { pages, most = 10, span = 4 } = options;
+  const kinds = possible(manifest, options.of);
+  const sites = options.sites ?? waitingSites(manifest);
+  const action = fc
+    .tuple(
+      fc.nat(kinds.length - 1),
+      fc.nat(pages - 1),
+      fc.integer({ min: 1, max: span }),
+      fc.nat(sites.length - 1),
+      fc.boolean(),
+    )
+    .map(([kind, page, length, site, wait]): Action => {
+      const what = kinds[kind]!;
+      const waits = options.wait ?? wait;
+      if (what === 'read' || what === 'write') return { do: what, site: sites[site]!, page, wait: waits };
+      return { do: what, pages: { first: page, count: Math.min(length, pages - page) }, wait: waits };
+    });
+  return fc.array(action, { minLength: 1, maxLength: most });
+}
+
+/** What a scenario has started. */
+export interface Played {
+  readonly tasks: Task[];
+  readonly reads: Touch[];
+  readonly writes: Touch[];
+  /** Removals by anybody: what reads as zeros after. */
+  readonly removals: { readonly pages: PageRange; readonly task: Task }[];
+}
+
+export const played = (): Played => ({ tasks: [], reads: [], writes: [], removals: [] });
+
+/** Does one action. `offset`: where in the page accesses are made. */
+export function act(
+  stage: Stage,
+  action: Action,
+  into: Played,
+  { offset = 0, pieces = 1, whole = false } = {},
+): Task {
+  const { tasks, reads, writes, removals } = into;
+  if ('site' in action) {
+    const { site, page } = action;
+    const length = whole ? stage.contents.pageBytes : 8;
+    const touch = stage.touch(
+      action.do === 'write'
+        ? { site, page, offset, bytes: stamp(writes.length) }
+        : { site, page, offset, length, pieces },
+    );
+    (action.do === 'write' ? writes : reads).push(touch);
+    tasks.push(touch);
+    return touch;
+  }
+  const task =
+    action.do === 'discard' ? stage.discard(action.pages) : stage.pager.do(action.do, action.pages);
+  if (action.do === 'discard' || action.do === 'remove') removals.push({ pages: action.pages, task });
+  tasks.push(task);
+  return task;
+}
+
+/** Eight bytes that no source and no other write has. */
+export const stamp = (number: number): Uint8Array =>
+  Uint8Array.of(0xee, 0xee, 0xee, 0xee, 0xee, number >>> 8, number & 0xff, 0xee);
+
+/**
+ * Plays a scenario and waits for everything in it. What is frozen is thawed at the end, and before
+ * anything is waited for that a frozen page could hold up.
+ */
+export function* play(
+  stage: Stage,
+  actions: readonly Action[],
+  into: Played,
+  options: { offset?: number; pieces?: number; whole?: boolean } = {},
+): Body {
+  let frozen = false;
+  for (const action of actions) {
+    const task = act(stage, action, into, options);
+    frozen ||= action.do === 'freeze';
+    if (action.wait && !frozen) yield settled(task);
+    else yield pause;
+  }
+  if (frozen) yield settled(stage.pager.do('thaw', everything(stage)));
+  yield settled(...into.tasks);
+}
+
+export const everything = (stage: Stage): PageRange => ({ first: 0, count: stage.setting.pages });
+
+export const covers = ({ first, count }: PageRange, page: PageIndex): boolean =>
+  page >= first && page < first + count;

@@ -1,0 +1,128 @@
+import { type PageIndex, type PageSource } from '../api/index.js';
+import { type Contents } from './contents.js';
+
+/** What a source does when a page is asked for. `never`: it does not answer. `short` and `long`: a wrong length. */
+export type SourceFault = 'throws' | 'short' | 'long' | 'never';
+
+interface Pending {
+  readonly offset: number;
+  readonly into: Uint8Array;
+  readonly settle: (answer: number | Error) => void;
+}
+
+/** A source whose answers, failures and delays a property decides. Asynchronous answers wait until {@link answer}. */
+export class ScriptedSource implements PageSource {
+  readonly synchronous: boolean;
+  readonly length: number;
+  /** Reads under way, and the most there were at once. */
+  underWay = 0;
+  mostUnderWay = 0;
+  /** Called when a read arrives that waits for {@link answer}. */
+  onRead: () => void = () => {};
+  /** Called inside a synchronous read: others go on meanwhile. */
+  meanwhile: () => void = () => {};
+  readonly #contents: Contents;
+  readonly #faults = new Map<PageIndex, { readonly fault: SourceFault; times: number }>();
+  readonly #held = new Set<PageIndex>();
+  #pending: Pending[] = [];
+
+  constructor(contents: Contents, pages: number, synchronous: boolean) {
+    this.#contents = contents;
+    this.synchronous = synchronous;
+    this.length = pages * contents.pageBytes;
+  }
+
+  /** Reads that touch this page fail, `times` times. */
+  fail(page: PageIndex, fault: SourceFault, times = Infinity): void {
+    this.#faults.set(page, { fault, times });
+  }
+
+  /** Reads that touch this page are answered no more until {@link resume}. Asynchronous sources only. */
+  hold(page: PageIndex): void {
+    this.#held.add(page);
+  }
+
+  resume(): void {
+    this.#held.clear();
+  }
+
+  read(offset: number, into: Uint8Array): number | Promise<number> {
+    this.mostUnderWay = Math.max(this.mostUnderWay, ++this.underWay);
+    if (this.synchronous) {
+      this.meanwhile();
+      this.underWay--;
+      const answer = this.#fill(offset, into);
+      if (answer instanceof Error) throw answer;
+      return answer;
+    }
+    return this.#later(offset, into);
+  }
+
+  /** How many reads could be answered now. */
+  get answerable(): number {
+    return this.#pending.filter((pending) => !this.#isHeld(pending)).length;
+  }
+
+  /** Answers one of the reads that can be, by its number among them. */
+  answer(which: number): void {
+    const pending = this.#pending.filter((candidate) => !this.#isHeld(candidate))[which];
+    if (!pending) return;
+    this.#pending = this.#pending.filter((candidate) => candidate !== pending);
+    if (this.#faultOf(pending)?.fault === 'never') return; // it is forgotten: the reader times out
+    this.underWay--;
+    pending.settle(this.#fill(pending.offset, pending.into));
+  }
+
+  /** Settled by whoever steps, at once: a promise would settle only after the schedule's step. */
+  #later(offset: number, into: Uint8Array): Promise<number> {
+    let done: ((count: number) => void) | undefined;
+    let failed: ((error: Error) => void) | undefined;
+    const settle = (answer: number | Error): void => {
+      if (typeof answer === 'number') done?.(answer);
+      else failed?.(answer);
+    };
+    this.#pending.push({ offset, into, settle });
+    this.onRead();
+    const answer: PromiseLike<number> = {
+      // The resolver attaches its callbacks right after the read; nothing can be answered before.
+      then: (onDone, onFailed) => {
+        done = onDone as (count: number) => void;
+        failed = onFailed as (error: Error) => void;
+        return answer as PromiseLike<never>;
+      },
+    };
+    return answer as Promise<number>;
+  }
+
+  #fill(offset: number, into: Uint8Array): number | Error {
+    const found = this.#faultOf({ offset, into });
+    if (found && found.times > 0) {
+      found.times--;
+      if (found.fault === 'throws' || found.fault === 'never')
+        return new Error('the source was told to fail');
+      return found.fault === 'short' ? into.length - 1 : into.length + 1;
+    }
+    const { pageBytes } = this.#contents;
+    for (let at = 0; at < into.length; at += pageBytes)
+      into.set(this.#contents.page((offset + at) / pageBytes), at);
+    return into.length;
+  }
+
+  #faultOf({
+    offset,
+    into,
+  }: Pick<Pending, 'offset' | 'into'>): { readonly fault: SourceFault; times: number } | undefined {
+    return this.#pagesOf(offset, into)
+      .map((page) => this.#faults.get(page))
+      .find((fault) => fault !== undefined && fault.times > 0);
+  }
+
+  #isHeld({ offset, into }: Pending): boolean {
+    return this.#held.size > 0 && this.#pagesOf(offset, into).some((page) => this.#held.has(page));
+  }
+
+  #pagesOf(offset: number, into: Uint8Array): PageIndex[] {
+    const { pageBytes } = this.#contents;
+    return Array.from({ length: into.length / pageBytes }, (_, i) => offset / pageBytes + i);
+  }
+}

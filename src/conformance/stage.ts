@@ -1,0 +1,128 @@
+import {
+  type AccessSite,
+  type Attachment,
+  type FaultPort,
+  type MemoryLayout,
+  type Notice,
+  type PageIndex,
+  type PageRange,
+  type PagerPolicy,
+} from '../api/index.js';
+import { type Contents } from './contents.js';
+import { type ScriptedSource } from './scripted-source.js';
+
+/** What a property's body waits for: it goes on at some moment when `until` holds. */
+export interface Wait {
+  /** For the message if that never happens. */
+  readonly what: string;
+  until(): boolean;
+}
+
+/** A property's body: it acts, and yields what it waits for. */
+export type Body = Generator<Wait, void>;
+
+/** Something under way. Moments are steps of a schedule or milliseconds. */
+export interface Task {
+  readonly name: string;
+  readonly settled: boolean;
+  /** Code of the error it failed with. */
+  readonly error: string | undefined;
+  readonly started: number;
+  /** Infinity until settled. */
+  readonly ended: number;
+}
+
+export interface TouchRequest {
+  readonly site?: AccessSite;
+  readonly page: PageIndex;
+  /** Default 0. */
+  readonly offset?: number;
+  /** Bytes to read. Default 8. */
+  readonly length?: number;
+  /** What to write; absent for a read. */
+  readonly bytes?: Uint8Array;
+  /** In how many pieces it is made, where that can be chosen. Default 1: the access is atomic. */
+  readonly pieces?: number;
+}
+
+/** An access under way. */
+export interface Touch extends Task {
+  readonly site: AccessSite;
+  readonly page: PageIndex;
+  readonly offset: number;
+  /** How it ended. */
+  readonly end: 'done' | 'errored' | 'injected' | 'killed' | undefined;
+  readonly errno: number | undefined;
+  /** How often its vCPU has left the kernel with it; undefined where that cannot be seen. */
+  readonly exits: number | undefined;
+  /** What was read. */
+  readonly bytes: Uint8Array;
+  /** Ends it, unserved. */
+  kill(): void;
+}
+
+/** What is asked of a pager about a range of pages. */
+export type Deed =
+  'ensure' | 'prefetch' | 'withdraw' | 'remove' | 'freeze' | 'thaw' | 'poison' | 'protect' | 'unprotect';
+
+/** A pager at work on the stage. */
+export interface Paging {
+  readonly policy: PagerPolicy;
+  do(deed: Deed, pages: PageRange): Task;
+  /** Ends paging; what is missing is poisoned where the backend can, else left. */
+  close(): Task;
+  isPresent(page: PageIndex): boolean;
+  /** What the pager said unasked, in order. */
+  readonly notices: readonly Notice[];
+  /** Reads through the pager's memory; after closing this must be refused. */
+  load(page: PageIndex, into: Uint8Array): void;
+}
+
+/** How a stage is set: chosen by a property, run by run. */
+export interface Setting {
+  readonly level: 'port' | 'pager';
+  readonly pages: number;
+  readonly policy: Partial<PagerPolicy>;
+  /** Whether the source answers at once, where that can be chosen. */
+  readonly synchronous: boolean;
+}
+
+/** Where a property is played: memory, accessors, a source, and either a bare port or a pager. */
+export interface Stage {
+  readonly setting: Setting;
+  readonly attachment: Attachment;
+  readonly layout: MemoryLayout;
+  readonly contents: Contents;
+  readonly sites: readonly AccessSite[];
+  readonly source: ScriptedSource;
+  /** Whether moments are exact: a touch ends in the very step that touches memory. */
+  readonly exact: boolean;
+  /** The bare port, at level `port`: the body is its resolver. */
+  readonly port: FaultPort;
+  /** At level `pager`. */
+  readonly pager: Paging;
+  touch(request: TouchRequest): Touch;
+  /** Drops pages from another thread, behind the pager's back. */
+  discard(pages: PageRange): Task;
+  /** Unmaps pages from another thread. Deterministic stages only. */
+  unmap(pages: PageRange): Task;
+  /** Makes the resolver fail, as a fault in the handler would. Deterministic stages only. */
+  breakHandler(): void;
+  /** What a page holds, if it is there now, without touching it: undefined otherwise. */
+  look(page: PageIndex): Uint8Array | undefined;
+  /** Checks something at every moment from now on; what it returns is the failure. */
+  watch(check: () => string | undefined): void;
+  note(who: string, what: string, page?: PageIndex): void;
+}
+
+/** Waits for tasks. */
+export const settled = (...tasks: readonly Task[]): Wait => ({
+  what: `${tasks
+    .filter((task) => !task.settled)
+    .map(({ name }) => name)
+    .join(', ')} to end`,
+  until: () => tasks.every((task) => task.settled),
+});
+
+/** Lets others go on before the body does. */
+export const pause: Wait = { what: 'nothing', until: () => true };

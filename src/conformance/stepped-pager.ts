@@ -1,0 +1,221 @@
+import {
+  type Attachment,
+  type Command,
+  type CommandReply,
+  completePolicy,
+  Counters,
+  type FaultPort,
+  type Notice,
+  PageStates,
+  type PageIndex,
+  type PagerPolicy,
+  type PageRange,
+  Resolver,
+} from '../api/index.js';
+import { type ScriptedSource } from './scripted-source.js';
+import { type Deed, type Paging, type Task } from './stage.js';
+import { SteppedTask } from './stepped-task.js';
+import { type Engine, type Stepped, type SteppedSubject, type Stepping } from './subject.js';
+
+/** What the pager needs of its stage. */
+export interface PagerStage {
+  readonly subject: SteppedSubject;
+  readonly attachment: Attachment;
+  readonly stepping: Stepping;
+  readonly port: FaultPort;
+  readonly source: ScriptedSource;
+  readonly moment: number;
+  /** Something that another thread does to the memory. */
+  change(name: string, stepped: Stepped): Task;
+  note(who: string, what: string, page?: PageIndex): void;
+}
+
+/** A step of the control thread, or what it waits for. */
+type ControlStep = (() => boolean) | undefined;
+
+const COMMANDS = {
+  ensure: 'ensure',
+  prefetch: 'prefetch',
+  freeze: 'freeze',
+  thaw: 'thaw',
+  poison: 'poison',
+  protect: 'write-protect',
+  unprotect: 'write-unprotect',
+} as const;
+
+/** A request under way. Requests are sent in the order in which they were made; from then on each is on its own. */
+interface ControlThread {
+  readonly steps: Generator<ControlStep, void>;
+  waits: ControlStep;
+  sent: boolean;
+}
+
+/** The library's engine on a deterministic kernel, with its control thread; both are stepped. */
+export class SteppedPager implements Paging {
+  readonly policy: PagerPolicy;
+  readonly states: PageStates;
+  readonly notices: Notice[] = [];
+  readonly engine: Engine;
+  readonly counters = new Counters();
+  readonly #stage: PagerStage;
+  #control: ControlThread[] = [];
+  #failed = false;
+  #closed = false;
+  /** Virtual milliseconds. */
+  #now = 0;
+
+  constructor(stage: PagerStage, policy: Partial<PagerPolicy>) {
+    this.#stage = stage;
+    const { layout, supports } = stage.attachment;
+    this.policy = completePolicy(policy);
+    this.states = PageStates.create(layout.pageCount);
+    const make = stage.subject.engine ?? ((options) => new Resolver(options));
+    this.engine = make({
+      layout,
+      supports,
+      states: this.states,
+      pages: { first: 0, count: layout.pageCount },
+      port: stage.port,
+      source: stage.source,
+      policy: this.policy,
+      counters: this.counters,
+      notify: (notice) => this.#notice(notice),
+      now: () => this.#now,
+    });
+  }
+
+  // ── as the schedule sees it ──
+
+  /** The resolver's thread would do something now. */
+  get resolverRunnable(): boolean {
+    return (
+      !this.#failed &&
+      !this.engine.ended &&
+      (this.#stage.stepping.hasWork || this.engine.busy || this.engine.nextDueMs <= this.#now)
+    );
+  }
+
+  /** A turn of the resolver. What it throws is dealt with as the resolver's thread does. */
+  turn(): boolean {
+    if (this.#failed || this.engine.ended) return false;
+    try {
+      return this.engine.turn('none');
+    } catch (thrown) {
+      this.#stage.note('resolver', `fails: ${String(thrown)}`);
+      this.engine.abort(thrown);
+      this.#failed = true;
+      return true;
+    }
+  }
+
+  get controlRunnable(): boolean {
+    return this.#ready().length > 0;
+  }
+
+  stepControl(which: number): void {
+    const ready = this.#ready();
+    const thread = ready[which % ready.length];
+    if (!thread) return;
+    thread.sent = true;
+    const { value, done } = thread.steps.next();
+    thread.waits = done ? undefined : (value as ControlStep);
+    if (done) this.#control = this.#control.filter((other) => other !== thread);
+  }
+
+  #ready(): readonly ControlThread[] {
+    const next = this.#control.find(({ sent }) => !sent);
+    return this.#control.filter((thread) => (thread.sent ? (thread.waits?.() ?? true) : thread === next));
+  }
+
+  /** Nobody can go on before time does: lets it pass. False where nothing is due. */
+  passTime(): boolean {
+    const { nextDueMs } = this.engine;
+    if (this.#failed || this.engine.ended || nextDueMs === Infinity || nextDueMs <= this.#now) return false;
+    this.#now = nextDueMs;
+    this.#stage.note('clock', `${this.#now} ms`);
+    return true;
+  }
+
+  // ── as a body sees it ──
+
+  do(deed: Deed, pages: PageRange): SteppedTask {
+    const task = this.#task(`${deed} ${pages.first}+${pages.count}`);
+    if (deed === 'withdraw' || deed === 'remove')
+      this.#start(this.#drop(task, pages, deed === 'remove' ? 'zero' : 'missing'));
+    else this.#start(this.#command(task, { command: COMMANDS[deed], ranges: [pages] }));
+    return task;
+  }
+
+  close(): SteppedTask {
+    const task = this.#task('close');
+    const missing = this.#stage.attachment.supports.verbs.includes('poison') ? 'poison' : 'leave';
+    const { attachment } = this.#stage;
+    const steps = function* (pager: SteppedPager): Generator<ControlStep, void> {
+      if (!pager.#failed && !pager.engine.ended) pager.engine.execute({ command: 'end', missing }, () => {});
+      yield;
+      pager.#closed = true;
+      void attachment.close();
+      task.settle(pager.#stage.moment);
+    };
+    this.#start(steps(this));
+    return task;
+  }
+
+  isPresent(page: PageIndex): boolean {
+    return this.states.isPresent(page);
+  }
+
+  load(page: PageIndex, into: Uint8Array): void {
+    this.#stage.attachment.memory!.load(this.#stage.attachment.layout.gpaOf(page), into);
+  }
+
+  // ── inside ──
+
+  #task(name: string): SteppedTask {
+    this.#stage.note('program', name);
+    return new SteppedTask(name, this.#stage.moment);
+  }
+
+  #start(steps: Generator<ControlStep, void>): void {
+    this.#control.push({ steps, waits: undefined, sent: false });
+  }
+
+  *#command(task: SteppedTask, command: Command): Generator<ControlStep, void> {
+    this.#send(command, (reply) => this.#settle(task, reply));
+  }
+
+  /** As the pager drops pages: nothing is installed between begin and end. */
+  *#drop(task: SteppedTask, pages: PageRange, then: 'missing' | 'zero'): Generator<ControlStep, void> {
+    let refused: CommandReply | undefined;
+    this.#send(
+      { command: 'drop-begin', ranges: [pages], then },
+      (reply) => (refused = reply.ok ? undefined : reply),
+    );
+    if (refused) return this.#settle(task, refused);
+    // A thread of its own: it goes on while the resolver is inside a turn.
+    const discard = this.#stage.change(
+      `drop ${pages.first}+${pages.count}`,
+      this.#stage.stepping.discard(pages, 'remove'),
+    );
+    yield () => discard.settled;
+    this.#send({ command: 'drop-end', ranges: [pages] }, (reply) => this.#settle(task, reply));
+  }
+
+  #send(command: Command, reply: (reply: CommandReply) => void): void {
+    const gone = (code: 'HANDLER_DIED' | 'CLOSED'): void =>
+      reply({ ok: false, error: { code, message: 'the resolver has ended' } });
+    if (this.#failed) return gone('HANDLER_DIED');
+    if (this.#closed || this.engine.ended) return gone('CLOSED');
+    this.engine.execute(command, reply);
+  }
+
+  #settle(task: SteppedTask, reply: CommandReply): void {
+    this.#stage.note('resolver', `${task.name}: ${reply.ok ? 'done' : reply.error.code}`);
+    task.settle(this.#stage.moment, reply.ok ? undefined : reply.error.code);
+  }
+
+  #notice(notice: Notice): void {
+    this.notices.push(notice);
+    this.#stage.note('resolver', `says ${notice.kind}`, 'pages' in notice ? notice.pages.first : undefined);
+  }
+}

@@ -1,0 +1,293 @@
+import {
+  DemandPagingError,
+  type AccessSite,
+  type Attachment,
+  type FaultPort,
+  fileOffset,
+  gpa,
+  MemoryLayout,
+  openPort,
+  type PageIndex,
+  type PageRange,
+} from '../api/index.js';
+import { Contents } from './contents.js';
+import { PropertyFailure, Stuck } from './failure.js';
+import { Choices } from './schedule.js';
+import { ScriptedSource } from './scripted-source.js';
+import {
+  type Body,
+  type Setting,
+  type Stage,
+  type Task,
+  type Touch,
+  type TouchRequest,
+  type Wait,
+} from './stage.js';
+import { SteppedPager } from './stepped-pager.js';
+import { SteppedTask, SteppedTouch } from './stepped-task.js';
+import { type Stepped, type SteppedSubject, type Stepping } from './subject.js';
+import { Timeline } from './timeline.js';
+
+/** More steps than any run takes that comes to an end. */
+const STEP_LIMIT = 20_000;
+/** An event number of no kernel's. */
+const UNKNOWN_EVENT = 0x7f;
+
+export interface SteppedOptions {
+  /** Wakes everybody when nothing goes on any more, once at a time: hides lost wake-ups, to tell faults apart. */
+  readonly nudge: boolean;
+}
+
+/** A stage on a deterministic kernel. Everything that happens is a step, and the choices say whose. */
+export class SteppedStage implements Stage {
+  readonly exact = true;
+  readonly contents: Contents;
+  readonly source: ScriptedSource;
+  readonly timeline = new Timeline();
+  readonly layout: MemoryLayout;
+  readonly stepping: Stepping;
+  /** Steps taken. */
+  moment = 0;
+  #pager: SteppedPager | undefined;
+  readonly #choices: Choices;
+  readonly #touches: SteppedTouch[] = [];
+  /** Those not seen to have ended. */
+  #open: SteppedTouch[] = [];
+  #changes: { readonly stepped: Stepped; readonly task: SteppedTask }[] = [];
+  readonly #checks: (() => string | undefined)[] = [];
+  #preempting = false;
+  /** The body is inside a step of its own. */
+  #failure: PropertyFailure | undefined;
+
+  private constructor(
+    readonly subject: SteppedSubject,
+    readonly setting: Setting,
+    readonly attachment: Attachment,
+    readonly port: FaultPort,
+    choices: Uint8Array,
+    private readonly options: SteppedOptions,
+  ) {
+    const { pageSize } = attachment.layout.regions[0]!;
+    this.layout = attachment.layout;
+    this.contents = contentsOf(pageSize);
+    this.source = new ScriptedSource(this.contents, setting.pages, setting.synchronous);
+    this.#choices = new Choices(choices);
+    this.stepping = subject.stepping(attachment);
+    this.stepping.trace = (who, what, page) => this.note(who, what, page);
+    this.stepping.preempt = (stuck) => this.#preempt(stuck);
+    this.source.meanwhile = () => this.#preempt(false);
+    if (setting.level === 'pager') this.#pager = new SteppedPager(this, setting.policy);
+  }
+
+  static async open(
+    subject: SteppedSubject,
+    setting: Setting,
+    choices: Uint8Array,
+    options: SteppedOptions,
+  ): Promise<SteppedStage> {
+    const attachment = await subject.backend().attach(stageLayout(subject, setting.pages));
+    const port = await openPort(attachment.shards[0]!.port);
+    return new SteppedStage(subject, setting, attachment, port, choices, options);
+  }
+
+  async close(): Promise<void> {
+    this.stepping.preempt = () => {};
+    this.port.close();
+    await this.attachment.close();
+  }
+
+  get sites(): readonly AccessSite[] {
+    return this.subject.sites;
+  }
+
+  get pager(): SteppedPager {
+    if (!this.#pager) throw new TypeError('this stage has a bare port');
+    return this.#pager;
+  }
+
+  touch(request: TouchRequest): Touch {
+    const { site = 'vmm-load', page, offset = 0, bytes, pieces = 1 } = request;
+    const length = bytes?.length ?? request.length ?? 8;
+    const access = this.stepping.access({
+      site,
+      page,
+      offset,
+      length,
+      pieceBytes: Math.ceil(length / pieces),
+      ...(bytes && { bytes }),
+    });
+    const touch = new SteppedTouch(site, page, offset, this.moment, access);
+    this.#touches.push(touch);
+    this.#open.push(touch);
+    this.note(access.name, bytes ? 'starts to write' : 'starts to read', page);
+    return touch;
+  }
+
+  discard(pages: PageRange): Task {
+    return this.change(`discard ${pages.first}+${pages.count}`, this.stepping.discard(pages));
+  }
+
+  unmap(pages: PageRange): Task {
+    return this.change(`unmap ${pages.first}+${pages.count}`, this.stepping.unmap(pages));
+  }
+
+  breakHandler(): void {
+    this.note('kernel', 'sends an event of an unknown kind');
+    this.stepping.sendUnknown(UNKNOWN_EVENT);
+  }
+
+  look(page: PageIndex): Uint8Array | undefined {
+    const bytes = new Uint8Array(this.contents.pageBytes);
+    try {
+      this.attachment.memory!.load(this.layout.gpaOf(page), bytes);
+      return bytes;
+    } catch (error) {
+      if (error instanceof DemandPagingError) return undefined;
+      throw error;
+    }
+  }
+
+  watch(check: () => string | undefined): void {
+    this.#checks.push(check);
+  }
+
+  note(who: string, what: string, page?: PageIndex): void {
+    this.timeline.note(this.moment, who, what, page);
+  }
+
+  /** Plays a body to its end. Throws {@link PropertyFailure}. */
+  run(body: Body): void {
+    let wait: Wait = { what: 'its start', until: () => true };
+    for (;;) {
+      if (
+        !this.#stepOne(wait, () => {
+          const { value, done } = body.next();
+          wait = done ? OVER : value;
+        })
+      )
+        this.#unstick(wait);
+      if (wait === OVER) return;
+      if (this.#failure) throw this.#failure;
+      if (this.moment > STEP_LIMIT)
+        throw new Stuck(`no end after ${STEP_LIMIT} steps, waiting for ${wait.what}`);
+    }
+  }
+
+  /** One step of somebody, the body included where its wait is over. False where nobody can. */
+  #stepOne(wait: Wait, goOn: () => void): boolean {
+    const actors = this.#actors(true);
+    if (wait.until()) actors.push(goOn);
+    if (actors.length === 0) return false;
+    this.#do(actors[this.#choices.pick(actors.length)]!);
+    return true;
+  }
+
+  #do(step: () => void): void {
+    this.moment++;
+    step();
+    this.#look();
+  }
+
+  /** What anybody could do now. `all`: not from inside the resolver. */
+  #actors(all: boolean): (() => void)[] {
+    const actors: (() => void)[] = [];
+    for (const { access } of this.#open) if (access.runnable) actors.push(() => access.step());
+    for (const { stepped } of this.#changes) if (stepped.runnable) actors.push(() => stepped.step());
+    const { answerable } = this.source;
+    if (answerable > 0) actors.push(() => this.source.answer(this.#choices.pick(answerable)));
+    if (!all || !this.#pager) return actors;
+    const pager = this.#pager;
+    if (pager.resolverRunnable) actors.push(() => void pager.turn());
+    if (pager.controlRunnable) actors.push(() => pager.stepControl(this.#choices.pick(16)));
+    return actors;
+  }
+
+  /** Somebody else may run while the resolver is inside the kernel or a source. */
+  #preempt(stuck: boolean): void {
+    if (this.#preempting) return;
+    this.#preempting = true;
+    // An exception must not pass through the kernel's caller, who may catch it: it is kept.
+    for (let least = stuck ? 1 : 0; least > 0 || this.#choices.now(3); least--) {
+      const actors = this.#actors(false);
+      if (actors.length === 0) break;
+      this.#do(actors[this.#choices.pick(actors.length)]!);
+    }
+    this.#preempting = false;
+    if (this.moment > STEP_LIMIT + 1000)
+      throw new Stuck(`no end after ${STEP_LIMIT} steps inside the resolver`);
+  }
+
+  /** Takes note of what has ended, and checks what is watched. */
+  #look(): void {
+    if (this.#open.length > 0) {
+      for (const touch of this.#open) if (touch.settled) touch.ended = this.moment;
+      this.#open = this.#open.filter((touch) => !touch.settled);
+    }
+    if (this.#changes.length > 0) {
+      for (const { stepped, task } of this.#changes) if (stepped.ended) task.settle(this.moment);
+      this.#changes = this.#changes.filter(({ task }) => !task.settled);
+    }
+    for (const check of this.#checks) {
+      const failure = check();
+      if (failure) this.#failure ??= new PropertyFailure(failure);
+    }
+  }
+
+  /** Nobody can go on: time passes, or a spurious turn finds something, or that was it. */
+  #unstick(wait: Wait): void {
+    this.moment++;
+    const pager = this.#pager;
+    if (pager?.passTime() || pager?.turn()) return this.#look();
+    if (wait.until()) return;
+    if (this.options.nudge && this.#nudge()) return;
+    const waiting = this.#open.map(({ name }) => name).join(', ');
+    throw new Stuck(
+      `nothing goes on any more, waiting for ${wait.what}${waiting && `; waiting accesses: ${waiting}`}`,
+    );
+  }
+
+  #nudges = 0;
+
+  #nudge(): boolean {
+    if (this.#open.length === 0 || this.#nudges++ > 50) return false;
+    this.note('suite', 'wakes everybody');
+    this.stepping.queue.wake({ first: 0, count: this.layout.pageCount });
+    return this.#open.some(({ access }) => access.runnable);
+  }
+
+  change(name: string, stepped: Stepped): Task {
+    const task = new SteppedTask(name, this.moment);
+    this.#changes.push({ stepped, task });
+    this.note(stepped.name, 'starts');
+    return task;
+  }
+}
+
+const OVER: Wait = { what: 'nothing', until: () => true };
+
+const GUEST_START = 0x4000_0000;
+
+export function stageLayout(
+  subject: { readonly memory?: SteppedSubject['memory']; readonly pageBytes?: number },
+  pages: number,
+): MemoryLayout {
+  const { memory = 'anonymous', pageBytes = 4096 } = subject;
+  return new MemoryLayout([
+    {
+      gpa: gpa(GUEST_START),
+      length: BigInt(pages * pageBytes),
+      sourceOffset: fileOffset(0),
+      memory,
+      pageSize: pageBytes,
+    },
+  ]);
+}
+
+/** Patterns are the same for every run. */
+const KNOWN = new Map<number, Contents>();
+
+export function contentsOf(pageBytes: number): Contents {
+  let contents = KNOWN.get(pageBytes);
+  if (!contents) KNOWN.set(pageBytes, (contents = new Contents(pageBytes)));
+  return contents;
+}

@@ -1,0 +1,74 @@
+import { type AccessSite, type PageIndex } from '../api/index.js';
+import { type Task, type Touch } from './stage.js';
+import { type SteppedAccess } from './subject.js';
+
+/** A task of a deterministic stage. */
+export class SteppedTask implements Task {
+  settled = false;
+  error: string | undefined;
+  ended = Infinity;
+
+  constructor(
+    readonly name: string,
+    readonly started: number,
+  ) {}
+
+  settle(moment: number, error?: string): void {
+    if (this.settled) return;
+    this.settled = true;
+    this.ended = moment;
+    this.error = error;
+  }
+}
+
+const ENDS: Readonly<Record<string, Touch['end']>> = {
+  done: 'done',
+  errored: 'errored',
+  injected: 'injected',
+  killed: 'killed',
+};
+
+/** An access of a deterministic stage. */
+export class SteppedTouch implements Touch {
+  ended = Infinity;
+
+  constructor(
+    readonly site: AccessSite,
+    readonly page: PageIndex,
+    readonly offset: number,
+    readonly started: number,
+    readonly access: SteppedAccess,
+  ) {}
+
+  get name(): string {
+    return `${this.access.name} of page ${this.page}`;
+  }
+
+  get settled(): boolean {
+    return this.access.ended;
+  }
+
+  get error(): string | undefined {
+    return this.end === 'done' ? undefined : this.end;
+  }
+
+  get end(): Touch['end'] {
+    return this.access.ended ? ENDS[this.access.state] : undefined;
+  }
+
+  get errno(): number | undefined {
+    return this.access.errno;
+  }
+
+  get exits(): number {
+    return this.access.exits;
+  }
+
+  get bytes(): Uint8Array {
+    return this.access.bytes;
+  }
+
+  kill(): void {
+    this.access.kill();
+  }
+}
