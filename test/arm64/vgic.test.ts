@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { commandBytes, KERNELS, Vgic, type ItsCommand, type VgicOptions } from '../../src/arm64/index.js';
+import {
+  commandBytes,
+  ite,
+  KERNELS,
+  Vgic,
+  type ItsCommand,
+  type VgicOptions,
+} from '../../src/arm64/index.js';
 import { GuestMemory } from './guest-memory.js';
 import { buildImage, LAYOUT, prepareVgic, stateOf, type Image } from './its-image.js';
 
@@ -159,6 +166,90 @@ describe('restore', () => {
     expect(step.value).toBe(-5);
     expect(stateOf(vgic)).toEqual(empty);
     expect(memory.differingPages(before)).toEqual([]);
+  });
+});
+
+describe('a restore whose second write fails', () => {
+  it('takes the first one back', () => {
+    const entry = (event: number, intid: number) => ({
+      event,
+      intid,
+      collection: 0,
+      configuration: 1,
+      pending: true,
+    });
+    const image: Image = {
+      ...EMPTY,
+      collections: [{ id: 0, vcpu: 0 }],
+      devices: [{ id: 7, eventBits: 4, entries: [entry(0, 8192), entry(1, 60000)] }],
+    };
+    const { memory } = buildImage(image);
+    const vgic = prepareVgic(memory, image);
+    const before = memory.clone();
+    const program = vgic.restoreTables();
+    let writes = 0;
+    let step = program.next();
+    while (step.done !== true) {
+      const refuse = step.value.ask === 'write' && ++writes === 2;
+      step = program.next(refuse ? { answer: 'fault', errno: 14 } : memory.answer(step.value));
+    }
+    expect(step.value).toBe(-14);
+    expect(writes).toBe(4); // one, the refused one, and both put back
+    expect(memory.differingPages(before)).toEqual([]);
+    expect(memory.run(vgic.restoreTables())).toBe(0);
+    expect([...vgic.lpis()].every(({ pending }) => pending)).toBe(true);
+  });
+});
+
+describe('the checks of a restore, each alone', () => {
+  const V = 1n << 63n;
+  const image: Image = {
+    ...EMPTY,
+    collections: [{ id: 0, vcpu: 0 }],
+    devices: [
+      {
+        id: 7,
+        eventBits: 4,
+        entries: [{ event: 1, intid: 8192, collection: 0, configuration: 1, pending: false }],
+      },
+    ],
+  };
+  const itte = (fields: Partial<{ collection: number; intid: number; next: number }>): bigint =>
+    ite.encode({ collection: 0, intid: 8192, next: 0, ...fields });
+  const device = LAYOUT.devices + 56n;
+  const event1 = LAYOUT.itts + 8n;
+
+  it.each<[string, number, bigint, bigint]>([
+    ['as built', 0, event1, itte({})],
+    ['next to the last event', 0, event1, itte({ next: 14 })],
+    ['next just past the last event', -22, event1, itte({ next: 15 })],
+    ['the smallest LPI', 0, event1, itte({ intid: 8192 })],
+    ['an INTID just below', -22, event1, itte({ intid: 8191 })],
+    ['an INTID of 0 is no entry', 0, event1, itte({ intid: 0, next: 60000, collection: 9 })],
+    ['an INTID above what PROPBASER allows', 0, event1, itte({ intid: 200_000 })],
+    ['a collection that is not there', -22, event1, itte({ collection: 1 })],
+    ['16 event bits', 0, device, V | (LAYOUT.itts >> 3n) | 15n],
+    ['17 event bits', -22, device, V | (LAYOUT.itts >> 3n) | 16n],
+    ['an ITT outside the memslots', -14, device, V | (0x1000_0000n >> 3n) | 3n],
+    ['a vcpu_id that is not there', -22, LAYOUT.collections, V | (5n << 16n)],
+    ['an unmapped collection', 0, LAYOUT.collections, V | (0xffff_ffffn << 16n)],
+    ['reserved bits above RDBase', 0, LAYOUT.collections, V | (0xfn << 48n)],
+    ['an ICID that the table has room for', 0, LAYOUT.collections + 8n, V | 8191n],
+    ['an ICID that it has not', -22, LAYOUT.collections + 8n, V | 8192n],
+    ['a second collection', 0, LAYOUT.collections + 8n, V | 1n],
+    ['the same collection again', -17, LAYOUT.collections + 8n, V],
+  ])('%s: %i', (_, status, gpa, word) => {
+    const { memory } = buildImage(image);
+    memory.setWord(gpa, word);
+    expect(memory.run(prepareVgic(memory, image).restoreTables())).toBe(status);
+  });
+
+  it('a device table too small for a DeviceID is the end of it; level 1 beyond 2^16 devices is EINVAL', () => {
+    const indirect = { ...image, indirect: true };
+    const { memory } = buildImage(indirect);
+    memory.setWord(LAYOUT.devices + 64n, memory.word(LAYOUT.devices)); // devices 65536 and up
+    memory.setWord(LAYOUT.devices, 0n);
+    expect(memory.run(prepareVgic(memory, indirect).restoreTables())).toBe(-22);
   });
 });
 
