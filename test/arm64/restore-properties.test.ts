@@ -9,8 +9,9 @@ import { NaiveRestore, type NaiveRegisters } from './naive-restore.js';
 import { GITS } from '../../src/arm64/registers.js';
 import type { Vgic } from '../../src/arm64/vgic.js';
 
-/* Run with ITS_FUZZ_RUNS=1000000 for the long version. */
-const RUNS = Number(process.env['ITS_FUZZ_RUNS'] ?? 10_000);
+/* A million runs in the long version; ITS_FUZZ_RUNS sets any other number. */
+const LONG = process.env['DEMAND_PAGING_LONG'] === '1';
+const RUNS = Number(process.env['ITS_FUZZ_RUNS'] ?? (LONG ? 1_000_000 : 10_000));
 
 /** One corruption of an image: a word of a table is replaced or has a bit flipped. */
 const anyMutation = fc.record({
