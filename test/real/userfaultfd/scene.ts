@@ -157,3 +157,11 @@ export async function openOrSkip(
     throw error;
   }
 }
+
+/** Skips a test where this user can have no userfaultfd at all. */
+export function needUserfaultfd(context: TestContext): void {
+  const missing = userfaultfd()
+    .probe()
+    .list.find(({ met }) => !met);
+  if (missing) context.skip(`${missing.what}: ${missing.found}`);
+}

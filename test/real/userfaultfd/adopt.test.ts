@@ -1,0 +1,190 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'vitest';
+import { type Attachment, FaultBatch, type FaultPort, hva, MemoryLayout } from '../../../src/api/index.js';
+import { adopt, type AdoptOptions } from '../../../src/backends/userfaultfd/index.js';
+import { acceptFrom, ERRNO, listenAt, raw, receiveWithDescriptors } from '../../../src/linux/index.js';
+import { DEADLINE_MS, openShard, PAGE, region, resolveOn, rows } from './scene.js';
+
+const script = new URL('./fixtures/foreign.py', import.meta.url).pathname;
+const folder = mkdtempSync(join(tmpdir(), 'adopt-'));
+let next = 0;
+
+beforeAll(() => {
+  expect(readdirSync(folder)).toEqual([]);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Another process whose memory is served from here. */
+class Foreign implements AsyncDisposable {
+  readonly batch = new FaultBatch(16);
+  readonly #answers: AsyncIterator<string>;
+
+  private constructor(
+    readonly child: ChildProcess,
+    readonly attachment: Attachment,
+    readonly port: FaultPort,
+    readonly address: number,
+  ) {
+    this.#answers = createInterface(child.stdout!)[Symbol.asyncIterator]();
+  }
+
+  static async start(context: TestContext, options: Partial<AdoptOptions> = {}): Promise<Foreign> {
+    if (spawnSync('python3', ['--version']).status !== 0)
+      context.skip('no python3 here to be the foreign process');
+    const path = join(folder, `${next++}.socket`);
+    const listener = listenAt(path);
+    const child = spawn('python3', [script, path], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const socket = acceptFrom(listener);
+    const { bytes, fds } = receiveWithDescriptors(socket);
+    raw.close(socket);
+    raw.close(listener);
+    const [address, pages] = Buffer.from(bytes).toString().split(' ').map(Number) as [number, number];
+    const layout = new MemoryLayout([region(pages, 'anonymous', { hva: hva(address) })]);
+    const events = ['fork', 'remap', 'remove', 'unmap'] as const;
+    const backend = adopt({ uffd: fds[0]!, pid: child.pid, threadIds: true, events, ...options });
+    const attachment = await backend.attach(layout);
+    await expect(backend.attach(layout)).rejects.toMatchObject({ code: 'ALREADY_REGISTERED' });
+    return new Foreign(child, attachment, openShard(attachment), address);
+  }
+
+  async ask(line: string): Promise<number> {
+    this.child.stdin!.write(`${line}\n`);
+    return Number((await this.#answers.next()).value);
+  }
+
+  take(): readonly unknown[] {
+    this.batch.clear();
+    const deadline = performance.now() + DEADLINE_MS;
+    while (this.batch.count === 0 && performance.now() < deadline)
+      this.port.take(this.batch, 'block', DEADLINE_MS);
+    return rows(this.batch);
+  }
+
+  install(page: number, byte: number): void {
+    this.port.staging.fill(byte, 0, PAGE);
+    expect(resolveOn(this.port, { verb: 'copy', pages: { first: page, count: 1 }, from: 0 })).toMatchObject({
+      outcome: 'installed',
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const exited = this.child.exitCode !== null || this.child.signalCode !== null;
+    const gone = exited ? undefined : new Promise((resolve) => this.child.once('exit', resolve));
+    this.child.kill('SIGKILL');
+    await gone;
+    this.port.close();
+    await this.attachment.close();
+  }
+}
+
+describe('memory of another process', () => {
+  test('is served by copy; there is none here', async (context) => {
+    const before = readdirSync('/proc/self/fd').length;
+    {
+      await using f = await Foreign.start(context);
+      expect(f.attachment).toMatchObject({
+        memory: undefined,
+        supports: { withdraw: false, fill: false, residency: false, threadIds: true },
+      });
+      expect(() => f.attachment.withdraw({ first: 0, count: 1 })).toThrow(
+        expect.objectContaining({ code: 'NOT_SUPPORTED' }),
+      );
+      const value = f.ask('l 5');
+      expect(f.take()).toMatchObject([{ kind: 'missing', page: 5, write: false, thread: f.child.pid }]);
+      f.install(5, 0x5a);
+      expect(await value).toBe(0x5a);
+      expect(f.port.resident(5)).toBe(false);
+    }
+    expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before);
+  });
+
+  test('removals, unmapping and moves are followed', async (context) => {
+    await using f = await Foreign.start(context);
+    f.install(1, 1);
+    const removed = f.ask('d 1');
+    expect(f.take()).toEqual([{ kind: 'remove', pages: { first: 1, count: 1 } }]);
+    expect(await removed).toBe(0);
+    const moved = f.ask('m');
+    const [event] = f.take() as [{ to: number }];
+    expect(event).toMatchObject({ kind: 'remap', pages: { first: 0, count: 16 } });
+
+    const value = (async () => {
+      expect(await moved).toBe(event.to);
+      return f.ask('l 3');
+    })();
+    expect(await served(f, value, 3, 33)).toBe(33);
+    const unmapped = f.ask('u 4');
+    expect(f.take()).toEqual([{ kind: 'unmap', pages: { first: 4, count: 1 } }]);
+    expect(await unmapped).toBe(0);
+    expect(resolveOn(f.port, { verb: 'copy', pages: { first: 4, count: 1 }, from: 0 })).toMatchObject({
+      outcome: 'gone',
+      errno: ERRNO.ENOENT,
+    });
+  });
+
+  test("a forked child's missing pages fail there; what is present stays", async (context) => {
+    await using f = await Foreign.start(context);
+    f.install(2, 22);
+    for (const [page, expected] of [
+      [2, 22],
+      [3, 200 + ERRNO.EFAULT],
+    ] as const) {
+      const status = f.ask(`f ${page}`);
+      const [event] = f.take() as [{ kind: string; fd: number }];
+      expect(event.kind).toBe('fork');
+      const before = readdirSync('/proc/self/fd').length;
+      f.attachment.abandonChild(event.fd);
+      expect(readdirSync('/proc/self/fd').length).toBe(before - 1);
+      expect(await status).toBe(expected);
+    }
+  });
+
+  test('its end is noticed at once, asleep or spinning, and resolving is gone', async (context) => {
+    await using f = await Foreign.start(context);
+    f.child.kill('SIGKILL');
+    const gone = expect.objectContaining({ code: 'MEMORY_GONE' }) as Error;
+    expect(() => f.port.take(f.batch, 'block', DEADLINE_MS)).toThrow(gone);
+    expect(() => f.port.take(f.batch, 'spin', DEADLINE_MS)).toThrow(gone);
+    await new Promise((resolve) =>
+      (f.child.exitCode ?? f.child.signalCode) === null ? f.child.once('exit', resolve) : resolve(0),
+    );
+    expect(resolveOn(f.port, { verb: 'copy', pages: { first: 0, count: 1 }, from: 0 })).toMatchObject({
+      outcome: 'gone',
+      errno: ERRNO.ESRCH,
+    });
+  });
+});
+
+/** Serves a page when its fault comes, reading events until `value` is there. */
+async function served(f: Foreign, value: Promise<number>, page: number, byte: number): Promise<number> {
+  let over = false;
+  void value.finally(() => (over = true));
+  while (!over) {
+    f.batch.clear();
+    f.port.take(f.batch, 'none', 0);
+    for (let row = 0; row < f.batch.count; row++) {
+      expect(f.batch.fault(row)).toMatchObject({ kind: 'missing', page });
+      f.install(page, byte);
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return value;
+}
+
+describe('refusals', () => {
+  test('a region without an address', async () => {
+    await expect(adopt({ uffd: 0 }).attach(new MemoryLayout([region(1)]))).rejects.toMatchObject({
+      code: 'BAD_RANGE',
+    });
+  });
+
+  test('options out of bounds', () => {
+    expect(() => adopt({ uffd: -1 })).toThrow(RangeError);
+    expect(() => adopt({ uffd: 3, faults: [] })).toThrow(RangeError);
+    expect(() => adopt({ uffd: 3, stagingBytes: 1 })).toThrow(RangeError);
+  });
+});
