@@ -58,7 +58,7 @@ class Cut extends Error {}
  * the guest's memory, making present what it touches. Run the real operation, then release the plan.
  *
  * Preconditions: `vgic` is as the real device is: registers, vcpu_ids, LPIs and collections that exist
- * already, quirks of its kernel; `memory` shows the same memslots. The guest does not change the
+ * already, quirks of its kernel, mode `kvm` if a real device will run the operation; `memory` shows the same memslots. The guest does not change the
  * tables between plan and operation (no vCPU runs during a restore or save).
  *
  * Who may block: the caller, on the memory's fetches. The GIC given is not changed.
