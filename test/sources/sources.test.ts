@@ -1,0 +1,128 @@
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { type ModuleSourceRef, type OpenSource, type PageSource } from '../../src/api/index.js';
+import * as sources from '../../src/sources/index.js';
+import { file, memory, zero } from '../../src/sources/index.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'sources-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const pattern = (length: number): Uint8Array =>
+  Uint8Array.from({ length }, (_, i) => (i * 31 + (i >>> 8)) & 0xff);
+
+/** Opens a reference as another isolate would: its options cloned, its export by name. */
+function open(ref: ModuleSourceRef): PageSource {
+  expect(ref.module).toBe('demand-paging/sources');
+  const opener = (sources as unknown as Record<string, OpenSource<unknown>>)[ref.export]!;
+  return opener(structuredClone(ref.options)) as PageSource;
+}
+
+function read(source: PageSource, offset: number, length: number): { count: number; bytes: Uint8Array } {
+  const into = new Uint8Array(length).fill(0xee);
+  const count = source.read(offset, into) as number;
+  return { count, bytes: into.subarray(0, count) };
+}
+
+function image(name: string, length: number): string {
+  const path = join(folder, name);
+  writeFileSync(path, pattern(length));
+  return path;
+}
+
+describe('file', () => {
+  test('reads any part; the length is the file’s', () => {
+    const source = open(file(image('plain', 10_000)));
+    expect(source).toMatchObject({ synchronous: true, length: 10_000 });
+    expect(read(source, 0, 10_000).bytes).toEqual(pattern(10_000));
+    expect(read(source, 4096, 100).bytes).toEqual(pattern(10_000).subarray(4096, 4196));
+    void source.close?.();
+  });
+
+  test('begins and ends where it is told', () => {
+    const source = open(file(image('part', 10_000), { offset: 1000, length: 500 }));
+    expect(source.length).toBe(500);
+    expect(read(source, 10, 20).bytes).toEqual(pattern(10_000).subarray(1010, 1030));
+    expect(read(source, 490, 20).count).toBe(10);
+    expect(read(source, 600, 20).count).toBe(0);
+    expect(open(file(image('tail', 10_000), { offset: 9_000 })).length).toBe(1000);
+  });
+
+  test('a file that became shorter gives fewer bytes, never zeros', () => {
+    const path = image('shrinking', 10_000);
+    const source = open(file(path));
+    truncateSync(path, 5000);
+    expect(read(source, 4096, 4096)).toEqual({ count: 904, bytes: pattern(10_000).subarray(4096, 5000) });
+    expect(read(source, 8000, 100).count).toBe(0);
+  });
+
+  test('what cannot be opened is SOURCE_FAILED; a closed one refuses', () => {
+    expect(() => open(file(join(folder, 'nothing')))).toThrow(
+      expect.objectContaining({ code: 'SOURCE_FAILED' }),
+    );
+    expect(() => open(file(folder))).toThrow(expect.objectContaining({ code: 'SOURCE_FAILED' }));
+    const source = open(file(image('closed', 100)));
+    void source.close?.();
+    void source.close?.();
+    expect(() => source.read(0, new Uint8Array(1))).toThrow(expect.objectContaining({ code: 'CLOSED' }));
+  });
+
+  test.each([{ offset: -1 }, { offset: 0.5 }, { length: -4096 }, { length: NaN }])(
+    'bounds: %j',
+    (options) => {
+      expect(() => file('x', options)).toThrow(RangeError);
+    },
+  );
+});
+
+describe('zero', () => {
+  test('is zeros to its end', () => {
+    const source = open(zero(5000));
+    expect(read(source, 4000, 1000).bytes).toEqual(new Uint8Array(1000));
+    expect(read(source, 4500, 1000).count).toBe(500);
+    expect(read(source, 6000, 1000).count).toBe(0);
+    expect(() => zero(-1)).toThrow(RangeError);
+  });
+});
+
+describe('memory', () => {
+  test('shared memory is read and can be installed from where it lies', () => {
+    const shared = new SharedArrayBuffer(8192);
+    new Uint8Array(shared).set(pattern(8192));
+    const source = open(memory(shared));
+    expect(read(source, 100, 50).bytes).toEqual(pattern(8192).subarray(100, 150));
+    expect(read(source, 8000, 500).count).toBe(192);
+    expect(source.address!(8000, 500)).toBeUndefined();
+    const start = source.address!(0, 8192)!;
+    expect(source.address!(4096, 100)).toBe(start + 4096);
+    const native = open(memory({ address: start + 4096, length: 4096 }));
+    expect(read(native, 0, 4096).bytes).toEqual(pattern(8192).subarray(4096));
+  });
+
+  test('ordinary bytes are copied, and have no address to rely on', () => {
+    const bytes = pattern(5000);
+    const source = open(memory(bytes));
+    bytes.fill(0);
+    expect(read(source, 0, 5000).bytes).toEqual(pattern(5000));
+    expect(source.address).toBeUndefined();
+  });
+
+  test('native memory has an address and an end', () => {
+    const shared = new SharedArrayBuffer(4096);
+    const start = open(memory(shared)).address!(0, 4096)!;
+    const source = open(memory({ address: start, length: 4000 }));
+    expect(source.length).toBe(4000);
+    expect(read(source, 3900, 200).count).toBe(100);
+    expect(read(source, 4000, 200).count).toBe(0);
+    expect(source.address!(3900, 200)).toBeUndefined();
+    expect(source.address!(96, 3904)).toBe(start + 96);
+    void source.close?.();
+  });
+
+  test('anything else is refused', () => {
+    expect(() => memory('text' as never)).toThrow(TypeError);
+    expect(() => memory({ address: -1, length: 1 })).toThrow(RangeError);
+    expect(() => memory({ address: 4096, length: 1.5 })).toThrow(RangeError);
+  });
+});
