@@ -106,6 +106,12 @@ export interface Attachment {
    */
   withdraw(pages: PageRange): void | Promise<void>;
 
+  /**
+   * The most pages that {@link withdraw} takes at once; default: any number. Where dropping a present page waits
+   * for somebody who may himself wait for a missing page of the same drop, it is 1.
+   */
+  readonly withdrawPages?: number | undefined;
+
   /** Tells the control side what the port saw happen to the mapping, so that {@link RawMemory} follows. */
   moved(pages: PageRange, to: number): void;
 

@@ -31,6 +31,8 @@ export interface FetcherEvents {
   failed(request: FetchRequest, error: DemandPagingError): void;
   /** Something asynchronous is ready for the next turn. */
   work(): void;
+  /** Called before and after asking a synchronous source. */
+  reading(): void;
 }
 
 interface Settled {
@@ -117,12 +119,15 @@ export class Fetcher {
     };
     const fail = (cause: unknown): void =>
       settle(asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed'));
+    if (this.#source.synchronous) this.#events.reading();
     try {
       const answer = this.#source.read(Number(this.#layout.sourceOffsetOf(request.pages.first)), bytes);
       if (typeof answer === 'number') settle(answer);
       else answer.then(settle, fail);
     } catch (cause) {
       fail(cause);
+    } finally {
+      if (this.#source.synchronous) this.#events.reading();
     }
   }
 
@@ -145,6 +150,7 @@ export class Fetcher {
       else this.#events.fetched(request, bytes);
     }
     for (const request of this.#requests.filter(({ dueMs }) => dueMs <= nowMs)) {
+      if (request.dropped) continue; // by what a failure before it led to
       if (request.resting) this.ask(request, nowMs);
       else {
         this.#remove(request);
@@ -170,7 +176,8 @@ export class Fetcher {
   }
 
   #remove(request: FetchRequest): void {
-    this.#requests.splice(this.#requests.indexOf(request), 1);
+    const at = this.#requests.indexOf(request);
+    if (at >= 0) this.#requests.splice(at, 1);
   }
 }
 

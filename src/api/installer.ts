@@ -9,7 +9,7 @@ import { FLAG, OUTCOME, ResolutionBatch, VERB, VERBS } from './resolution.js';
 import { COUNTER, type Counters } from './statistics.js';
 
 /** Why a row was pushed: what its success means. */
-const MEANS = { wake: 0, demand: 1, prefetch: 2, ensured: 3, zeroed: 4, poison: 5, other: 6 } as const;
+const MEANS = { wake: 0, demand: 1, prefetch: 2, ensured: 3, zeroed: 4, poison: 5, probe: 6, other: 7 } as const;
 const REASONS: readonly (InstallReason | undefined)[] = [
   undefined,
   'demand',
@@ -24,6 +24,8 @@ const REASONS: readonly (InstallReason | undefined)[] = [
 export interface InstallerEvents {
   present(pages: PageRange, why: InstallReason): void;
   poisoned(pages: PageRange): void;
+  /** A page held to be present was not there, and is poisoned now. */
+  vanished(pages: PageRange): void;
   /** The memory is changing: read its events now, so that the rows can go on. */
   changing(): void;
   /** The backend could not do it; the pages are as they were. */
@@ -99,7 +101,6 @@ export class Installer {
     const { states, layout, supports } = this.#o;
     const { pageSize } = layout.regionOf(pages.first);
     const byContinue = cached || supports.install === 'continue';
-    const verb = byContinue ? VERB.continue : VERB[supports.install];
     const base = (direct ? FLAG.direct : 0) | (byContinue ? FLAG.fill : 0);
     const protectable = states.any('write-protected', pages);
     for (let at = pages.first; at < pages.first + pages.count;) {
@@ -107,8 +108,10 @@ export class Installer {
       let end = at + 1;
       if (!protectable) end = pages.first + pages.count;
       else while (end < pages.first + pages.count && states.is('write-protected', end) === protect) end++;
+      // A moved page cannot come protected.
+      const install = protect && supports.install === 'move' ? 'copy' : supports.install;
       this.#push(
-        verb,
+        byContinue ? VERB.continue : VERB[install],
         at,
         end - at,
         from + (at - pages.first) * pageSize,
@@ -121,27 +124,36 @@ export class Installer {
 
   /** Maps what the page cache has, as it is. */
   cached(page: PageIndex): void {
-    this.#push(VERB.continue, page, 1, 0, 0, MEANS.demand);
+    this.#push(VERB.continue, page, 1, 0, this.#protection(page), MEANS.demand);
   }
 
   /** Installs zeros: for pages that were removed. */
   zero(pages: PageRange): void {
-    const { supports, layout } = this.#o;
-    if (supports.verbs.includes('zeropage') && layout.regionOf(pages.first).memory !== 'hugetlb') {
+    const { supports, layout, states } = this.#o;
+    const plain = !states.any('write-protected', pages) && layout.regionOf(pages.first).memory !== 'hugetlb';
+    if (plain && supports.verbs.includes('zeropage')) {
       return this.#push(VERB.zeropage, pages.first, pages.count, 0, 0, MEANS.zeroed);
     }
-    // The kernel has no zero page of this size: copy one.
+    // The kernel has no zero page of this size, or that comes protected: copy one.
     const { pageSize } = layout.regionOf(pages.first);
     for (let page = pages.first; page < pages.first + pages.count; page++) {
       this.makeRoom(pageSize);
       const { into, from } = this.stage(pageSize);
       into.fill(0);
-      this.#push(VERB.copy, page, 1, from, 0, MEANS.zeroed);
+      this.#push(VERB.copy, page, 1, from, this.#protection(page), MEANS.zeroed);
     }
   }
 
   poison(pages: PageRange): void {
     this.#push(VERB.poison, pages.first, pages.count, 0, 0, MEANS.poison);
+  }
+
+  /**
+   * Finds out whether a page is there: poison does not go where something is (`already-present`, and its waiter
+   * woken), and where nothing is, its contents are lost and poison is right.
+   */
+  probe(page: PageIndex): void {
+    this.#push(VERB.poison, page, 1, 0, 0, MEANS.probe);
   }
 
   wake(pages: PageRange): void {
@@ -227,12 +239,15 @@ export class Installer {
     return kept + 1;
   }
 
-  /** Drops from the pending rows every page for which `stale` holds, waking it so that it faults anew. Called when events changed states. */
+  /**
+   * Drops from the pending rows every page for which `stale` holds, waking it so that it faults anew. Called
+   * when states changed: whatever would install or poison was decided by the old ones.
+   */
   reconsider(stale: (page: PageIndex) => boolean): void {
     const rows = this.#batch.count;
     for (let row = 0; row < rows; row++) {
-      const why = REASONS[this.#means[row]!];
-      if (why === undefined || why === 'zeroed') continue;
+      const means = this.#means[row]!;
+      if (means === MEANS.wake || means === MEANS.other) continue;
       const first = this.#batch.page[row]!;
       const span = this.#batch.span[row]!;
       let fresh = 0;
@@ -245,6 +260,10 @@ export class Installer {
         this.wake({ first: first + fresh, count: span - fresh });
       }
     }
+  }
+
+  #protection(page: PageIndex): number {
+    return this.#o.states.is('write-protected', page) ? FLAG.protect : 0;
   }
 
   #turnIntoWake(row: number): void {
@@ -266,6 +285,7 @@ export class Installer {
     const why = REASONS[means];
     if (why !== undefined) this.#o.events.present(pages, why);
     else if (means === MEANS.poison) this.#o.events.poisoned(pages);
+    else if (means === MEANS.probe) this.#o.events.vanished(pages);
   }
 
   #foreign(row: number, page: PageIndex): void {

@@ -1,14 +1,15 @@
 import { type PageIndex, type PageRange } from './address.js';
 
 /** Rarer states, one sparse plane each. */
-export const PLANES = ['removed', 'poisoned', 'write-protected', 'frozen'] as const;
+export const PLANES = ['removed', 'poisoned', 'write-protected', 'frozen', 'unmapped'] as const;
 export type Plane = (typeof PLANES)[number];
 
 /**
  * Where a page stands. `in-flight` is known to the resolver that fetches it, and shared only as a count.
- * `removed` pages are missing, too, but come as zeros; `frozen` overlays the others.
+ * `removed` pages are missing, too, but come as zeros; `unmapped` ones have no memory to come to; `frozen`
+ * overlays the others.
  */
-export type PageState = 'missing' | 'present' | 'removed' | 'poisoned';
+export type PageState = 'missing' | 'present' | 'removed' | 'poisoned' | 'unmapped';
 
 const CHUNK_PAGES = 4096;
 const CHUNK_WORDS = CHUNK_PAGES / 32;
@@ -17,9 +18,9 @@ const HEADER_WORDS = 4;
 const NEXT_BLOCK = 0;
 /** Header word: bit n is set once plane n has ever had a page, and stays. */
 const USED = 1;
-const PLACE: Readonly<Record<Plane, number>> = { removed: 0, poisoned: 1, 'write-protected': 2, frozen: 3 };
+const PLACE: Readonly<Record<Plane, number>> = { removed: 0, poisoned: 1, 'write-protected': 2, frozen: 3, unmapped: 4 };
 /** Planes whose pages are more than missing or present. */
-const SPECIAL = (1 << PLACE.removed) | (1 << PLACE.poisoned) | (1 << PLACE.frozen);
+const SPECIAL = (1 << PLACE.removed) | (1 << PLACE.poisoned) | (1 << PLACE.frozen) | (1 << PLACE.unmapped);
 
 /** What crosses isolates; both buffers are shared, not copied. */
 export interface SharedPageStates {
@@ -136,7 +137,8 @@ export class PageStates {
     const entry = this.#directory(plane, page);
     if (entry === 0) return false;
     if (entry === ALL) return true;
-    return ((Atomics.load(this.#planes, this.#blockWord(entry, page)) >>> (page & 31)) & 1) === 1;
+    const word = this.#blockWord(entry, page); // first: it may replace the view
+    return ((Atomics.load(this.#planes, word) >>> (page & 31)) & 1) === 1;
   }
 
   /** Sets or clears a range of a plane. Owner only. */
@@ -167,6 +169,7 @@ export class PageStates {
     if (this.plain) return this.isPresent(page) ? 'present' : 'missing';
     if (this.is('poisoned', page)) return 'poisoned';
     if (this.isPresent(page)) return 'present';
+    if (this.is('unmapped', page)) return 'unmapped';
     return this.is('removed', page) ? 'removed' : 'missing';
   }
 

@@ -434,6 +434,15 @@ export class Pager implements AsyncDisposable {
     this.#holds.check(pages, what);
     if (!this.supports.withdraw)
       throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
+    const most = this.#attachment.withdrawPages ?? Infinity;
+    if (most === Infinity) return this.#dropTogether(pages, then);
+    for (const { first, count } of pages) {
+      for (let at = first; at < first + count; at += most)
+        await this.#dropTogether([{ first: at, count: Math.min(most, first + count - at) }], then);
+    }
+  }
+
+  async #dropTogether(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
     // Between begin and end the resolvers install nothing there, so what is dropped stays dropped.
     await this.#sendEach(pages, (own) => ({ command: 'drop-begin', ranges: own, then }));
     try {

@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'; // the global is a getter, and this is called twice a fault
 import { match } from 'ts-pattern';
 import { type PageIndex, type PageRange } from './address.js';
 import { type AccessClass, SITE_NAMES, classOf } from './access.js';
@@ -84,7 +85,7 @@ export class Resolver {
   readonly #queue = new FaultQueue();
   /** Pages to fetch alone: fetching their neighbourhood failed. */
   readonly #alone = new Set<PageIndex>();
-  #dropping: Dropping[] = [];
+  readonly #dropping: Dropping[] = [];
   #ensuring: RangeJob[] = [];
   #prefetching: RangeJob[] = [];
   readonly #threads = new Map<number, { readonly class: AccessClass; readonly vcpu: number | undefined }>();
@@ -94,6 +95,8 @@ export class Resolver {
   #ended = false;
   /** Events taken and not yet applied, oldest first. */
   readonly #events: MemoryEvent[] = [];
+  /** Answers to commands whose rows are still pending. */
+  #owed: (() => void)[] = [];
 
   /** Called when an asynchronous answer is ready for the next turn. */
   onWork: () => void = () => {};
@@ -109,6 +112,7 @@ export class Resolver {
       events: {
         present: (pages, why) => this.#present(pages, why),
         poisoned: (pages) => this.#poisoned(pages),
+        vanished: (pages) => this.#vanished(pages),
         changing: () => this.#takeEvents(),
         failed: (pages, error) => this.#giveUp(pages, error),
         gone: (pages, errno) => this.#gone(pages, errno),
@@ -118,6 +122,7 @@ export class Resolver {
       fetched: (request, bytes) => this.#fetched(request, bytes),
       failed: (request, error) => this.#attemptFailed(request, error),
       work: () => this.onWork(),
+      reading: () => options.reading?.(),
     });
   }
 
@@ -130,8 +135,9 @@ export class Resolver {
   get busy(): boolean {
     const room = this.#fetcher.inFlight < this.#o.policy.maxInFlight;
     const ensuring = this.#ensuring.length > 0 && this.#ensuring.some((job) => !job.exhausted);
-    const wanted = this.#queue.length > 0 || ensuring || this.#prefetchReady;
-    return this.#installer.pending || this.#fetcher.hasAnswers || (room && wanted && !this.#stopped);
+    if (this.#installer.pending || this.#fetcher.hasAnswers) return true;
+    if (this.#stopped) return this.#queue.length > 0;
+    return room && (this.#queue.length > 0 || ensuring || this.#prefetchReady);
   }
 
   /** When the next retry or time-out is due, on the resolver's clock; Infinity for never. */
@@ -155,13 +161,13 @@ export class Resolver {
     if (taken === 0 && this.#queue.length === 0) this.#runJobs(this.#prefetching);
     this.#installer.flush();
     this.#finishJobs();
+    this.#payOwed();
     return taken > 0 || !idle;
   }
 
   /**
-   * Carries out a command of the control thread. Never blocks. `reply` is called once: before this
-   * returns, or, for `ensure` and `prefetch`, inside the turn in which they are done. It is a callback and
-   * no promise because a resolver that blocks in its port never gets round to promises.
+   * Carries out a command of the control thread. Never blocks. `reply` is called once, when it is done:
+   * before this returns, or inside a later turn. It is a callback and no promise because a resolver that blocks in its port never gets round to promises.
    */
   execute(command: Command, reply: (reply: CommandReply) => void): void {
     try {
@@ -174,7 +180,8 @@ export class Resolver {
       else {
         this.#carryOut(command);
         this.#installer.flush();
-        reply({ ok: true, value: undefined });
+        this.#owed.push(() => reply({ ok: true, value: undefined }));
+        this.#payOwed();
       }
     } catch (thrown) {
       reply({
@@ -209,7 +216,9 @@ export class Resolver {
   /** The resolver can go no further: the end of the world, said out loud, with nobody left waiting if that can be helped. */
   abort(thrown: unknown): void {
     this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
-    this.#installer.flush();
+    // Who waits on a protected page finds nobody to lift the protection any more.
+    this.#liftProtection();
+    this.#settleAll();
   }
 
   // ── taking ──
@@ -288,11 +297,11 @@ export class Resolver {
   #event(event: MemoryEvent): void {
     match(event)
       .with({ kind: 'remove' }, ({ pages }) => this.#removed(pages))
-      .with({ kind: 'unmap' }, ({ pages }) => {
-        this.#removed(pages);
-        this.#o.notify({ kind: 'unmapped', pages });
+      .with({ kind: 'unmap' }, ({ pages }) => this.#unmapped(pages))
+      .with({ kind: 'remap' }, ({ pages, to }) => {
+        this.#o.states.set('unmapped', pages, false);
+        this.#o.notify({ kind: 'remapped', pages, to });
       })
-      .with({ kind: 'remap' }, ({ pages, to }) => this.#o.notify({ kind: 'remapped', pages, to }))
       .with({ kind: 'fork' }, ({ fd }) =>
         this.#o.notify({ kind: 'forked', fd, present: this.#o.states.snapshot() }),
       )
@@ -361,6 +370,9 @@ export class Resolver {
         return this.#installer.poison({ first: page, count: 1 });
       case 'present':
         return this.#spurious(page, cached);
+      case 'unmapped': // it is mapped after all, or nobody could have touched it
+        states.set('unmapped', { first: page, count: 1 }, false);
+        return this.#servePage(page, cached, takenAtMs);
       case 'removed':
         if (cached) return this.#installer.cached(page); // dropped from the mapping, kept in the page cache
         return this.#installer.zero({ first: page, count: 1 });
@@ -382,21 +394,24 @@ export class Resolver {
     const { supports, port, states, counters } = this.#o;
     if (cached) return this.#installer.cached(page);
     counters.add(COUNTER.spuriousFaults);
-    if (supports.residency && !port.resident(page)) {
-      this.#takeEvents(); // its removal may be waiting to be read
-      if (states.isPresent(page) && !port.resident(page)) return this.#lost(page);
-    }
-    // Woken, it faults again if the page has gone meanwhile.
-    this.#installer.wake({ first: page, count: 1 });
+    const pages = { first: page, count: 1 };
+    // Its removal may have been carried out after we served it. Where the zeros are still there, that wakes.
+    if (states.is('removed', page)) return this.#installer.zero(pages);
+    if (supports.residency && port.resident(page)) return this.#installer.wake(pages);
+    // Swapped out, or gone? Poison tells, and reads the events if the memory is changing.
+    if (supports.verbs.includes('poison')) return this.#installer.probe(page);
+    if (supports.residency) this.#takeEvents(); // its removal may be waiting to be read
+    if (supports.residency && states.isPresent(page) && !port.resident(page)) return this.#vanished(pages);
+    this.#installer.wake(pages); // it faults again if the page has gone meanwhile
   }
 
   /** A present page is physically gone, and no event said so. */
-  #lost(page: PageIndex): void {
-    const pages = { first: page, count: 1 };
-    this.#presentCount -= this.#o.states.setPresent(pages, false);
-    if (this.#o.states.is('removed', page)) return this.#installer.zero(pages); // the removal was carried out after we served it
-    this.#o.counters.add(COUNTER.vanishedPages);
-    const { start, length } = this.#o.layout.gpaRangeOf(pages);
+  #vanished(pages: PageRange): void {
+    const { states, supports, counters, layout } = this.#o;
+    this.#presentCount -= states.setPresent(pages, false);
+    if (supports.verbs.includes('poison')) this.#poisoned(pages); // by what found it out
+    counters.add(COUNTER.vanishedPages);
+    const { start, length } = layout.gpaRangeOf(pages);
     this.#giveUp(
       pages,
       new DemandPagingError('PAGE_VANISHED', 'a present page was dropped behind the pager', {
@@ -453,7 +468,7 @@ export class Resolver {
     takenAtMs: number,
     job?: RangeJob,
   ): void {
-    const { counters, layout, source, supports } = this.#o;
+    const { counters, layout, source } = this.#o;
     const { pageSize } = layout.regionOf(pages.first);
     const run = this.#fitting(pages, demand, pageSize);
     counters.add(COUNTER.fetches);
@@ -470,11 +485,21 @@ export class Resolver {
       dropped: false,
     };
     const offset = layout.sourceByteOf(run.first);
-    const address = supports.directCopy && source.address?.(offset, run.count * pageSize);
+    const address = this.#addressOf(offset, run.count * pageSize);
     if (address) return this.#install(request, address, true);
     if (source.synchronous) return this.#readNow(request, offset, run.count * pageSize);
     this.#fetcher.ask(request, this.#now());
     counters.max(COUNTER.maxInFlight, this.#fetcher.inFlight);
+  }
+
+  #addressOf(offset: number, bytes: number): number | undefined {
+    const { source, supports } = this.#o;
+    if (!supports.directCopy || !source.address) return undefined;
+    try {
+      return source.address(offset, bytes);
+    } catch {
+      return undefined; // reading it will say why
+    }
   }
 
   /** As much of a run as staging holds, with the page that is waited for. */
@@ -601,10 +626,15 @@ export class Resolver {
     job?.settled(pages.count);
     for (const page of wanted) {
       this.#alone.add(page);
-      this.#enqueue(page, false, takenAtMs);
+      this.#enqueue(page, false, takenAtMs || this.#now());
     }
-    // Whoever came to wait for one of the others meanwhile asks again.
-    this.#installer.wake(pages);
+    for (const job of this.#ensuring) job.rewind();
+    if (why !== 'demand') return; // every page is asked for by itself now, and with it whoever waits
+    // Whoever came to wait for one of the others meanwhile asks again. Not the demanded page's accessor:
+    // woken, it would fault anew and be gone whenever its failure comes to be told.
+    const after = pages.first + pages.count - (demand + 1);
+    if (demand > pages.first) this.#installer.wake({ first: pages.first, count: demand - pages.first });
+    if (after > 0) this.#installer.wake({ first: demand + 1, count: after });
   }
 
   // ── outcomes ──
@@ -664,7 +694,20 @@ export class Resolver {
       return this.#stop(
         new DemandPagingError('MEMORY_GONE', 'the process whose memory is served has ended', { errno }),
       );
-    this.#void(pages, 'zero'); // unmapped: its event follows
+    this.#unmapped(pages);
+  }
+
+  /** There is no memory for these pages any more. Whoever still waits for them asks again, and learns it. */
+  #unmapped(pages: PageRange): void {
+    this.#presentCount -= this.#o.states.setPresent(pages, false);
+    for (const plane of ['removed', 'poisoned', 'write-protected'] as const) this.#o.states.set(plane, pages, false);
+    this.#o.states.set('unmapped', pages, true);
+    this.#cancel(pages);
+    this.#installer.wake(pages);
+    for (const job of this.#ensuring) {
+      if (job.covers(pages)) job.reject(new DemandPagingError('MEMORY_GONE', 'the page is no longer mapped'));
+    }
+    this.#o.notify({ kind: 'unmapped', pages });
   }
 
   #stop(error: DemandPagingError): void {
@@ -679,7 +722,7 @@ export class Resolver {
     this.#prefetching = [];
     // Said before the poison is seen, so that whoever handles the SIGBUS finds the reason.
     this.#o.notify({ kind: 'stopped', error: error.toPlain(), waiters: poison ? 'poisoned' : 'blocked' });
-    if (poison) this.#eachMissing((pages) => this.#installer.poison(pages));
+    if (poison) this.#eachMissing(this.#o.pages, (pages) => this.#installer.poison(pages));
   }
 
   /** A range cut at the borders of regions: a row of a batch lies inside one. */
@@ -694,17 +737,18 @@ export class Resolver {
     return ranges;
   }
 
-  /** Visits the runs of pages that are not present and not poisoned, region by region. */
-  #eachMissing(visit: (pages: PageRange) => void): void {
-    const { layout, states, pages } = this.#o;
-    const end = pages.first + pages.count;
-    for (let at = states.nextMissing(pages.first, end); at < end;) {
+  /** Visits the runs of pages of a range that are missing or removed, region by region. */
+  #eachMissing({ first, count }: PageRange, visit: (pages: PageRange) => void): void {
+    const { layout, states } = this.#o;
+    const end = first + count;
+    for (let at = states.nextMissing(first, end); at < end;) {
       const region = layout.regionOf(at);
       const stop = states.nextPresent(at, Math.min(end, region.firstPage + region.pageCount));
-      if (!states.any('poisoned', { first: at, count: stop - at })) visit({ first: at, count: stop - at });
+      const run = { first: at, count: stop - at };
+      if (!states.any('poisoned', run) && !states.any('unmapped', run)) visit(run);
       else
         for (let page = at; page < stop; page++)
-          if (!states.is('poisoned', page)) visit({ first: page, count: 1 });
+          if (['missing', 'removed'].includes(states.stateOf(page))) visit({ first: page, count: 1 });
       at = states.nextMissing(stop, end);
     }
   }
@@ -753,10 +797,12 @@ export class Resolver {
     const state = states.stateOf(page);
     if (state === 'poisoned' && job.why === 'ensured')
       job.reject(new DemandPagingError('PAGE_POISONED', 'the page is poisoned'));
-    if (state === 'removed' && job.why === 'ensured' && !this.#isHeld(page))
-      this.#installer.zero({ first: page, count: 1 });
+    if (state === 'unmapped' && job.why === 'ensured')
+      job.reject(new DemandPagingError('MEMORY_GONE', 'the page is no longer mapped'));
     if (state !== 'missing' || this.#isHeld(page) || this.#fetcher.find(page) || this.#queue.has(page)) {
-      job.pass(1);
+      job.pass(1); // before the zeros: what their installing leads to may rewind the job
+      if (state === 'removed' && job.why === 'ensured' && !this.#isHeld(page))
+        this.#installer.zero({ first: page, count: 1 });
       return false;
     }
     const region = layout.regionOf(page);
@@ -778,6 +824,8 @@ export class Resolver {
   // ── commands ──
 
   #markPresent(pages: PageRange): void {
+    if (this.#o.states.any('poisoned', pages))
+      throw new DemandPagingError('PAGE_POISONED', 'a poisoned page cannot be marked present');
     this.#presentCount += this.#o.states.setPresent(pages, true);
     this.#o.states.set('removed', pages, false);
     this.#cancel(pages);
@@ -793,9 +841,11 @@ export class Resolver {
 
   #dropEnd(ranges: readonly PageRange[]): void {
     for (const pages of ranges) {
-      this.#dropping = this.#dropping.filter(
-        (drop) => drop.pages.first !== pages.first || drop.pages.count !== pages.count,
+      // One drop only: the same pages may be being dropped twice, and the other goes on.
+      const ended = this.#dropping.findIndex(
+        (drop) => drop.pages.first === pages.first && drop.pages.count === pages.count,
       );
+      if (ended >= 0) this.#dropping.splice(ended, 1);
       this.#rejudge(pages);
     }
   }
@@ -829,7 +879,7 @@ export class Resolver {
     this.#require('poison');
     for (const pages of ranges) {
       this.#cancel(pages);
-      this.#installer.poison(pages);
+      this.#eachMissing(pages, (missing) => this.#installer.poison(missing));
     }
   }
 
@@ -838,6 +888,7 @@ export class Resolver {
     for (const pages of ranges) {
       // The mark first: what is installed from now on is installed protected, so no page slips between.
       this.#o.states.set('write-protected', pages, on);
+      this.#cancel(pages); // what is on its way was to come unprotected
       this.#eachPresent(pages, (present) => this.#installer.protect('writeprotect', present, on));
     }
   }
@@ -847,25 +898,49 @@ export class Resolver {
       throw new DemandPagingError('NOT_SUPPORTED', `this backend does not support ${verb}`);
   }
 
+  /** Visits the runs of present pages of a range, region by region. */
   #eachPresent({ first, count }: PageRange, visit: (pages: PageRange) => void): void {
-    const { states } = this.#o;
+    const { states, layout } = this.#o;
     for (let at = states.nextPresent(first, first + count); at < first + count;) {
-      const end = states.nextMissing(at, first + count);
+      const region = layout.regionOf(at);
+      const end = states.nextMissing(at, Math.min(first + count, region.firstPage + region.pageCount));
       visit({ first: at, count: end - at });
       at = states.nextPresent(end, first + count);
     }
   }
 
+  /** Lifts what keeps accessors from pages that are present. */
+  #liftProtection(): void {
+    const { states, supports, pages } = this.#o;
+    if (supports.verbs.includes('writeprotect') && states.any('write-protected', pages))
+      this.#eachPresent(pages, (present) => this.#installer.protect('writeprotect', present, false));
+    if (supports.freeze === 'full' && states.any('frozen', pages))
+      this.#eachPresent(pages, (present) => this.#installer.protect('rwprotect', present, false));
+  }
+
+  /** Wakes everyone, and leaves no row pending. Ends, because each flush reads the events that rows wait for. */
+  #settleAll(): void {
+    for (const pages of this.#perRegion(this.#o.pages)) this.#installer.wake(pages);
+    while (this.#installer.pending) this.#installer.flush();
+  }
+
+  /** Answers the commands whose rows have all been carried out. */
+  #payOwed(): void {
+    if (this.#owed.length === 0 || this.#installer.pending) return;
+    const owed = this.#owed;
+    this.#owed = [];
+    for (const pay of owed) pay();
+  }
+
   #end(missing: MissingAtClose): void {
-    if (missing === 'poison' && !this.#stopped) this.#require('poison');
     this.#fetcher.drop(this.#o.pages);
     this.#queue.clear();
     for (const job of [...this.#ensuring, ...this.#prefetching])
       job.reject(new DemandPagingError('CLOSED', 'the pager was closed'));
-    if (missing === 'poison' && !this.#stopped) this.#eachMissing((pages) => this.#installer.poison(pages));
-    if (missing === 'zero') this.#eachMissing((pages) => this.#installer.zero(pages));
-    for (const { first, count } of this.#perRegion(this.#o.pages)) this.#installer.wake({ first, count });
-    while (this.#installer.pending) this.#installer.flush();
+    const { pages: shard } = this.#o;
+    if (missing === 'poison' && !this.#stopped) this.#eachMissing(shard, (pages) => this.#installer.poison(pages));
+    if (missing === 'zero') this.#eachMissing(shard, (pages) => this.#installer.zero(pages));
+    this.#settleAll();
     this.#ended = true;
     this.#o.port.close();
   }
