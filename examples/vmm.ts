@@ -84,9 +84,10 @@ async function main(name: Name, megabytes: number, vcpus: number, pageSize: numb
     policy: { faultAroundPages: name === 'userfaultfd' ? 16 : 1 },
   });
   pager.on('source-failed', (_pages, error) => console.error(error));
-  // This backend leaves KVM's own accesses to the VMM; a CPU that walks the guest's tables itself would not need it.
+  // This backend leaves KVM's own accesses to the VMM: the page tables, where KVM walks them itself, and
+  // the task state segment (at 0), which it reads for port I/O where it emulates that.
   if (name === 'kvm-exit' && isKvm(backend)) {
-    const tables = [{ start: gpa(GUEST.pageTables), length: 0x3000n }];
+    const tables = [{ start: gpa(0), length: 0x4000n }];
     await pager.ensure(tables);
     await backend.publish(tables);
   }

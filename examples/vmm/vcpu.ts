@@ -26,7 +26,7 @@ export function runVcpu({ descriptor, runBytes, gate: token }: VcpuData): void {
   const began = performance.now();
   for (let exits = 1; ; exits++) {
     gate?.enter();
-    const errno = -vcpu.enter();
+    const errno = Math.abs(vcpu.enter());
     const verdict = gate?.onExit(vcpu.run, errno) ?? 'not-mine';
     if (verdict === 'again' || verdict === 'complete-mmio') continue;
     const exit = vcpu.run.exit();

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { createHistogram } from 'node:perf_hooks';
 import { match } from 'ts-pattern';
 import { type GpaRange, type PageRange } from './address.js';
-import { type AccessClass, type Coverage, coverageGaps } from './access.js';
+import { ACCESS_CLASSES, type AccessClass, type Coverage, coverageGaps } from './access.js';
 import { type Attachment, type Backend } from './backend.js';
 import { type Supports, missingVerbs } from './capability.js';
 import { DemandPagingError } from './error.js';
@@ -79,6 +79,8 @@ function checkFit(
   { coverage, supports, shards }: Attachment,
   policy: PagerPolicy,
 ): void {
+  const unknown = needs.filter((need) => !ACCESS_CLASSES.includes(need));
+  if (unknown.length > 0) throw new RangeError(`needs names ${unknown.join(', ')}; the access classes are ${ACCESS_CLASSES.join(', ')}`);
   const gaps = coverageGaps(coverage, needs);
   if (gaps.length > 0) {
     throw new DemandPagingError('COVERAGE_GAP', `${backend.name} leaves ${gaps.join(', ')} unmediated`, {
@@ -96,6 +98,8 @@ function checkFit(
   checkSourceReach(source, shards);
 }
 
+const CLOSE_CHOICES: readonly string[] = ['populate', 'poison', 'zero', 'leave'];
+
 /** Brings pages to memory that asks for them, until it is closed. Made by {@link openPager}; used on the thread that opened it. */
 export class Pager implements AsyncDisposable {
   readonly layout: MemoryLayout;
@@ -112,9 +116,10 @@ export class Pager implements AsyncDisposable {
   readonly #latency = createHistogram();
   readonly #holds = new Holds();
   #hosts: ResolverHost[] = [];
-  #completeShards = new Set<number>();
   #stopped: DemandPagingError | undefined;
   #closing: Promise<void> | undefined;
+  /** Drops under way: while one is, the resolver must go on reading events. */
+  readonly #drops = new Set<Promise<void>>();
 
   /** @internal */
   constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy) {
@@ -132,10 +137,12 @@ export class Pager implements AsyncDisposable {
   async start(): Promise<void> {
     const { present, source } = this.#options;
     if (present) markFrom(this.states, present); // no resolver runs yet: the states have no other writer
+    const starts = await Promise.allSettled(
+      this.#attachment.shards.map((shard) => startHost(this.#hostOptions(shard, source))),
+    );
+    this.#hosts = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
     try {
-      this.#hosts = await Promise.all(
-        this.#attachment.shards.map((shard) => startHost(this.#hostOptions(shard, source))),
-      );
+      for (const start of starts) if (start.status === 'rejected') throw start.reason;
       this.#checkSource();
     } catch (error) {
       await this.#endHosts('leave');
@@ -233,7 +240,7 @@ export class Pager implements AsyncDisposable {
   }
 
   async thaw(ranges: readonly GpaRange[]): Promise<void> {
-    await this.#sendEach(this.#wholePages(ranges), (own) => ({ command: 'thaw', ranges: own }));
+    await this.#sendEvenClosing(this.#wholePages(ranges), (own) => ({ command: 'thaw', ranges: own }));
   }
 
   /** Makes every later access to missing pages fail loudly. NOT_SUPPORTED where the backend lacks `poison`. */
@@ -253,6 +260,7 @@ export class Pager implements AsyncDisposable {
 
   /** Tells whose accesses a kernel thread's are, for the statistics and `fault` events. */
   async nameThread(thread: number, accessClass: AccessClass, vcpu?: number): Promise<void> {
+    if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
     const command: Command = {
       command: 'thread',
       thread,
@@ -273,6 +281,11 @@ export class Pager implements AsyncDisposable {
       presentPages,
       latency: summarise(this.#latency),
     };
+  }
+
+  /** Every page is present. */
+  get complete(): boolean {
+    return this.states.allPresent({ first: 0, count: this.layout.pageCount });
   }
 
   /** Why the pager stopped serving, if it did. */
@@ -300,12 +313,14 @@ export class Pager implements AsyncDisposable {
   }
 
   async #close({ missing = 'poison' }: CloseOptions): Promise<void> {
-    if (missing === 'populate')
-      await this.#ensurePages(
-        this.layout.regions.map((region) => ({ first: region.firstPage, count: region.pageCount })),
-      );
-    const complete = this.states.allPresent({ first: 0, count: this.layout.pageCount });
-    if (missing === 'poison' && !complete && !this.#stopped && !this.supports.verbs.includes('poison')) {
+    if (!CLOSE_CHOICES.includes(missing)) {
+      throw new RangeError(`close() takes missing: ${CLOSE_CHOICES.join(', ')}, not '${missing}'`);
+    }
+    // A drop ends only while the resolver reads its event, and `complete` means nothing before it has.
+    await Promise.allSettled(this.#drops);
+    if (missing === 'populate') await this.#populate();
+    const complete = this.complete;
+    if (missing === 'poison' && !complete && !this.supports.verbs.includes('poison')) {
       throw new DemandPagingError('NOT_SUPPORTED', 'pages are missing and this backend cannot poison them', {
         hint: "Close with missing: 'populate', 'zero' or 'leave'",
       });
@@ -317,10 +332,22 @@ export class Pager implements AsyncDisposable {
     this.#emitter.removeAllListeners();
   }
 
+  async #populate(): Promise<void> {
+    const pages = this.layout.regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
+    for (const range of pages) {
+      const missing = this.states.nextMissing(range.first, range.first + range.count);
+      if (missing < range.first + range.count && this.states.any('frozen', range)) {
+        throw new DemandPagingError('PAGE_FROZEN', 'pages to populate are frozen', { hint: 'Thaw them before closing' });
+      }
+    }
+    await this.#sendEvenClosing(pages, (own) => ({ command: 'ensure', ranges: own }));
+  }
+
   async #endHosts(missing: MissingAtClose): Promise<void> {
     await Promise.all(
       this.#hosts.map(async (host) => {
-        await host.send({ command: 'end', missing }).catch(() => {}); // dead already: its last rites are done
+        // A host that died has had its last rites.
+        await host.send({ command: 'end', missing }).catch(() => {});
         await host.ended;
       }),
     );
@@ -399,16 +426,13 @@ export class Pager implements AsyncDisposable {
       .with({ kind: 'source-failed' }, ({ pages, error }) =>
         emit('source-failed', pages, DemandPagingError.fromPlain(error)),
       )
-      .with({ kind: 'complete' }, ({ pages }) => this.#complete(pages))
+      .with({ kind: 'complete' }, () => {
+        if (this.complete) emit('complete'); // the other shards may not be
+      })
       .with({ kind: 'stopped' }, ({ error, waiters }) =>
         this.#stop(DemandPagingError.fromPlain(error), waiters),
       )
       .exhaustive();
-  }
-
-  #complete(pages: PageRange): void {
-    this.#completeShards.add(pages.first);
-    if (this.#completeShards.size === this.#hosts.length) this.#emitter.emit('complete');
   }
 
   #stop(error: DemandPagingError, waiters: 'poisoned' | 'blocked'): void {
@@ -443,12 +467,19 @@ export class Pager implements AsyncDisposable {
   }
 
   async #dropTogether(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
-    // Between begin and end the resolvers install nothing there, so what is dropped stays dropped.
+    if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
+    const drop = this.#dropPages(pages, then);
+    this.#drops.add(drop);
+    await drop.finally(() => this.#drops.delete(drop));
+  }
+
+  /** Between begin and end the resolvers install nothing there, so what is dropped stays dropped. */
+  async #dropPages(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
     await this.#sendEach(pages, (own) => ({ command: 'drop-begin', ranges: own, then }));
     try {
       for (const range of pages) await this.#attachment.withdraw(range);
     } finally {
-      await this.#sendEach(pages, (own) => ({ command: 'drop-end', ranges: own }));
+      await this.#sendEvenClosing(pages, (own) => ({ command: 'drop-end', ranges: own }));
     }
   }
 
@@ -462,6 +493,14 @@ export class Pager implements AsyncDisposable {
     command: (own: readonly PageRange[]) => Command,
   ): Promise<unknown[]> {
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
+    return this.#sendEvenClosing(pages, command);
+  }
+
+  /** As {@link #sendEach}, for what ends something that closing waits for. */
+  async #sendEvenClosing(
+    pages: readonly PageRange[],
+    command: (own: readonly PageRange[]) => Command,
+  ): Promise<unknown[]> {
     const shares = this.#hosts.map((host) => ({
       host,
       own: pages.flatMap((range) => intersection(range, host.shard.pages)),

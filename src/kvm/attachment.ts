@@ -60,6 +60,11 @@ export class KvmAttachment implements Attachment {
     ];
   }
 
+  /** A vCPU stands only when no access of KVM's in it waits for a page; one that is held would hold it for ever. */
+  get withdrawPages(): number | undefined {
+    return this.#parts.uffd ? 1 : undefined;
+  }
+
   async withdraw(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     await this.#parts.client.drop(pages);

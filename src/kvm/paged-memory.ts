@@ -1,7 +1,18 @@
 import { fileOffset, hex, hva } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { type Region, type RegionSpec } from '../api/layout.js';
-import { check, defaultHugePageSize, type KvmVm, MADV, MAP, mapMemory, PROT, raw } from '../linux/index.js';
+import {
+  check,
+  defaultHugePageSize,
+  duplicate,
+  type KvmVm,
+  MADV,
+  MAP,
+  mapMemory,
+  PROT,
+  raw,
+} from '../linux/index.js';
+import { mapAligned } from './aligned-mapping.js';
 import { type SlotRegion } from './slot-region.js';
 import { type DropKind } from './slot-thread.js';
 
@@ -63,17 +74,16 @@ function plainRegion(region: Region, mediation: Mediation): PagedRegion {
   let address = Number(region.hva ?? 0n);
   let file = region.file && { fd: region.file.fd, offset: Number(region.file.offset) };
   if (own && file) {
-    address = check(
-      raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED | MAP.NORESERVE, file.fd, file.offset),
-      'mmap',
-      'cannot map the region',
-    );
-    undo.push(() => void raw.munmap(address, length));
+    // The descriptor stays the VMM's, so the mapping has its own.
+    const fd = duplicate(file.fd);
+    const mapping = mapAligned({ kind: 'file', length, fd, fileOffset: file.offset }, region.pageSize);
+    undo.push(() => mapping.dispose());
+    address = mapping.address;
   } else if (own) {
     const kind = (
       { anonymous: 'anonymous', shmem: 'shmem', hugetlb: 'hugetlb-shmem', 'guest-memfd': 'shmem' } as const
     )[region.memory];
-    const mapping = mapMemory({ kind, length });
+    const mapping = mapAligned({ kind, length }, region.pageSize);
     undo.push(() => mapping.dispose());
     address = mapping.address;
     file = mapping.fd === undefined ? undefined : { fd: mapping.fd, offset: 0 };
@@ -120,7 +130,8 @@ function guestMemfdRegion(region: Region, vm: KvmVm): PagedRegion {
     );
     undo.push(() => void raw.munmap(alias, length));
     raw.madvise(alias, length, MADV.DONTFORK);
-    const reservation = region.hva === undefined ? mapMemory({ kind: 'anonymous', length }) : undefined;
+    const reservation =
+      region.hva === undefined ? mapAligned({ kind: 'anonymous', length }, region.pageSize) : undefined;
     const address = reservation?.address ?? Number(region.hva);
     // By address, not by its handle: files lie over parts of it by then.
     if (reservation) undo.push(() => void raw.munmap(address, length));

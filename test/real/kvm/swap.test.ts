@@ -1,0 +1,103 @@
+import { describe, expect, test } from 'vitest';
+import { gpa, type Pager } from '../../../src/api/index.js';
+import {
+  backendOf,
+  ENTRY,
+  type Flavour,
+  imageOf,
+  LOW,
+  memoryOf,
+  PAGE,
+  PAGED,
+  PAGED_PAGE,
+  pagerOver,
+  PORT,
+  Rig,
+} from './rig.js';
+
+const PAGES = 40;
+const DATA_PAGES = PAGES - PAGED_PAGE.data;
+const VCPUS = 2;
+
+/** A small generator of numbers below `limit`, the same for the same seed. */
+function numbers(seed: number): (limit: number) => number {
+  let state = seed;
+  return (limit) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * limit);
+  };
+}
+
+/** Withdraws one page after another while guests run; the pages come back as the guests touch them. */
+async function hammer(pager: Pager, pages: readonly number[], times: number, seed: number): Promise<void> {
+  const next = numbers(seed);
+  for (let round = 0; round < times; round++) {
+    const page = pages[next(pages.length)]!;
+    await pager.withdraw([{ start: gpa(PAGED + page * PAGE), length: BigInt(PAGE) }]);
+  }
+}
+
+describe('swap-is-invisible: slots come and go under running vCPUs, which notice nothing', () => {
+  const CASES: readonly { flavour: Flavour; tables: 'paged' | 'low' }[] = [
+    { flavour: 'kvm-exit', tables: 'low' },
+    { flavour: 'composite', tables: 'paged' },
+    { flavour: 'guest-memfd', tables: 'paged' },
+  ];
+  const TIMES = 500;
+  const SEED = 20_231_107;
+
+  test.for(CASES)(
+    '$flavour: code, data, atomics, page tables $tables',
+    async ({ flavour, tables }, context) => {
+      using rig = Rig.open(context);
+      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: VCPUS });
+      const { pager } = await pagerOver(
+        backend,
+        [rig.region(PAGES, PAGE, memoryOf(flavour))],
+        imageOf(PAGES),
+      );
+      const runs = await Promise.all(
+        Array.from({ length: VCPUS }, (_, index) => {
+          const registers = {
+            rdi: BigInt(PAGED + PAGED_PAGE.data * PAGE),
+            rsi: BigInt(DATA_PAGES),
+            rsp: BigInt(PAGED + (PAGED_PAGE.stacks + index + 1) * PAGE),
+            r10: BigInt(PAGED + PAGED_PAGE.counter * PAGE),
+            r9: 0n,
+          };
+          const from = {
+            code: PAGED + PAGED_PAGE.code * PAGE,
+            tables: tables === 'paged' ? PAGED : LOW.tables,
+          };
+          return rig.run(rig.vcpu(ENTRY.hammer, registers, from), backend.gate(index));
+        }),
+      );
+      const fixed = Array.from({ length: DATA_PAGES }, (_, page) => PAGED_PAGE.data + page);
+      const special = tables === 'paged' ? [0, 1, 2, PAGED_PAGE.code] : [PAGED_PAGE.code];
+      // What is special is as likely as all the data together.
+      const pages = [...fixed, ...fixed.flatMap((_, i) => special[i % special.length]!)];
+      await hammer(pager, pages, TIMES, SEED);
+      rig.stopGuests();
+      let rounds = 0n;
+      for (const { result } of runs) {
+        const { r9, ...end } = await result;
+        expect(end, `seed ${SEED}`).toMatchObject({
+          verdict: 'not-mine',
+          errno: 0,
+          exit: { kind: 'io', port: PORT.done },
+        });
+        rounds += r9;
+      }
+      expect(rounds).toBeGreaterThan(0n);
+      const counter = await pager.memory!.read(gpa(PAGED + PAGED_PAGE.counter * PAGE), 8);
+      expect(new DataView(counter.buffer).getBigUint64(0, true)).toBe(rounds * BigInt(DATA_PAGES));
+      expect(pager.statistics()).toMatchObject({
+        withdrawnPages: TIMES,
+        vanishedPages: 0,
+        sourceFailures: 0,
+      });
+      expect(backend.swaps.swaps).toBeGreaterThan(TIMES);
+      await pager.close({ missing: 'leave' });
+    },
+  );
+});
