@@ -1,0 +1,81 @@
+import { describe, expect, test } from 'vitest';
+import {
+  completePolicy,
+  Counters,
+  type Notice,
+  type PagerPolicy,
+  PageStates,
+  type PageSource,
+  Resolver,
+} from 'demand-paging';
+import { ModelWorld, PAGE } from '../model/model-world.js';
+
+const PAGES = 4;
+
+/** Page n is filled with n + 1; the pages in `broken` cannot be read. */
+const sourceOf = (broken: ReadonlySet<number> = new Set()): PageSource => ({
+  synchronous: true,
+  length: PAGES * PAGE,
+  read(offset, into) {
+    for (let at = 0; at < into.length; at += PAGE) {
+      const page = (offset + at) / PAGE;
+      if (broken.has(page)) throw new Error(`page ${page} cannot be read`);
+      into.fill(page + 1, at, at + PAGE);
+    }
+    return into.length;
+  },
+});
+
+async function engineOn(policy: Partial<PagerPolicy> = {}, source = sourceOf()) {
+  const world = await ModelWorld.attach(PAGES);
+  const { layout, supports } = world.attachment;
+  const notices: Notice[] = [];
+  const resolver = new Resolver({
+    layout,
+    supports,
+    states: PageStates.create(PAGES),
+    pages: { first: 0, count: PAGES },
+    port: world.port,
+    source,
+    policy: completePolicy(policy),
+    counters: new Counters(),
+    notify: (notice) => notices.push(notice),
+  });
+  return { world, resolver, notices };
+}
+
+const ok = (): void => {};
+
+/** Found by the conformance suite; each was a fault of the engine's. */
+describe('the engine on the kernel model', () => {
+  test('a window that fails does not wake the very access whose failure it is to tell', async () => {
+    const { world, resolver } = await engineOn(
+      { faultAroundPages: 4, retries: 0, onSourceFailure: 'fail' },
+      sourceOf(new Set([0])),
+    );
+    const access = world.read(0);
+    for (let turn = 0; turn < 20 && !access.ended; turn++) {
+      resolver.turn('none');
+      world.run(access);
+    }
+    expect([access.state, access.errno]).toEqual(['errored', 14]);
+  });
+
+  test('of two withdrawals of the same pages the second goes on when the first is over', async () => {
+    const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
+    const pages = [{ first: 0, count: 1 }];
+    resolver.execute({ command: 'drop-begin', ranges: pages, then: 'missing' }, ok);
+    resolver.execute({ command: 'drop-begin', ranges: pages, then: 'missing' }, ok);
+    resolver.execute({ command: 'drop-end', ranges: pages }, ok);
+    const drop = world.kernel.discard(pages[0]!);
+    drop.step();
+    resolver.turn('none'); // reads the event: it is the second withdrawal's own
+    world.run(drop);
+    resolver.execute({ command: 'drop-end', ranges: pages }, ok);
+    expect(notices.map(({ kind }) => kind)).not.toContain('removed');
+    const access = world.read(0);
+    resolver.turn('none');
+    world.run(access);
+    expect([access.state, access.bytes[0]]).toEqual(['done', 1]);
+  });
+});
