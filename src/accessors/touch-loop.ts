@@ -12,8 +12,9 @@ import { openTouch, type Touch } from './touch.js';
 import { WalkTally } from './walk-tally.js';
 import { pagesOf, type Walk, type WalkReport } from './walk.js';
 
-/** Between so many accesses of a walk, commands are looked at. */
-const PAGES_PER_SLICE = 64;
+/** After so many accesses of a walk, or so much time, commands are looked at. */
+const SLICE_PAGES = 64;
+const SLICE_MS = 20;
 
 /** Makes accesses as told, in a thread or a process of its own. */
 export class TouchLoop {
@@ -71,10 +72,12 @@ export class TouchLoop {
   async #walk(walk: Walk): Promise<WalkReport> {
     this.#interrupted = false;
     const tally = new WalkTally();
+    let sliceEnd_ms = performance.now() + SLICE_MS;
     for (const page of pagesOf(walk)) {
       this.#visit(page, tally);
-      if (tally.accesses % PAGES_PER_SLICE > 0) continue;
+      if (tally.accesses % SLICE_PAGES > 0 && performance.now() < sliceEnd_ms) continue;
       await setImmediate();
+      sliceEnd_ms = performance.now() + SLICE_MS;
       if (this.#interrupted) return tally.report(true);
     }
     return tally.report(false);

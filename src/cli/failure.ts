@@ -8,6 +8,14 @@ export class UsageError extends Error {
 /** Exit statuses of the program. */
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
 
+/** A failure as it crosses from one process to another. */
+export interface PlainFailure {
+  /** Undefined for what is no error of the library's. */
+  readonly code: string | undefined;
+  readonly message: string;
+  readonly hint: string | undefined;
+}
+
 export interface FailureText {
   readonly lines: readonly string[];
   readonly status: number;
@@ -21,19 +29,27 @@ export function describeFailure(thrown: unknown): FailureText {
     return { lines: [`error: ${thrown.message}`], status: EXIT.usage };
   }
   if (thrown instanceof DemandPagingError) {
-    const { message, hint } = splitHint(thrown);
-    const lines = [`error ${thrown.code}: ${message}`];
-    if (hint !== undefined) lines.push(`hint: ${hint}`);
-    return { lines, status: EXIT.failed };
+    return { lines: failureLines(thrown), status: EXIT.failed };
   }
   const text = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
   return { lines: [`error: ${text}`], status: EXIT.failed };
 }
 
-/** A message of the library ends with its hint; here each has its line. */
-function splitHint({ message, hint }: DemandPagingError): { message: string; hint: string | undefined } {
+/** A message of the library's ends with its hint; here each has its line. */
+export function stripHint({
+  message,
+  hint,
+}: {
+  readonly message: string;
+  readonly hint: string | undefined;
+}): string {
   const tail = `. ${hint}`;
-  return hint !== undefined && message.endsWith(tail)
-    ? { message: message.slice(0, -tail.length), hint }
-    : { message, hint };
+  return hint !== undefined && message.endsWith(tail) ? message.slice(0, -tail.length) : message;
+}
+
+/** A failure in lines: `error CODE: message`, and what to do about it. */
+export function failureLines({ code, message, hint }: PlainFailure): string[] {
+  const lines = [`error${code === undefined ? '' : ` ${code}`}: ${stripHint({ message, hint })}`];
+  if (hint !== undefined) lines.push(`hint: ${hint}`);
+  return lines;
 }

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { type CommandContext } from './context.js';
 import { describeFailure, EXIT } from './failure.js';
 import { itsCommand } from './its-command.js';
+import { restoreCommand } from './restore-command.js';
 import { processTerminal } from './terminal.js';
 
 const { version } = createRequire(import.meta.url)('demand-paging/package.json') as { version: string };
@@ -19,6 +20,7 @@ const program = new Command('demand-paging')
   .showHelpAfterError('(--help shows what there is)')
   .exitOverride();
 
+restoreCommand(program, context);
 itsCommand(program, context);
 
 // A reader that goes away (`| head`) is no failure of ours, and there is nobody left to tell.

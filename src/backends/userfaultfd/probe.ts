@@ -25,7 +25,7 @@ export function probeUserfaultfd(choice: UserfaultfdChoice): Requirements {
       ? {
           what: 'a userfaultfd',
           met: false,
-          found: `${opened.message}; ${situation()}`,
+          found: `${withoutHint(opened)}; ${situation()}`,
           remedy: opened.hint ?? '',
         }
       : { what: 'a userfaultfd', met: true, found: situation(), remedy: '' };
@@ -58,6 +58,9 @@ function open(choice: UserfaultfdChoice): UserfaultfdSupport | DemandPagingError
     return new DemandPagingError('NATIVE_UNAVAILABLE', String(error));
   }
 }
+
+/** A message ends with its hint, which is the remedy here. */
+const withoutHint = ({ message, hint }: DemandPagingError): string => message.replace(`. ${hint}`, '');
 
 function situation(): string {
   const device = existsSync(USERFAULTFD_DEVICE)

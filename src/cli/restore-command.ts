@@ -1,0 +1,210 @@
+import { rmSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { type MemoryKind, type PagerPolicy } from '../api/index.js';
+import { defaultHugePageSize, pageSize as basePageSize } from '../linux/index.js';
+import { address, milliseconds, powerOfTwo, wholeNumber } from './arguments.js';
+import { type CommandContext } from './context.js';
+import { EXIT, failureLines, UsageError } from './failure.js';
+import { imageExtent, writeImage } from './guest-image.js';
+import { ImageFile } from './image-file.js';
+import { type RestoreJob, type RestoreMessage } from './restore-job.js';
+import { liveText, plainText } from './restore-progress.js';
+import { backendLines, headLines, reportLines } from './restore-report.js';
+import { type RestoreOutcome, superviseRestore } from './restore-supervisor.js';
+import { savedVm } from './saved-vm.js';
+import { readVector, shippedVectors } from './vector-file.js';
+import { resultJson } from './restore-json.js';
+import { processTerminal, type Terminal } from './terminal.js';
+
+export interface RestoreOptions {
+  readonly base?: bigint;
+  readonly vector?: string;
+  readonly backend: RestoreJob['backend'];
+  readonly memory: RestoreJob['memory'];
+  readonly accessors: number;
+  readonly faultAround: number;
+  readonly prefetch: boolean;
+  readonly latency: number;
+  readonly policy: PagerPolicy['onSourceFailure'];
+  readonly spin?: boolean;
+  readonly seed: number;
+  readonly accesses?: boolean;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
+const DEFAULT_VECTOR = 'B-060';
+
+/** `restore`: brings a guest's memory page by page as it is accessed, and checks all of it. */
+export function restoreCommand(program: Command, context: CommandContext): void {
+  program
+    .command('restore')
+    .description('restore a guest on demand: memory page by page as it is accessed, GIC and ITS through it')
+    .argument('[image]', 'raw image of guest memory (default: one rebuilt from a recorded arm64 VM)')
+    .addOption(
+      new Option('--base <gpa>', "guest-physical address of the image's first byte").argParser(address),
+    )
+    .option('--vector <file#id>', 'vector whose GIC and ITS are restored from the image')
+    .addOption(choice('--backend <name>', 'who serves', ['auto', 'userfaultfd', 'memory']))
+    .addOption(choice('--memory <kind>', 'what guest memory is made of', ['anonymous', 'shmem', 'hugetlb']))
+    .addOption(number('--accessors <n>', 'threads and processes that access memory', wholeNumber(0, 64), 5))
+    .addOption(number('--fault-around <pages>', 'pages fetched around a faulting one', powerOfTwo, 16))
+    .option('--no-prefetch', 'bring only what is accessed, and the rest at the end')
+    .addOption(number('--latency <ms>', 'delay of the source, as if it were remote', milliseconds, 0))
+    .addOption(choice('--policy <what>', 'when the source fails for good', ['stop', 'poison', 'fail']))
+    .option('--spin', 'spin for faults on a core of its own')
+    .addOption(number('--seed <n>', 'of the random order of accesses', wholeNumber(0, 0xffff_ffff), 1))
+    .option('--accesses', 'list each access that restoring the GIC and the ITS makes')
+    .option('--json', 'one JSON document on standard output, nothing else')
+    .option('--quiet', 'say nothing but what goes wrong')
+    .action(async (image: string | undefined, options: RestoreOptions) => {
+      context.exit(await restore(image, options));
+    });
+}
+
+function choice(flags: string, what: string, choices: readonly [string, ...string[]]): Option {
+  return new Option(flags, what).choices(choices).default(choices[0]);
+}
+
+function number(flags: string, what: string, parse: (text: string) => number, preset: number): Option {
+  return new Option(flags, what).argParser(parse).default(preset);
+}
+
+/** Does all of it; the exit status. */
+async function restore(image: string | undefined, options: RestoreOptions): Promise<number> {
+  const terminal = processTerminal({ quiet: options.quiet === true || options.json === true });
+  const abort = new AbortController();
+  const stop = (): void => abort.abort();
+  process.on('SIGINT', stop).on('SIGTERM', stop);
+  const { job, origin } = prepare(image, options);
+  try {
+    for (const line of headLines(job, origin)) terminal.out(line);
+    const screen = new Screen(terminal);
+    const outcome = await superviseRestore(job, (message) => screen.hear(message), abort.signal);
+    screen.end();
+    if (options.json) process.stdout.write(`${JSON.stringify(resultJson(outcome, job))}\n`);
+    return conclude(outcome, job, options, terminal);
+  } finally {
+    if (job.temporary !== undefined) rmSync(job.temporary, { recursive: true, force: true });
+    process.off('SIGINT', stop).off('SIGTERM', stop);
+  }
+}
+
+/** Says how it ended; the exit status. */
+function conclude(
+  outcome: RestoreOutcome,
+  job: RestoreJob,
+  options: RestoreOptions,
+  terminal: Terminal,
+): number {
+  if (outcome.kind === 'interrupted') {
+    terminal.err(
+      `interrupted: ${outcome.killed ? 'the restoring process was killed' : 'everything was given back'}`,
+    );
+    return EXIT.interrupted;
+  }
+  if (outcome.kind === 'failed') {
+    for (const line of failureLines(outcome.failure)) terminal.err(line);
+    return EXIT.failed;
+  }
+  for (const line of reportLines(outcome.result, job, options.accesses === true)) terminal.out(line);
+  if (outcome.result.ok) return EXIT.ok;
+  terminal.err('error: not everything came right; see above');
+  return EXIT.failed;
+}
+
+/** Shows what comes while it goes on. */
+class Screen {
+  readonly #terminal: Terminal;
+  readonly #live: ReturnType<Terminal['live']>;
+  #shownAt_ms = 0;
+
+  constructor(terminal: Terminal) {
+    this.#terminal = terminal;
+    this.#live = terminal.live();
+  }
+
+  hear(message: RestoreMessage): void {
+    switch (message.kind) {
+      case 'opened':
+        for (const line of backendLines(message.backend, this.#terminal.columns)) this.#terminal.out(line);
+        return this.#terminal.out('');
+      case 'progress':
+        if (this.#live) return this.#live.show(liveText(message, this.#terminal.columns));
+        if (message.elapsed_ms - this.#shownAt_ms < 1000) return;
+        this.#shownAt_ms = message.elapsed_ms;
+        return this.#terminal.out(plainText(message));
+      case 'trouble':
+      case 'failed':
+      case 'result':
+        return undefined; // said at the end
+    }
+  }
+
+  end(): void {
+    this.#live?.end();
+  }
+}
+
+/** What is to be restored. Errors: those of the files it names; UsageError. */
+function prepare(image: string | undefined, options: RestoreOptions): { job: RestoreJob; origin: string } {
+  const pageSize = pageSizeOf(options.memory);
+  const common = {
+    backend: options.backend,
+    memory: options.memory,
+    pageSize,
+    accessors: options.accessors,
+    prefetch: options.prefetch,
+    latency_ms: options.latency,
+    seed: options.seed,
+    policy: {
+      faultAroundPages: options.faultAround,
+      onSourceFailure: options.policy,
+      wait: options.spin ? 'spin' : 'block',
+    },
+  } as const;
+  if (image === undefined) return rebuilt(options, common);
+  const vector = options.vector === undefined ? undefined : readVector(options.vector);
+  const base = options.base ?? vector?.vm.memslots[0]!.gpa ?? 0n;
+  const path = resolve(image);
+  using file = ImageFile.open(path, base, pageSize);
+  const tableBytes = vector ? Math.min(file.length, imageExtent(savedVm(vector)).tableBytes) : 0;
+  const job = {
+    ...common,
+    image: { path, base, length: file.length },
+    temporary: undefined,
+    vector,
+    tableBytes,
+  };
+  return { job, origin: image };
+}
+
+type Common = Omit<RestoreJob, 'image' | 'temporary' | 'vector' | 'tableBytes'>;
+
+/** An image made of a vector, in a temporary folder. */
+function rebuilt(options: RestoreOptions, common: Common): { job: RestoreJob; origin: string } {
+  if (options.base !== undefined) throw new UsageError('--base goes with an image');
+  const vector = readVector(options.vector ?? `${shippedVectors('B')}#${DEFAULT_VECTOR}`);
+  const vm = savedVm(vector);
+  const extent = imageExtent(vm);
+  const { path, folder } = writeImage(vm, extent);
+  const job = {
+    ...common,
+    image: { path, ...extent },
+    temporary: folder,
+    vector,
+    tableBytes: extent.tableBytes,
+  };
+  return { job, origin: `rebuilt from vector ${vector.id}, recorded from a real arm64 KVM` };
+}
+
+const SMALLEST_PAGE = 4096;
+
+function pageSizeOf(memory: MemoryKind): number {
+  try {
+    return (memory === 'hugetlb' ? defaultHugePageSize() : undefined) ?? basePageSize();
+  } catch {
+    return SMALLEST_PAGE; // no native calls here: the model has pages of any size
+  }
+}
