@@ -14,7 +14,8 @@ import { PAGING_NAMES, measurePaging } from './measure/paging.js';
 import { type BenchResult, resultTable } from './measure/result.js';
 
 const FOOTPRINT = 'memory';
-const NAMES = [...PAGING_NAMES, FOOTPRINT];
+const ITS = 'its-restore';
+const NAMES = [...PAGING_NAMES, FOOTPRINT, ITS];
 const FOOTPRINT_ROUNDS = 5;
 const SEED = 7;
 
@@ -32,33 +33,47 @@ function wholeNumber(text: string): number {
 
 function checkNames(names: readonly string[]): void {
   const unknown = names.filter((name) => !NAMES.includes(name));
-  if (unknown.length > 0) throw new CannotMeasure(`nothing is called ${unknown.join(', ')}`, `There are ${NAMES.join(', ')}`);
+  if (unknown.length > 0)
+    throw new CannotMeasure(`nothing is called ${unknown.join(', ')}`, `There are ${NAMES.join(', ')}`);
 }
 
 function checkHost(): void {
-  const lacking = userfaultfd().probe().list.find(({ met }) => !met);
-  if (lacking) throw new CannotMeasure(`userfaultfd is not to be had: ${lacking.what}: ${lacking.found}`, lacking.remedy);
+  const lacking = userfaultfd()
+    .probe()
+    .list.find(({ met }) => !met);
+  if (lacking)
+    throw new CannotMeasure(
+      `userfaultfd is not to be had: ${lacking.what}: ${lacking.found}`,
+      lacking.remedy,
+    );
 }
 
 function progress(name: string, round: number, count: number): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${round === count ? '' : `${name}: ${round} of ${count}`}`);
+  if (process.stderr.isTTY)
+    process.stderr.write(`\r\x1b[K${round === count ? '' : `${name}: ${round} of ${count}`}`);
 }
 
 async function measure(names: readonly string[], { rounds, pages }: Options): Promise<BenchResult[]> {
   const chosen = (name: string): boolean => names.length === 0 || names.includes(name);
-  using programs = new NativePrograms();
-  const memory = { pages, pageSize: 4096, seed: SEED };
-  const results = await measurePaging(programs, { memory, rounds, names: PAGING_NAMES.filter(chosen), progress });
+  const results: BenchResult[] = [];
+  const paging = PAGING_NAMES.filter(chosen);
+  if (paging.length > 0) {
+    using programs = new NativePrograms();
+    results.push(...(await measurePaging(programs, { pages, seed: SEED, rounds, names: paging, progress })));
+  }
   if (chosen(FOOTPRINT)) results.push(...measureFootprint(Math.min(rounds, FOOTPRINT_ROUNDS), progress));
+  // Measures when it is imported; it needs no userfaultfd.
+  if (chosen(ITS)) results.push(...(await import('./its-restore.js')).results);
   return results;
 }
 
 async function main(names: readonly string[], options: Options): Promise<void> {
   checkNames(names);
-  checkHost();
+  if (names.some((name) => name !== ITS) || names.length === 0) checkHost();
   const host = describeHost();
   const results = await measure(names, options);
-  if (options.json) console.log(JSON.stringify({ host, kernel: host.kernel, pages: options.pages, results }, undefined, 2));
+  if (options.json)
+    console.log(JSON.stringify({ host, kernel: host.kernel, pages: options.pages, results }, undefined, 2));
   else console.log(`${hostLine(host)}\n${resultTable(results, !process.stdout.isTTY)}`);
 }
 

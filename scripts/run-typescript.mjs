@@ -1,9 +1,9 @@
 // @ts-check
 // Runs a TypeScript program of this repository, such as a benchmark or an example, with the library
 // as a user has it: the program is bundled, `demand-paging` and the dependencies stay outside.
-//   node scripts/run-typescript.mjs bench/its-restore.ts [arguments]
-//   node scripts/run-typescript.mjs bench                 every program of the folder, one by one
-//   node scripts/run-typescript.mjs bench its-restore     the one of that name
+//   node scripts/run-typescript.mjs bench/index.ts [arguments]
+//   node scripts/run-typescript.mjs examples              every program of the folder, one by one
+//   node scripts/run-typescript.mjs examples serve        the one of that name
 import { readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { ROOT } from './entries.mjs';
@@ -34,12 +34,17 @@ function sourcesOf(path) {
 /** @param {string} source relative to the root */
 function runProgram(source) {
   const folder = join('.cache', 'programs');
-  const bundle = run('bundle', process.execPath, [
-    program('tsup'),
-    source,
-    ...['--no-config', '--format', 'esm', '--target', 'node20', '--sourcemap', '--silent'],
-    ...['--external', 'demand-paging', '--out-dir', folder],
-  ]);
+  const bundle = run(
+    'bundle',
+    process.execPath,
+    [
+      program('tsup'),
+      source,
+      ...['--no-config', '--format', 'esm', '--target', 'node20', '--sourcemap', '--silent'],
+      ...['--external', 'demand-paging', '--out-dir', folder],
+    ],
+    { output: 2 },
+  );
   if (bundle !== 0) return bundle;
   const built = join(folder, `${basename(source, '.ts')}.js`);
   return run(source, process.execPath, ['--expose-gc', '--enable-source-maps', built, ...args]);

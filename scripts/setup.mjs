@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { dirname, join } from 'node:path';
 import { ROOT } from './entries.mjs';
 
+const STDERR = 2;
 const STAMP = join(ROOT, 'node_modules', '.cache', 'demand-paging', 'build.json');
 
 /** Everything the build is made of, besides the dependencies that the lock pins. */
@@ -17,18 +18,20 @@ const BUILD_INPUTS = ['src', 'scripts/entries.mjs', 'package-lock.json', 'tsconf
  * @param {string} title what the reader sees first
  * @param {string} command
  * @param {readonly string[]} args
- * @param {{ env?: NodeJS.ProcessEnv }} [options]
+ * @param {{ env?: NodeJS.ProcessEnv, output?: 'inherit' | number }} [options] `output`: where its standard output goes
  * @returns {number} its exit status; 1 if it did not run or was ended by a signal
  */
 export function run(title, command, args, options = {}) {
-  process.stdout.write(`\n== ${title}: ${[command, ...args].join(' ')}\n`);
+  // Standard output is the program's alone: what a benchmark prints as JSON must stay JSON.
+  process.stderr.write(`\n== ${title}: ${[command, ...args].join(' ')}\n`);
   const started = performance.now();
-  const child = spawnSync(command, args, { cwd: ROOT, stdio: 'inherit', env: options.env ?? process.env });
-  if (child.error) process.stdout.write(`${child.error.message}\n`);
-  if (child.signal) process.stdout.write(`ended by ${child.signal}\n`);
+  const { env = process.env, output = 'inherit' } = options;
+  const child = spawnSync(command, args, { cwd: ROOT, stdio: ['inherit', output, 'inherit'], env });
+  if (child.error) process.stderr.write(`${child.error.message}\n`);
+  if (child.signal) process.stderr.write(`ended by ${child.signal}\n`);
   const status = child.status ?? 1;
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
-  process.stdout.write(
+  process.stderr.write(
     `== ${title}: ${status === 0 ? 'ok' : `failed with status ${status}`}, ${seconds} s\n`,
   );
   return status;
@@ -80,8 +83,8 @@ export function whyInstall() {
 export function ensureInstalled() {
   const reason = whyInstall();
   if (reason === undefined) return;
-  process.stdout.write(`dependencies: ${reason}\n`);
-  const status = run('install', 'npm', ['ci', '--no-audit', '--no-fund']);
+  process.stderr.write(`dependencies: ${reason}\n`);
+  const status = run('install', 'npm', ['ci', '--no-audit', '--no-fund'], { output: STDERR });
   if (status !== 0) process.exit(status);
 }
 
@@ -98,7 +101,7 @@ export function whyBuild() {
 export function ensureBuilt() {
   const reason = whyBuild();
   if (reason === undefined) return;
-  process.stdout.write(`build: ${reason}\n`);
+  process.stderr.write(`build: ${reason}\n`);
   build();
 }
 
@@ -107,8 +110,8 @@ export function build() {
   // Taken before the build: a source that changes meanwhile makes the next run build again.
   const digest = digestOfInputs();
   const status =
-    run('entries', process.execPath, [join('scripts', 'exports.mjs')]) ||
-    run('build', process.execPath, [program('tsup')]);
+    run('entries', process.execPath, [join('scripts', 'exports.mjs')], { output: STDERR }) ||
+    run('build', process.execPath, [program('tsup')], { output: STDERR });
   if (status !== 0) process.exit(status);
   mkdirSync(dirname(STAMP), { recursive: true });
   writeFileSync(STAMP, JSON.stringify({ digest }) + '\n');

@@ -8,7 +8,8 @@ const [what, length] = process.argv.slice(2);
 /** @returns {Record<string, number>} bytes */
 function sizes() {
   const status = readFileSync('/proc/self/status', 'utf8');
-  const of = (/** @type {string} */ name) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) * 1024;
+  const of = (/** @type {string} */ name) =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) * 1024;
   return { resident: of('VmRSS'), anonymous: of('RssAnon'), file: of('RssFile'), shared: of('RssShmem') };
 }
 
@@ -26,7 +27,10 @@ if (what === 'pager') {
   };
   const pager = await openPager({ backend: userfaultfd(), regions: [region], source: zero(Number(length)) });
   // One page from each gibibyte, so that the resolver and its states were in use.
-  const probes = Array.from({ length: Number(length) / 2 ** 30 }, (_, i) => ({ start: gpa(BigInt(i) << 30n), length: 4096n }));
+  const probes = Array.from({ length: Number(length) / 2 ** 30 }, (_, i) => ({
+    start: gpa(BigInt(i) << 30n),
+    length: 4096n,
+  }));
   await pager.ensure(probes);
   const open = sizes();
   const { pageCount } = pager.layout;

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { type Interface, createInterface } from 'node:readline';
 import { CannotMeasure } from './failure.js';
 import { type NativePrograms } from './native.js';
-import { type FaultRun, type Memory, type Measured, rateOf } from './run.js';
+import { type FaultRun, type Memory, type Measured, type Place, rateOf } from './run.js';
 
 interface Answer {
   readonly pages: number;
@@ -30,8 +30,8 @@ export class CHandler implements AsyncDisposable {
   }
 
   /** Copies everything, `pieceBytes` in one UFFDIO_COPY. */
-  bulk(pieceBytes: number): Promise<Measured> {
-    return this.#ask(`bulk ${pieceBytes}`);
+  bulk(pieceBytes: number, place: Place): Promise<Measured> {
+    return this.#ask(`bulk ${pieceBytes} ${place.handler}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -46,7 +46,10 @@ export class CHandler implements AsyncDisposable {
     if (done) throw new Error(`the C handler ended with status ${this.#child.exitCode} at '${command}'`);
     const answer = JSON.parse(value as string) as Answer | { readonly error: string };
     if ('error' in answer) {
-      throw new CannotMeasure(`the C handler fails at ${answer.error}`, 'It needs /dev/userfaultfd or CAP_SYS_PTRACE (run as root)');
+      throw new CannotMeasure(
+        `the C handler fails at ${answer.error}`,
+        'It needs /dev/userfaultfd or CAP_SYS_PTRACE (run as root)',
+      );
     }
     return { rate: rateOf(answer.pages, answer.took_ns), sum: BigInt(`0x${answer.sum}`) };
   }

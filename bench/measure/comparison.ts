@@ -9,11 +9,16 @@ export interface Side {
   run(round: number): Promise<Measured>;
 }
 
+export interface Reference extends Side {
+  /** Absent where the ratio is only worth knowing. */
+  readonly goal?: Goal;
+}
+
 export interface Comparison {
   readonly name: string;
   readonly ours: Side;
   /** Each is compared with ours; all run in every round. */
-  readonly references: readonly (Side & { readonly goal: Goal })[];
+  readonly references: readonly Reference[];
 }
 
 export interface Rounds {
@@ -31,7 +36,8 @@ export interface Rounds {
  */
 export async function compare(comparison: Comparison, rounds: Rounds): Promise<BenchResult[]> {
   const { name, ours, references } = comparison;
-  const sides = [...references, ours];
+  // Ours runs next to each of two references.
+  const sides: readonly Side[] = [...references.slice(0, 1), ours, ...references.slice(1)];
   const rates = new Map(sides.map((side) => [side, [] as number[]]));
   for (let round = 0; round < rounds.count; round++) {
     for (const side of round % 2 === 0 ? sides : sides.toReversed()) {
@@ -41,10 +47,24 @@ export async function compare(comparison: Comparison, rounds: Rounds): Promise<B
     }
     rounds.progress?.(name, round + 1, rounds.count);
   }
-  const figure = (side: Side) => ({ what: side.what, value: median(rates.get(side)!), unit: 'pages/s', each: rates.get(side)! });
+  const figure = (side: Side) => ({
+    what: side.what,
+    value: median(rates.get(side)!),
+    unit: 'pages/s',
+    each: rates.get(side)!,
+  });
   return references.map((reference) => {
     const { value, interval } = bootstrapMedian(pairwiseRatios(rates.get(ours)!, rates.get(reference)!));
     const { goal } = reference;
-    return { name, ratio: value, interval, goal, met: keeps(interval, goal), runs: rounds.count, ours: figure(ours), reference: figure(reference) };
+    return {
+      name,
+      ratio: value,
+      interval,
+      goal,
+      met: goal && keeps(interval, goal),
+      runs: rounds.count,
+      ours: figure(ours),
+      reference: figure(reference),
+    };
   });
 }

@@ -1,35 +1,48 @@
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { type Pager, type PagerPolicy, fileOffset, gpa, openPager } from 'demand-paging';
+import { type GpaRange, type Pager, type PagerPolicy, fileOffset, gpa, openPager } from 'demand-paging';
 import { userfaultfd } from 'demand-paging/backends/userfaultfd';
 import { ROOT, type SharedHalf } from './native.js';
 import { type FaultRun, type Measured, type Memory, type Place, bytesOf, rateOf } from './run.js';
 
-/** Passes before the measured one: the resolver's thread is new, and its code is compiled while it runs. */
-const WARM_UPS = 2;
+/**
+ * Passes before the first measured one: a resolver's thread is new, and its code is compiled while it
+ * runs, which takes some tens of thousands of faults.
+ */
+const WARM_UPS = 4;
+
+/** What a pager is opened with. */
+interface Setting {
+  readonly policy: Partial<PagerPolicy>;
+  readonly place: Place;
+}
+
+/** One pass over the whole memory: how long it took. */
+type Pass = (pager: Pager) => Promise<number>;
 
 /**
- * The library's side. Each run opens a pager, warms it up, withdraws every page and measures: a pager that
- * stayed open would spin while the other side is measured.
+ * The library's side. A pager that waits in the kernel stays open from run to run, idle while the other side
+ * is measured; one that spins would take a cpu from it, so it is opened and warmed up for each run.
  */
-export class Library {
+export class Library implements AsyncDisposable {
+  #kept: { readonly setting: Setting; readonly pager: Pager } | undefined;
+
   constructor(
     private readonly shared: SharedHalf,
     private readonly memory: Memory,
     private readonly snapshot: number,
   ) {}
 
-  faults(run: FaultRun, policy: Partial<PagerPolicy>): Promise<Measured> {
+  faults({ wait, order, seed, place }: FaultRun, policy: Partial<PagerPolicy>): Promise<Measured> {
     const { pages, pageSize } = this.memory;
-    return this.#measure({ ...policy, wait: run.wait }, run.place, async (pager) => {
-      const address = Number(pager.layout.regions[0]!.hva);
-      return this.shared.touchPages(address, pages, pageSize, run.order === 'random', run.seed, run.place.toucher);
-    });
+    return this.#measure({ policy: { ...policy, wait }, place }, (pager) =>
+      this.shared.touchPages(addressOf(pager), pages, pageSize, order === 'random', seed, place.toucher),
+    );
   }
 
   /** Brings everything by `prefetch`; nobody touches. */
   populate(policy: Partial<PagerPolicy>, place: Place): Promise<Measured> {
-    return this.#measure(policy, place, async (pager) => {
+    return this.#measure({ policy, place }, async (pager) => {
       const start = performance.now();
       const { installedPages } = await pager.prefetch();
       const took_ns = (performance.now() - start) * 1e6;
@@ -38,23 +51,37 @@ export class Library {
     });
   }
 
-  async #measure(policy: Partial<PagerPolicy>, place: Place, pass: (pager: Pager) => Promise<number>): Promise<Measured> {
-    const pager = await this.#open(policy, place);
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#kept?.pager.close();
+    this.#kept = undefined;
+  }
+
+  async #measure(setting: Setting, pass: Pass): Promise<Measured> {
+    const pager = await this.#warm(setting, pass);
     try {
-      for (let warmUp = 0; warmUp < WARM_UPS; warmUp++) {
-        await pass(pager);
-        await pager.withdraw(this.#everything(pager));
-      }
+      await pager.withdraw(everything(pager));
       const took_ns = await pass(pager);
-      const address = Number(pager.layout.regions[0]!.hva);
-      const sum = this.shared.sumWords(address, bytesOf(this.memory));
+      const sum = this.shared.sumWords(addressOf(pager), bytesOf(this.memory));
       return { rate: rateOf(this.memory.pages, took_ns), sum };
     } finally {
-      await pager.close();
+      if (setting.policy.wait === 'spin') await this[Symbol.asyncDispose]();
     }
   }
 
-  #open(policy: Partial<PagerPolicy>, place: Place): Promise<Pager> {
+  /** The pager that is open, if it is of this setting, or a new one that has run a few passes. */
+  async #warm(setting: Setting, pass: Pass): Promise<Pager> {
+    if (this.#kept && JSON.stringify(this.#kept.setting) === JSON.stringify(setting)) return this.#kept.pager;
+    await this[Symbol.asyncDispose]();
+    const pager = await this.#open(setting);
+    this.#kept = { setting, pager };
+    for (let warmUp = 0; warmUp < WARM_UPS; warmUp++) {
+      await pager.withdraw(everything(pager));
+      await pass(pager);
+    }
+    return pager;
+  }
+
+  #open({ policy, place }: Setting): Promise<Pager> {
     const length = bytesOf(this.memory);
     return openPager({
       backend: userfaultfd(),
@@ -75,8 +102,9 @@ export class Library {
       policy,
     });
   }
-
-  #everything(pager: Pager): { start: ReturnType<typeof gpa>; length: bigint }[] {
-    return pager.layout.regions.map(({ gpa: start, length }) => ({ start, length }));
-  }
 }
+
+const addressOf = (pager: Pager): number => Number(pager.layout.regions[0]!.hva);
+
+const everything = (pager: Pager): GpaRange[] =>
+  pager.layout.regions.map(({ gpa: start, length }) => ({ start, length }));

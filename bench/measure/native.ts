@@ -41,9 +41,16 @@ function compile(args: readonly string[]): void {
     encoding: 'utf8',
   });
   if (error) {
-    throw new CannotMeasure(`gcc does not run: ${error.message}`, 'The yardstick is a C program: install gcc and the C library headers');
+    throw new CannotMeasure(
+      `gcc does not run: ${error.message}`,
+      'The yardstick is a C program: install gcc and the C library headers',
+    );
   }
-  if (status !== 0) throw new CannotMeasure(`gcc refuses the yardstick:\n${stderr}`, 'It needs linux/userfaultfd.h (linux-libc-dev)');
+  if (status !== 0)
+    throw new CannotMeasure(
+      `gcc refuses the yardstick:\n${stderr}`,
+      'It needs linux/userfaultfd.h (linux-libc-dev)',
+    );
 }
 
 /** The shared half of `memory.c`, in this process: the same snapshot, the same toucher, the same sum. */
@@ -52,30 +59,56 @@ export interface SharedHalf {
   unmap(address: number, length: number): void;
   sumWords(address: number, length: number): bigint;
   /** Touches on a thread of its own; resolves with nanoseconds. The event loop goes on. */
-  touchPages(address: number, pages: number, pageSize: number, shuffled: boolean, seed: number, cpu: number): Promise<number>;
+  touchPages(
+    address: number,
+    pages: number,
+    pageSize: number,
+    shuffled: boolean,
+    seed: number,
+    cpu: number,
+  ): Promise<number>;
 }
 
 export function loadSharedHalf({ library }: NativePrograms): SharedHalf {
   const shared = koffi.load(library);
   const snapshot = shared.func('make_snapshot', 'uintptr_t', ['size_t', 'uint64_t']);
   const sum = shared.func('sum_words', 'uint64_t', ['uintptr_t', 'size_t']);
-  const touch = shared.func('touch_pages', 'uint64_t', ['uintptr_t', 'uint32_t', 'uint32_t', 'int', 'uint64_t', 'int']);
+  const touch = shared.func('touch_pages', 'uint64_t', [
+    'uintptr_t',
+    'uint32_t',
+    'uint32_t',
+    'int',
+    'uint64_t',
+    'int',
+  ]);
   const munmap = koffi.load(null).func('munmap', 'int', ['uintptr_t', 'size_t']);
   return {
     makeSnapshot(length, seed) {
       const address = Number(snapshot(length, seed));
-      if (address === 0) throw new CannotMeasure(`no ${length} bytes for the snapshot`, 'Free memory, or measure fewer pages with --pages');
+      if (address === 0)
+        throw new CannotMeasure(
+          `no ${length} bytes for the snapshot`,
+          'Free memory, or measure fewer pages with --pages',
+        );
       return address;
     },
     unmap: (address, length) => void munmap(address, length),
     sumWords: (address, length) => BigInt(sum(address, length) as number | bigint),
     touchPages: (address, pages, pageSize, shuffled, seed, cpu) =>
       new Promise((resolve, reject) => {
-        touch.async(address, pages, pageSize, shuffled ? 1 : 0, seed, cpu, (error: unknown, took: number | bigint) => {
-          if (error) reject(error instanceof Error ? error : new Error(String(error)));
-          else if (Number(took) === 0) reject(new Error('the toucher could not be started'));
-          else resolve(Number(took));
-        });
+        touch.async(
+          address,
+          pages,
+          pageSize,
+          shuffled ? 1 : 0,
+          seed,
+          cpu,
+          (error: unknown, took: number | bigint) => {
+            if (error) reject(error instanceof Error ? error : new Error(String(error)));
+            else if (Number(took) === 0) reject(new Error('the toucher could not be started'));
+            else resolve(Number(took));
+          },
+        );
       }),
   };
 }

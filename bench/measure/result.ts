@@ -1,5 +1,5 @@
 import Table from 'cli-table3';
-import { type Estimate } from './statistics.js';
+import { type Estimate, bootstrapMedian, median } from './statistics.js';
 
 /** What a ratio must reach, or must not exceed. */
 export type Goal = { readonly atLeast: number } | { readonly atMost: number };
@@ -32,6 +32,33 @@ export interface Figure {
 /** Whether the whole interval keeps a goal. */
 export function keeps([low, high]: Estimate['interval'], goal: Goal): boolean {
   return 'atLeast' in goal ? low >= goal.atLeast : high <= goal.atMost;
+}
+
+/** A figure measured against a limit instead of another program: the ratio is to the limit. */
+export function againstLimit(
+  name: string,
+  { what, unit, each }: Omit<Figure, 'value'>,
+  limit: { readonly value: number; readonly keep: 'atLeast' | 'atMost' },
+): BenchResult {
+  const { value, interval } = bootstrapMedian(each.map((one) => one / limit.value));
+  const goal: Goal = limit.keep === 'atLeast' ? { atLeast: 1 } : { atMost: 1 };
+  const reference = {
+    what: limit.keep === 'atLeast' ? 'wanted' : 'allowed',
+    value: limit.value,
+    unit,
+    each: [],
+  };
+  const ours = { what, value: median(each), unit, each };
+  return {
+    name,
+    ratio: value,
+    interval,
+    goal,
+    met: keeps(interval, goal),
+    runs: each.length,
+    ours,
+    reference,
+  };
 }
 
 const shown = (value: number): string =>
