@@ -115,6 +115,9 @@ export interface Attachment {
   /** Tells the control side what the port saw happen to the mapping, so that {@link RawMemory} follows. */
   moved(pages: PageRange, to: number): void;
 
+  /** Tells the control side that pages are not mapped any more, so that closing leaves alone what may be in their place. */
+  unmapped?(pages: PageRange): void;
+
   /** Poisons what is missing in a forked child's copy of the memory, and closes the child's descriptor. */
   abandonChild(fd: number): void;
 

@@ -13,7 +13,9 @@ import { MemoryLayout, type RegionSpec } from './layout.js';
 import { type Command, type MissingAtClose, type Notice, type PrefetchResult } from './notice.js';
 import { PageStates } from './page-states.js';
 import { type PagerPolicy, completePolicy } from './policy.js';
-import { type HostOptions, type ResolverHost, checkSourceReach, startHost } from './resolver-host.js';
+import { startEmbedded } from './embedded-host.js';
+import { type HostOptions, type ResolverHost, checkSourceReach } from './resolver-host.js';
+import { startWorker } from './worker-host.js';
 import { type SourceRef, isPortSource } from './source.js';
 import { COUNTERS, type Statistics, summarise } from './statistics.js';
 
@@ -80,7 +82,10 @@ function checkFit(
   policy: PagerPolicy,
 ): void {
   const unknown = needs.filter((need) => !ACCESS_CLASSES.includes(need));
-  if (unknown.length > 0) throw new RangeError(`needs names ${unknown.join(', ')}; the access classes are ${ACCESS_CLASSES.join(', ')}`);
+  if (unknown.length > 0)
+    throw new RangeError(
+      `needs names ${unknown.join(', ')}; the access classes are ${ACCESS_CLASSES.join(', ')}`,
+    );
   const gaps = coverageGaps(coverage, needs);
   if (gaps.length > 0) {
     throw new DemandPagingError('COVERAGE_GAP', `${backend.name} leaves ${gaps.join(', ')} unmediated`, {
@@ -138,7 +143,9 @@ export class Pager implements AsyncDisposable {
     const { present, source } = this.#options;
     if (present) markFrom(this.states, present); // no resolver runs yet: the states have no other writer
     const starts = await Promise.allSettled(
-      this.#attachment.shards.map((shard) => startHost(this.#hostOptions(shard, source))),
+      this.#attachment.shards.map((shard) =>
+        (shard.port.where === 'here' ? startEmbedded : startWorker)(this.#hostOptions(shard, source)),
+      ),
     );
     this.#hosts = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
     try {
@@ -333,11 +340,16 @@ export class Pager implements AsyncDisposable {
   }
 
   async #populate(): Promise<void> {
-    const pages = this.layout.regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
+    const pages = this.layout.regions.map(({ firstPage, pageCount }) => ({
+      first: firstPage,
+      count: pageCount,
+    }));
     for (const range of pages) {
       const missing = this.states.nextMissing(range.first, range.first + range.count);
       if (missing < range.first + range.count && this.states.any('frozen', range)) {
-        throw new DemandPagingError('PAGE_FROZEN', 'pages to populate are frozen', { hint: 'Thaw them before closing' });
+        throw new DemandPagingError('PAGE_FROZEN', 'pages to populate are frozen', {
+          hint: 'Thaw them before closing',
+        });
       }
     }
     await this.#sendEvenClosing(pages, (own) => ({ command: 'ensure', ranges: own }));
@@ -406,11 +418,14 @@ export class Pager implements AsyncDisposable {
       .with({ kind: 'installed' }, ({ pages, why }) => emit('installed', pages, why))
       .with(
         { kind: 'removed' },
-        { kind: 'unmapped' },
         { kind: 'written' },
         { kind: 'poisoned' },
         ({ kind, pages }) => emit(kind, pages),
       )
+      .with({ kind: 'unmapped' }, ({ pages }) => {
+        this.#attachment.unmapped?.(pages);
+        emit('unmapped', pages);
+      })
       .with({ kind: 'remapped' }, ({ pages, to }) => {
         this.#attachment.moved(pages, to);
         emit('remapped', pages, to);

@@ -65,6 +65,17 @@ function pieceOf(segment: Segment): Piece {
   };
 }
 
+const NOTHING = pieceOf({
+  page: 0,
+  count: 0,
+  start: 0,
+  pageSize: 1,
+  memory: 'anonymous',
+  verbs: 0,
+  fd: NO_FILE,
+  fileOffset: 0,
+});
+
 /** `count` pages of a segment from its `skip`th, at `start`. */
 function part(
   segment: Segment,
@@ -83,11 +94,11 @@ function part(
 export class AddressMap {
   #byPage: Piece[] = [];
   #byAddress: Piece[] = [];
-  #last: Piece;
+  /** The last one asked for: the next question is mostly about it, too. */
+  #last = NOTHING;
 
   constructor(segments: readonly Segment[]) {
     this.#set(segments);
-    this.#last = this.#byAddress[0]!;
   }
 
   get segments(): readonly Segment[] {
@@ -116,7 +127,7 @@ export class AddressMap {
       if (this.#byPage[middle]!.page <= page) low = middle;
       else high = middle - 1;
     }
-    const piece = this.#byPage[low]!;
+    const piece = this.#byPage[low] ?? NOTHING;
     return page >= piece.page && page < piece.page + piece.count ? (this.#last = piece) : undefined;
   }
 
@@ -180,11 +191,19 @@ export class AddressMap {
     }
   }
 
+  /** These pages are nowhere any more. */
+  forget({ first, count }: PageRange): void {
+    this.#set([
+      ...this.within({ first: 0, count: first }),
+      ...this.within({ first: first + count, count: Infinity }),
+    ]);
+  }
+
   #set(segments: readonly Segment[]): void {
     const pieces = segments.map(pieceOf);
     this.#byPage = [...pieces].sort((a, b) => a.page - b.page);
     this.#byAddress = pieces.sort((a, b) => a.start - b.start);
-    this.#last = this.#byAddress[0]!;
+    this.#last = NOTHING;
   }
 
   #find(address: number): Piece | undefined {
@@ -195,7 +214,7 @@ export class AddressMap {
       if (this.#byAddress[middle]!.start <= address) low = middle;
       else high = middle - 1;
     }
-    const piece = this.#byAddress[low]!;
+    const piece = this.#byAddress[low] ?? NOTHING;
     return address >= piece.start && address < piece.end ? piece : undefined;
   }
 }

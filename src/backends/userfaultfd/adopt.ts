@@ -116,6 +116,7 @@ function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options:
     uffd: options.uffd,
     kick: kicker.token,
     process,
+    pages,
     segments,
     stagingBytes: choice.stagingBytes,
     local: false,

@@ -70,6 +70,10 @@ export class UserfaultfdAttachment implements Attachment {
     this.#parts.map.movePages(pages, to);
   }
 
+  unmapped(pages: PageRange): void {
+    this.#parts.map.forget(pages);
+  }
+
   abandonChild(fd: number): void {
     if (!this.supports.verbs.includes('poison')) {
       throw new DemandPagingError(

@@ -116,6 +116,7 @@ function openShard(
     uffd: uffd.fd,
     kick: kicker.token,
     process: undefined,
+    pages,
     segments: registered,
     stagingBytes: choice.stagingBytes,
     local: true,

@@ -186,7 +186,7 @@ export class UserfaultfdPort implements FaultPort {
     if (this.#reader.carrying && verb !== VERB.wake) return batch.settle(row, OUTCOME.again, 0, ERRNO.EAGAIN);
     for (let done = 0; done < span;) {
       const segment = this.#map.at(first + done);
-      if (!segment) throw new RangeError(`page ${first + done} is not of this port`);
+      if (!segment) return this.#nowhere(batch, row, done);
       if (!(segment.verbs & (1 << verb))) return batch.settle(row, OUTCOME.refused, done, 0);
       const skip = first + done - segment.page;
       const count = Math.min(span - done, segment.count - skip);
@@ -195,6 +195,14 @@ export class UserfaultfdPort implements FaultPort {
       if (errno !== 0) return this.#settle(batch, row, done, errno, segment);
     }
     batch.settle(row, OUTCOME.installed, span, 0);
+  }
+
+  /** Something else was moved to where the page was: it is gone, as the kernel says of what is unmapped. */
+  #nowhere(batch: ResolutionBatch, row: number, done: number): void {
+    const page = batch.page[row]! + done;
+    const { first, count } = this.#token.pages;
+    if (!(page >= first && page < first + count)) throw new RangeError(`page ${page} is not of this port`);
+    batch.settle(row, OUTCOME.gone, done, ERRNO.ENOENT);
   }
 
   #settle(batch: ResolutionBatch, row: number, done: number, errno: number, segment: Segment): void {

@@ -1,3 +1,4 @@
+import { type PageRange } from '../../api/address.js';
 import { type Segment } from './address-map.js';
 import { type KickToken } from './kick.js';
 
@@ -8,6 +9,8 @@ export interface UserfaultfdPortToken {
   readonly kick: KickToken;
   /** A pidfd of the process whose memory is served, where that is another and is known. */
   readonly process: number | undefined;
+  /** The shard's pages: those that are unmapped, too. */
+  readonly pages: PageRange;
   readonly segments: readonly Segment[];
   readonly stagingBytes: number;
   /** The memory is mapped in this process. */

@@ -4,7 +4,9 @@ import { describe, expect, test } from 'vitest';
 import { type DemandPagingError, fileOffset, gpa, hva, MemoryLayout } from '../../../src/api/index.js';
 import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
 import { ERRNO, hugePagePool, mapMemory, raw, reserveHugePages } from '../../../src/linux/index.js';
-import { HUGE, openOrSkip, openShard, PAGE, region, Scene } from './scene.js';
+import { HUGE, openOrSkip, openShard, PAGE, region, Scene, skipWithoutUserfaultfd } from './scene.js';
+
+skipWithoutUserfaultfd();
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length;
 

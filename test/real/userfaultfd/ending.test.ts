@@ -1,5 +1,8 @@
 import { spawn } from 'node:child_process';
 import { expect, test } from 'vitest';
+import { skipWithoutUserfaultfd } from './scene.js';
+
+skipWithoutUserfaultfd();
 
 const script = new URL('./fixtures/ending.mjs', import.meta.url).pathname;
 /** Far more than it takes to start Node and to end it; far less than a hang. */

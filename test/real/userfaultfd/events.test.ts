@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { FaultBatch, fileOffset, gpa, hva, ResolutionBatch } from '../../../src/api/index.js';
 import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
-import { ERRNO, MADV, mapMemory } from '../../../src/linux/index.js';
-import { openOrSkip, PAGE, region, rows, Scene } from './scene.js';
+import { ERRNO, load8, MADV, mapMemory } from '../../../src/linux/index.js';
+import { openOrSkip, PAGE, region, rows, Scene, skipWithoutUserfaultfd } from './scene.js';
+
+skipWithoutUserfaultfd();
 
 const page = (first: number, count = 1): { first: number; count: number } => ({ first, count });
 const MREMAP_TO = 3; // MAYMOVE and FIXED
@@ -51,8 +53,13 @@ describe('unmap', () => {
       errno: ERRNO.ENOENT,
     });
     expect(s.port.resident(2)).toBe(false);
-    // As it was: closing must find its own memory there, not somebody else's.
-    using _again = mapMemory({ kind: 'anonymous', address: s.at(2), length: 2 * PAGE });
+    // Told of it, closing leaves alone what is in its place by then.
+    s.attachment.unmapped!(page(2, 2));
+    using other = mapMemory({ kind: 'anonymous', address: s.at(2), length: 2 * PAGE });
+    other.bytes()[0] = 77;
+    s.port.close();
+    await s.attachment.close();
+    expect(load8(other.address)).toBe(77);
   });
 });
 
@@ -74,6 +81,26 @@ describe('remap', () => {
     expect(await value).toBe(0x33);
     expect(s.port.resident(1)).toBe(true);
   });
+});
+
+test('a page over which another was moved is gone, not misplaced', async () => {
+  await using s = await Scene.open([region(4)]);
+  s.install(0, 9);
+  const moved = s.actor.call('mremap', s.at(0), PAGE, PAGE, MREMAP_TO, s.at(2));
+  const { seen } = await s.until(moved);
+  expect(seen).toEqual([
+    { kind: 'unmap', pages: page(2) },
+    { kind: 'remap', pages: page(0), to: s.at(2) },
+  ]);
+  expect(s.resolve({ verb: 'copy', pages: page(2), from: 0 })).toEqual({
+    outcome: 'gone',
+    done: 0,
+    errno: ERRNO.ENOENT,
+  });
+  expect(s.port.resident(2)).toBe(false);
+  expect(s.port.resident(0)).toBe(true);
+  s.attachment.unmapped!(page(2));
+  s.attachment.moved(page(0), s.at(2));
 });
 
 describe('fork', () => {

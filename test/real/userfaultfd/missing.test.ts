@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { ERRNO } from '../../../src/linux/index.js';
-import { openOrSkip, PAGE, region } from './scene.js';
+import { openOrSkip, PAGE, region, skipWithoutUserfaultfd } from './scene.js';
+
+skipWithoutUserfaultfd();
 
 describe('missing faults of anonymous memory', () => {
   test('a load is reported with page, kind and thread; copy answers it', async (context) => {

@@ -1,4 +1,4 @@
-import { expect, type TestContext } from 'vitest';
+import { beforeEach, expect, type TestContext } from 'vitest';
 import {
   DemandPagingError,
   type Attachment,
@@ -164,4 +164,9 @@ export function needUserfaultfd(context: TestContext): void {
     .probe()
     .list.find(({ met }) => !met);
   if (missing) context.skip(`${missing.what}: ${missing.found}`);
+}
+
+/** Skips every test of a file there, with the reason. */
+export function skipWithoutUserfaultfd(): void {
+  beforeEach(needUserfaultfd);
 }

@@ -9,7 +9,9 @@ import {
   reserveHugePages,
   userfaultfdSupport,
 } from '../../../src/linux/index.js';
-import { HUGE, openOrSkip, PAGE, region, Scene } from './scene.js';
+import { HUGE, openOrSkip, PAGE, region, Scene, skipWithoutUserfaultfd } from './scene.js';
+
+skipWithoutUserfaultfd();
 
 const page = (first: number, count = 1): { first: number; count: number } => ({ first, count });
 const installed = { outcome: 'installed', errno: 0 };

@@ -1,7 +1,18 @@
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 import { type DemandPagingError, FaultBatch, type FaultPort } from '../../../src/api/index.js';
-import { DEADLINE_MS, openShard, PAGE, region, resolveOn, rows, Scene } from './scene.js';
+import {
+  DEADLINE_MS,
+  openShard,
+  PAGE,
+  region,
+  resolveOn,
+  rows,
+  Scene,
+  skipWithoutUserfaultfd,
+} from './scene.js';
+
+skipWithoutUserfaultfd();
 
 /** A thread that kicks a port by its token when told to: it writes the count and rings the eventfd itself. */
 async function kicker(token: {
