@@ -75,7 +75,8 @@ export class DemandPagingError extends Error {
 
   static fromPlain(plain: PlainError): DemandPagingError {
     const { code, message, ...details } = plain;
-    const error = new DemandPagingError(code, message, { ...details, cause: plain.cause ?? undefined });
+    const cause = isPlain(plain.cause) ? DemandPagingError.fromPlain(plain.cause) : plain.cause;
+    const error = new DemandPagingError(code, message, { ...details, cause: cause ?? undefined });
     error.message = message; // the message is complete already
     return error;
   }
@@ -86,14 +87,15 @@ export interface PlainError extends ErrorDetails {
   readonly message: string;
 }
 
-const plainCause = (cause: unknown): unknown =>
-  cause instanceof DemandPagingError
-    ? cause.message
-    : cause instanceof Error
-      ? `${cause.name}: ${cause.message}`
-      : cause === undefined
-        ? undefined
-        : String(cause);
+const isPlain = (value: unknown): value is PlainError =>
+  typeof value === 'object' && value !== null && 'code' in value && 'message' in value;
+
+/** A cause that survives a structured clone: an error of ours whole, anything else as its message. */
+function plainCause(cause: unknown): unknown {
+  if (cause instanceof DemandPagingError) return cause.toPlain();
+  if (cause instanceof Error) return `${cause.name}: ${cause.message}`;
+  return cause === undefined ? undefined : String(cause);
+}
 
 /** Turns anything thrown into a {@link DemandPagingError}, keeping one that already is. */
 export function asDemandPagingError(thrown: unknown, code: ErrorCode, message: string): DemandPagingError {

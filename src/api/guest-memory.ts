@@ -1,8 +1,17 @@
 import { type Gpa, type GpaRange, type PageRange, hex } from './address.js';
 import { type RawMemory } from './backend.js';
-import { DemandPagingError } from './error.js';
+import { DemandPagingError, type ErrorCode } from './error.js';
 import { type MemoryLayout } from './layout.js';
-import { type PageStates } from './page-states.js';
+import { type PageState, type PageStates } from './page-states.js';
+
+/** What an access to a page in each state is refused with. A page that reads present by now was missing when it was looked at. */
+const CODES = {
+  missing: 'PAGE_MISSING',
+  removed: 'PAGE_MISSING',
+  present: 'PAGE_MISSING',
+  poisoned: 'PAGE_POISONED',
+  unmapped: 'MEMORY_GONE',
+} as const satisfies Record<PageState, ErrorCode>;
 
 /** What guest memory needs of its pager. */
 export interface GuestMemoryOptions {
@@ -89,11 +98,8 @@ export class GuestMemory {
 
   /** Says that pages may be wanted soon. Never waits; what lies outside the regions is ignored. */
   hint(ranges: readonly GpaRange[]): void {
-    const inside = ranges.filter(
-      ({ start, length }) =>
-        length > 0n && this.layout.regionAt(start) && this.layout.regionAt((start + length - 1n) as Gpa),
-    );
-    this.#o.hint(inside.flatMap((range) => this.#pages(range)));
+    if (this.#closed) return;
+    this.#o.hint(ranges.flatMap((range) => this.layout.pagesInside(range)));
   }
 
   /** From now on every method throws CLOSED. */
@@ -118,11 +124,15 @@ export class GuestMemory {
       const missing = states.nextMissing(first, first + count);
       const frozen = states.any('frozen', { first, count });
       if (missing === first + count && !frozen) continue;
-      const code = frozen ? 'PAGE_FROZEN' : states.is('poisoned', missing) ? 'PAGE_POISONED' : 'PAGE_MISSING';
+      const code = frozen ? 'PAGE_FROZEN' : CODES[states.stateOf(missing)];
       const at = this.layout.gpaRangeOf({ first: frozen ? first : missing, count: 1 });
-      throw new DemandPagingError(code, `the page at ${hex(at.start)} is ${code.slice(5).toLowerCase()}`, {
-        range: { start: at.start, length: at.length },
-      });
+      throw new DemandPagingError(
+        code,
+        `the page at ${hex(at.start)} is ${frozen ? 'frozen' : states.stateOf(missing)}`,
+        {
+          range: { start: at.start, length: at.length },
+        },
+      );
     }
   }
 }

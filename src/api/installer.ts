@@ -9,7 +9,16 @@ import { FLAG, OUTCOME, ResolutionBatch, VERB, VERBS } from './resolution.js';
 import { COUNTER, type Counters } from './statistics.js';
 
 /** Why a row was pushed: what its success means. */
-const MEANS = { wake: 0, demand: 1, prefetch: 2, ensured: 3, zeroed: 4, poison: 5, probe: 6, other: 7 } as const;
+const MEANS = {
+  wake: 0,
+  demand: 1,
+  prefetch: 2,
+  ensured: 3,
+  zeroed: 4,
+  poison: 5,
+  probe: 6,
+  other: 7,
+} as const;
 const REASONS: readonly (InstallReason | undefined)[] = [
   undefined,
   'demand',
@@ -220,7 +229,8 @@ export class Installer {
     const verb = VERBS[this.#batch.verb[row]!];
     const code = outcome === OUTCOME.refused ? 'NOT_SUPPORTED' : 'KERNEL';
     const message = `the backend could not ${verb} ${rest.count} pages`;
-    return () => events.failed(rest, new DemandPagingError(code, message, { errno: errno || undefined, syscall: verb }));
+    return () =>
+      events.failed(rest, new DemandPagingError(code, message, { errno: errno || undefined, syscall: verb }));
   }
 
   /** Moves what remains of a row to the front, if its page still wants it. */

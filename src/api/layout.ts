@@ -158,6 +158,16 @@ export class MemoryLayout {
     return ranges;
   }
 
+  /** The pages of a range that lie inside regions; what does not is left out. */
+  pagesInside(range: GpaRange): readonly PageRange[] {
+    const end = range.start + range.length;
+    return this.regions.flatMap((region) => {
+      const from = range.start > region.gpa ? range.start : region.gpa;
+      const to = end < region.gpa + region.length ? end : region.gpa + region.length;
+      return to > from ? this.pagesOf({ start: gpa(from), length: to - from }) : [];
+    });
+  }
+
   /** As {@link pagesOf}, but refuses a range that is not whole pages (BAD_ALIGNMENT). */
   wholePagesOf(range: GpaRange): readonly PageRange[] {
     const pages = this.pagesOf(range);

@@ -8,6 +8,8 @@ export type ResolverMessage =
   | { readonly kind: 'ready'; readonly sourceLength: number }
   | { readonly kind: 'reply'; readonly id: number; readonly reply: CommandReply }
   | { readonly kind: 'notice'; readonly notice: Notice }
+  /** The last message of a resolver that ended as told. */
+  | { readonly kind: 'ended' }
   | { readonly kind: 'died'; readonly error: PlainError };
 
 /**

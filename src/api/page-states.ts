@@ -18,7 +18,13 @@ const HEADER_WORDS = 4;
 const NEXT_BLOCK = 0;
 /** Header word: bit n is set once plane n has ever had a page, and stays. */
 const USED = 1;
-const PLACE: Readonly<Record<Plane, number>> = { removed: 0, poisoned: 1, 'write-protected': 2, frozen: 3, unmapped: 4 };
+const PLACE: Readonly<Record<Plane, number>> = {
+  removed: 0,
+  poisoned: 1,
+  'write-protected': 2,
+  frozen: 3,
+  unmapped: 4,
+};
 /** Planes whose pages are more than missing or present. */
 const SPECIAL = (1 << PLACE.removed) | (1 << PLACE.poisoned) | (1 << PLACE.frozen) | (1 << PLACE.unmapped);
 

@@ -49,8 +49,13 @@ export const DEFAULT_POLICY: PagerPolicy = {
   maxNotices: 1024,
 };
 
+/** The longest time a timer of Node's can be set to. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** Fills in defaults. Throws RangeError naming the option that is out of bounds. */
 export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
+  const unknown = Object.keys(given).filter((name) => !(name in DEFAULT_POLICY));
+  if (unknown.length > 0) throw new RangeError(`the policy has no ${unknown.join(', ')}`);
   const policy = { ...DEFAULT_POLICY, ...given };
   const atLeast = (name: keyof PagerPolicy, least: number): void => {
     const value = policy[name];
@@ -68,6 +73,10 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
   ] as const)
     atLeast(name, 1);
   for (const name of ['retries', 'retryDelayMs'] as const) atLeast(name, 0);
+  for (const name of ['sourceTimeoutMs', 'retryDelayMs'] as const) {
+    if (policy[name] > MAX_TIMER_MS)
+      throw new RangeError(`the policy's ${name} is ${policy[name]}; a timer takes at most ${MAX_TIMER_MS}`);
+  }
   if ((policy.faultAroundPages & (policy.faultAroundPages - 1)) !== 0) {
     throw new RangeError(
       `the policy's faultAroundPages is ${policy.faultAroundPages}; it takes a power of two`,

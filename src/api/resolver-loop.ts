@@ -51,6 +51,7 @@ export async function runResolver({
   resolver.onWork = () => signal.set();
   // One ready() is outstanding at a time: it is kept across rounds that something else ended.
   let ready: Promise<void> | undefined;
+  let failure: { readonly thrown: unknown } | undefined;
   while (!resolver.ended) {
     drain();
     if (resolver.turn('none') || resolver.busy) {
@@ -58,11 +59,18 @@ export async function runResolver({
       continue;
     }
     if (resolver.ended) return;
-    ready ??= port.ready().then(() => {
-      ready = undefined;
-      signal.set();
-    });
+    ready ??= port.ready().then(
+      () => {
+        ready = undefined;
+        signal.set();
+      },
+      (thrown: unknown) => {
+        failure = { thrown };
+        signal.set();
+      },
+    );
     await untilSignalled(signal, resolver.nextDueMs - performance.now());
+    if (failure) throw failure.thrown;
   }
 }
 

@@ -7,7 +7,7 @@ import { PageStates } from './page-states.js';
 import { Signal, runResolver } from './resolver-loop.js';
 import { type CommandMessage, type ResolverWorkerData, WORD } from './resolver-thread.js';
 import { Resolver } from './resolver.js';
-import { openSource } from './source.js';
+import { type PageSource, openSource } from './source.js';
 import { Counters } from './statistics.js';
 
 /**
@@ -21,8 +21,9 @@ async function main(data: ResolverWorkerData): Promise<void> {
   const notices = new NoticeSender(send, words, policy.maxNotices, new Counters(data.counters));
   let resolver: Resolver | undefined;
   let port: FaultPort | undefined;
+  let source: PageSource | undefined;
   try {
-    const source = await openSource(data.source);
+    source = await openSource(data.source);
     port = await openPort(data.place);
     resolver = new Resolver({
       layout: new MemoryLayout(data.regions),
@@ -52,12 +53,14 @@ async function main(data: ResolverWorkerData): Promise<void> {
       signal,
     });
     await source.close?.();
+    send({ kind: 'ended' });
   } catch (thrown) {
     const error = asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed');
     try {
       // Last rites: whoever waits is let go loudly before this thread is gone.
       resolver?.abort(error);
       port?.close();
+      await source?.close?.();
     } finally {
       send({ kind: 'died', error: error.toPlain() });
     }

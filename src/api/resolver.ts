@@ -56,7 +56,12 @@ const within = (page: PageIndex, { first, count }: PageRange): boolean =>
 const SPECIAL = ['removed', 'poisoned', 'frozen'] as const;
 
 /** By row kind. */
-const FAULT_COUNTERS = [COUNTER.missingFaults, COUNTER.minorFaults, COUNTER.writeProtectFaults, COUNTER.rwpFaults];
+const FAULT_COUNTERS = [
+  COUNTER.missingFaults,
+  COUNTER.minorFaults,
+  COUNTER.writeProtectFaults,
+  COUNTER.rwpFaults,
+];
 
 /**
  * The paging engine: takes faults and events from a port, decides, fetches, installs. No I/O of its own,
@@ -226,7 +231,8 @@ export class Resolver {
   #take(wait: Wait): number {
     this.#batch.clear();
     // A look at the clock costs as much as a system call: not where nothing can be due.
-    const timeoutMs = wait === 'none' ? 0 : this.#fetcher.expects ? Math.max(0, this.nextDueMs - this.#now()) : Infinity;
+    const timeoutMs =
+      wait === 'none' ? 0 : this.#fetcher.expects ? Math.max(0, this.nextDueMs - this.#now()) : Infinity;
     const taken = this.#o.port.take(this.#batch, wait, timeoutMs);
     if (taken === 0) return 0;
     this.#decode(taken);
@@ -380,7 +386,13 @@ export class Resolver {
         if (this.#stopped) return; // cannot be poisoned, and must not be served
         if (this.#fetcher.find(page)) return counters.add(COUNTER.joinedFaults);
         if (cached && !supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
-        return this.#fetch(cached ? { first: page, count: 1 } : this.#window(page), page, 'demand', cached, takenAtMs);
+        return this.#fetch(
+          cached ? { first: page, count: 1 } : this.#window(page),
+          page,
+          'demand',
+          cached,
+          takenAtMs,
+        );
     }
   }
 
@@ -447,8 +459,7 @@ export class Resolver {
     let run = { first: from, count: states.nextPresent(keep, end) - from };
     run = this.#fetcher.clip(run, keep);
     const plain =
-      this.#allPlain ||
-      (!SPECIAL.some((plane) => states.any(plane, run)) && this.#dropping.length === 0);
+      this.#allPlain || (!SPECIAL.some((plane) => states.any(plane, run)) && this.#dropping.length === 0);
     return plain ? run : this.#trim(run, keep);
   }
 
@@ -554,9 +565,15 @@ export class Resolver {
       counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
     }
     const stop = pages.first + pages.count;
-    for (let at = this.#nextWanted(pages.first, stop); at < stop; ) {
+    for (let at = this.#nextWanted(pages.first, stop); at < stop;) {
       const end = this.#nextUnwanted(at, stop);
-      this.#installer.contents({ first: at, count: end - at }, from + (at - pages.first) * pageSize, direct, why, cached);
+      this.#installer.contents(
+        { first: at, count: end - at },
+        from + (at - pages.first) * pageSize,
+        direct,
+        why,
+        cached,
+      );
       at = this.#nextWanted(end, stop);
     }
     if (this.#alone.size > 0) this.#alone.delete(demand);
@@ -700,7 +717,8 @@ export class Resolver {
   /** There is no memory for these pages any more. Whoever still waits for them asks again, and learns it. */
   #unmapped(pages: PageRange): void {
     this.#presentCount -= this.#o.states.setPresent(pages, false);
-    for (const plane of ['removed', 'poisoned', 'write-protected'] as const) this.#o.states.set(plane, pages, false);
+    for (const plane of ['removed', 'poisoned', 'write-protected'] as const)
+      this.#o.states.set(plane, pages, false);
     this.#o.states.set('unmapped', pages, true);
     this.#cancel(pages);
     this.#installer.wake(pages);
@@ -938,7 +956,8 @@ export class Resolver {
     for (const job of [...this.#ensuring, ...this.#prefetching])
       job.reject(new DemandPagingError('CLOSED', 'the pager was closed'));
     const { pages: shard } = this.#o;
-    if (missing === 'poison' && !this.#stopped) this.#eachMissing(shard, (pages) => this.#installer.poison(pages));
+    if (missing === 'poison' && !this.#stopped)
+      this.#eachMissing(shard, (pages) => this.#installer.poison(pages));
     if (missing === 'zero') this.#eachMissing(shard, (pages) => this.#installer.zero(pages));
     this.#settleAll();
     this.#ended = true;

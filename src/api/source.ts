@@ -1,5 +1,5 @@
 import { type MessagePort } from 'node:worker_threads';
-import { DemandPagingError } from './error.js';
+import { DemandPagingError, type PlainError, asDemandPagingError } from './error.js';
 
 /**
  * Where page contents come from. One source serves one resolver at a time.
@@ -57,7 +57,7 @@ export interface SourceRequest {
 }
 
 export type SourceReply =
-  { readonly id: number; readonly bytes: Uint8Array } | { readonly id: number; readonly error: string };
+  { readonly id: number; readonly bytes: Uint8Array } | { readonly id: number; readonly error: PlainError };
 
 /** What a {@link ModuleSourceRef} names. */
 export type OpenSource<Options> = (options: Options) => PageSource | Promise<PageSource>;
@@ -79,7 +79,11 @@ export async function openSource(ref: SourceRef): Promise<PageSource> {
   }
   if (typeof open !== 'function')
     throw new DemandPagingError('SOURCE_FAILED', `${ref.module} exports no function '${ref.export}'`);
-  return (await (open as OpenSource<unknown>)(ref.options)) as PageSource;
+  try {
+    return await (open as OpenSource<unknown>)(ref.options);
+  } catch (thrown) {
+    throw asDemandPagingError(thrown, 'SOURCE_FAILED', 'the source cannot be opened');
+  }
 }
 
 interface Waiting {
@@ -95,16 +99,19 @@ class PortSource implements PageSource {
   readonly #port: MessagePort;
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
+  /** Why no answer will come any more. */
+  #ended: DemandPagingError | undefined;
 
   constructor({ port, length }: PortSourceRef) {
     this.length = length;
     this.#port = port;
     port.on('message', (reply: SourceReply) => this.#settle(reply));
-    port.on('close', () => this.#failAll('the source closed its port'));
+    port.on('close', () => this.#end('the source closed its port'));
     port.unref();
   }
 
   read(offset: number, into: Uint8Array): Promise<number> {
+    if (this.#ended) return Promise.reject(this.#ended);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { into, resolve, reject });
@@ -114,7 +121,7 @@ class PortSource implements PageSource {
   }
 
   close(): void {
-    this.#failAll('the source was closed');
+    this.#end('the source was closed');
     this.#port.close();
   }
 
@@ -123,27 +130,39 @@ class PortSource implements PageSource {
     if (!waiting) return; // answered after its time-out, or twice
     this.#waiting.delete(reply.id);
     if (this.#waiting.size === 0) this.#port.unref();
-    if ('error' in reply) return waiting.reject(new Error(reply.error));
+    if ('error' in reply) return waiting.reject(DemandPagingError.fromPlain(reply.error));
     // What does not fit is counted, not copied: the resolver refuses the length.
     waiting.into.set(reply.bytes.subarray(0, waiting.into.length));
     waiting.resolve(reply.bytes.length);
   }
 
-  #failAll(reason: string): void {
-    for (const { reject } of this.#waiting.values()) reject(new Error(reason));
+  #end(reason: string): void {
+    this.#ended ??= new DemandPagingError('SOURCE_FAILED', reason);
+    for (const { reject } of this.#waiting.values()) reject(this.#ended);
     this.#waiting.clear();
   }
 }
 
-/** Answers a {@link PortSourceRef}'s requests from `source` until the port closes. */
+/** Answers a {@link PortSourceRef}'s requests from `source` until the port closes. What it cannot give is said, never made up. */
 export function servePort(port: MessagePort, source: PageSource): void {
-  port.on('message', ({ id, offset, length }: SourceRequest) => {
-    const bytes = new Uint8Array(length);
-    void Promise.resolve()
-      .then(() => source.read(offset, bytes))
-      .then(
-        (count) => port.postMessage({ id, bytes: bytes.subarray(0, count) } satisfies SourceReply),
-        (error: unknown) => port.postMessage({ id, error: String(error) } satisfies SourceReply),
-      );
+  port.on('message', (request: SourceRequest) => {
+    void answer(source, request).then((reply) => port.postMessage(reply));
   });
+}
+
+async function answer(source: PageSource, { id, offset, length }: SourceRequest): Promise<SourceReply> {
+  const bytes = new Uint8Array(length);
+  try {
+    const count = await source.read(offset, bytes);
+    if (count !== length) {
+      const error = new DemandPagingError(
+        'SOURCE_LENGTH',
+        `the source gave ${count} bytes where ${length} were asked`,
+      );
+      return { id, error: error.toPlain() };
+    }
+    return { id, bytes };
+  } catch (thrown) {
+    return { id, error: asDemandPagingError(thrown, 'SOURCE_FAILED', 'the source failed').toPlain() };
+  }
 }

@@ -63,7 +63,9 @@ export class Counters {
 }
 
 /** The place of each counter. */
-export const COUNTER = Object.fromEntries(COUNTERS.map((name, place) => [name, place])) as Readonly<Record<Counter, number>>;
+export const COUNTER = Object.fromEntries(COUNTERS.map((name, place) => [name, place])) as Readonly<
+  Record<Counter, number>
+>;
 
 /** Percentiles of one latency, in nanoseconds. */
 export interface LatencySummary {

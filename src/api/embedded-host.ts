@@ -1,0 +1,88 @@
+import { type FaultPort, openPort } from './backend.js';
+import { DemandPagingError, asDemandPagingError } from './error.js';
+import { type Command, type Notice } from './notice.js';
+import { type HostOptions, type ResolverHost, settleCall } from './resolver-host.js';
+import { Signal, runResolver } from './resolver-loop.js';
+import { Resolver } from './resolver.js';
+import { type PageSource, openSource } from './source.js';
+import { Counters } from './statistics.js';
+
+/** Starts a resolver in this isolate, sharing its event loop: for ports that live here. */
+export async function startEmbedded(options: HostOptions): Promise<ResolverHost> {
+  const source = await openSource(options.source);
+  let port: FaultPort;
+  try {
+    port = await openPort(options.shard.port);
+  } catch (error) {
+    await source.close?.();
+    throw error;
+  }
+  return new EmbeddedHost(options, source, port);
+}
+
+class EmbeddedHost implements ResolverHost {
+  readonly shard;
+  readonly counters = new Counters();
+  readonly sourceLength: number;
+  readonly ended: Promise<void>;
+  readonly #resolver: Resolver;
+  readonly #signal = new Signal();
+  #gone: DemandPagingError | undefined;
+
+  constructor(options: HostOptions, source: PageSource, port: FaultPort) {
+    this.shard = options.shard;
+    this.sourceLength = source.length;
+    this.#resolver = new Resolver({
+      ...options,
+      pages: options.shard.pages,
+      port,
+      source,
+      counters: this.counters,
+      notify: later(options.notify),
+      latency: (elapsed_ns) => options.latency.record(elapsed_ns),
+    });
+    this.ended = this.#run(options, source, port);
+  }
+
+  send(command: Command): Promise<unknown> {
+    if (this.#gone) return Promise.reject(this.#gone);
+    return new Promise((resolve, reject) => {
+      this.#resolver.execute(command, (reply) => settleCall(reply, resolve, reject));
+      this.#signal.set();
+    });
+  }
+
+  async #run(options: HostOptions, source: PageSource, port: FaultPort): Promise<void> {
+    try {
+      await runResolver({
+        resolver: this.#resolver,
+        port,
+        drain: () => {},
+        blocking: undefined,
+        signal: this.#signal,
+      });
+      this.#gone = new DemandPagingError('CLOSED', 'the pager was closed');
+    } catch (thrown) {
+      this.#gone = asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed');
+      this.#lastRites(port, this.#gone);
+      options.died(this.#gone);
+    } finally {
+      await source.close?.();
+    }
+  }
+
+  #lastRites(port: FaultPort, error: DemandPagingError): void {
+    try {
+      this.#resolver.abort(error);
+    } catch {
+      // The port is what failed; there is nothing left to let anyone go with.
+    } finally {
+      port.close();
+    }
+  }
+}
+
+/** Listeners run outside the turn that has something to say: they may throw, and may command the resolver. */
+function later(notify: (notice: Notice) => void): (notice: Notice) => void {
+  return (notice) => queueMicrotask(() => notify(notice));
+}
