@@ -19,6 +19,7 @@ import {
 import { AddressMap, type Segment } from './address-map.js';
 import { KickSeen } from './kick.js';
 import { MessageReader } from './message-reader.js';
+import { LOOK_MS, Patience } from './patience.js';
 import { PageCacheFiller } from './page-cache-filler.js';
 import { type UserfaultfdPortToken } from './port-token.js';
 import { mapStaging } from './staging.js';
@@ -32,6 +33,8 @@ const MESSAGES = 256;
 const SLICE_MS = 200;
 /** Looks of a spinning port between two looks at the clock (and at the other process). */
 const LOOKS_PER_CLOCK = 64;
+/** The same of a short look: about 2 µs. */
+const LOOKS_PER_GLANCE = 8;
 const DONTWAKE = UFFD_COPY_MODE.DONTWAKE; // the same bit for copy, zeropage, move, continue and poison
 
 const [UFFD, KICK, PROCESS] = [0, 1, 2];
@@ -77,6 +80,10 @@ export class UserfaultfdPort implements FaultPort {
     if (wait !== 'block' || this.#crowded || this.#reader.carrying) {
       const taken = this.#drain(batch);
       if (taken > 0 || wait === 'none') return taken;
+    }
+    if (wait === 'block' && this.#patience.ask()) {
+      const taken = this.#look(batch);
+      if (taken > 0) return taken;
     }
     const deadline = timeoutMs === Infinity ? Infinity : performance.now() + timeoutMs;
     return wait === 'spin' ? this.#spin(batch, deadline) : this.#sleep(batch, deadline);
@@ -127,6 +134,23 @@ export class UserfaultfdPort implements FaultPort {
     const taken = this.#reader.drain(batch);
     this.#crowded = taken > 1;
     return taken;
+  }
+
+  readonly #patience = new Patience();
+
+  /** Looks for a moment before sleeping. A kick ends it, and is left to the sleep, which it ends at once. */
+  #look(batch: FaultBatch): number {
+    const end = performance.now() + LOOK_MS;
+    do {
+      for (let look = 0; look < LOOKS_PER_GLANCE; look++) {
+        const taken = this.#drain(batch);
+        if (taken === 0) continue;
+        this.#patience.found();
+        return taken;
+      }
+    } while (!this.#kick.pending && performance.now() < end);
+    this.#patience.missed();
+    return 0;
   }
 
   #sleep(batch: FaultBatch, deadline: number): number {

@@ -1,4 +1,4 @@
-import { type Gpa, type GpaRange } from '../../api/address.js';
+import { type Gpa, gpa } from '../../api/address.js';
 import { type RawMemory } from '../../api/backend.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type MemoryLayout } from '../../api/layout.js';
@@ -16,6 +16,9 @@ import {
 import { type AddressMap } from './address-map.js';
 
 const BOUNCE_BYTES = 0x4_0000;
+
+/** Copies `bytes` between host memory and the caller's array at `offset`, through `bounce`: how many were, or `-errno`. */
+type Copy = (host: number, bytes: number, offset: number, bounce: NativeBlock) => number;
 
 /**
  * Local guest memory, reached through the kernel (process_vm_readv on this very process), so that a page
@@ -63,28 +66,32 @@ export class LocalMemory implements RawMemory {
     this.#bounce = undefined;
   }
 
-  /** Goes through a guest-physical range in pieces that lie together in host memory. */
-  #pieces(
-    address: Gpa,
-    length: number,
-    copy: (host: number, bytes: number, offset: number, bounce: NativeBlock) => number,
-  ): void {
+  /** Goes through a guest-physical range in pieces that lie together in host memory. Nothing is copied if part of it is no memory. */
+  #pieces(address: Gpa, length: number, copy: Copy): void {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     if (length === 0) return;
-    const range: GpaRange = { start: address, length: BigInt(length) };
-    this.#layout.pagesOf(range); // BAD_RANGE for a byte outside every region
+    let region = this.#layout.regionAt(address);
+    if (!region || address + BigInt(length) > region.gpa + region.length) {
+      this.#layout.pagesOf({ start: address, length: BigInt(length) }); // BAD_RANGE for a byte outside every region
+    }
     const bounce = (this.#bounce ??= new NativeBlock(BOUNCE_BYTES));
+    let into = Number(address - region!.gpa); // where in the region
     for (let offset = 0; offset < length;) {
-      const at = (address + BigInt(offset)) as Gpa;
-      const page = this.#layout.pageAt(at)!;
-      const segment = this.#map.at(page)!;
-      const inPage = Number(at - this.#layout.gpaOf(page));
-      const host = segment.start + (page - segment.page) * segment.pageSize + inPage;
-      const left = segment.start + segment.count * segment.pageSize - host;
+      if (into === Number(region!.length)) {
+        region = this.#layout.regionAt(gpa(region!.gpa + region!.length));
+        into = 0;
+      }
+      const { firstPage, pageSize: size } = region!;
+      const page = firstPage + Math.floor(into / size);
+      const segment = this.#map.at(page);
+      if (!segment) throw unmapped(page, gpa(region!.gpa + BigInt(into)));
+      const host = segment.start + (page - segment.page) * size + (into % size);
+      const left = segment.start + segment.count * size - host; // a segment is of one region
       const bytes = Math.min(length - offset, left, BOUNCE_BYTES);
       const done = copy(host, bytes, offset, bounce);
-      if (done <= 0) throw this.#failure(done, at, host);
+      if (done <= 0) throw this.#failure(done, gpa(region!.gpa + BigInt(into)), host);
       offset += done;
+      into += done;
     }
   }
 
@@ -102,4 +109,10 @@ export class LocalMemory implements RawMemory {
       : (['PAGE_MISSING', 'the page is missing'] as const);
     return new DemandPagingError(code, message, { errno: -result, syscall: 'process_vm_readv', range });
   }
+}
+
+function unmapped(page: number, start: Gpa): DemandPagingError {
+  return new DemandPagingError('MEMORY_GONE', `page ${page} is not mapped any more`, {
+    range: { start, length: 1n },
+  });
 }

@@ -93,7 +93,7 @@ describe('the address map', () => {
           ).toBe(page * PAGE);
         }
       }),
-      { numRuns: 1000 },
+      { numRuns: 300 },
     );
   });
 
