@@ -88,30 +88,39 @@ export function ensureInstalled() {
   if (status !== 0) process.exit(status);
 }
 
-/** @returns {string | undefined} why the build must run, if it must */
-export function whyBuild() {
+/**
+ * @param {boolean} types whether the declarations are needed, too
+ * @returns {string | undefined} why the build must run, if it must
+ */
+export function whyBuild(types) {
   if (!existsSync(join(ROOT, 'dist', 'index.js'))) return 'dist is missing';
-  if (!existsSync(join(ROOT, 'dist', 'index.d.ts'))) return 'dist has no types';
+  if (types && !existsSync(join(ROOT, 'dist', 'index.d.ts'))) return 'dist has no types';
   if (!existsSync(STAMP)) return 'dist is of unknown origin';
   const { digest } = JSON.parse(readFileSync(STAMP, 'utf8'));
   return digest === digestOfInputs() ? undefined : 'dist was built from other sources';
 }
 
-/** Builds `dist` if it does not belong to the present sources. */
-export function ensureBuilt() {
-  const reason = whyBuild();
+/**
+ * Builds `dist` if it does not belong to the present sources.
+ * @param {{ types?: boolean }} [options] `types`: with the declarations, which take most of a build's time
+ */
+export function ensureBuilt({ types = true } = {}) {
+  const reason = whyBuild(types);
   if (reason === undefined) return;
   process.stderr.write(`build: ${reason}\n`);
-  build();
+  build({ types });
 }
 
-/** Builds `dist` and notes what it was built from; ends the process if that fails. */
-export function build() {
+/**
+ * Builds `dist` and notes what it was built from; ends the process if that fails.
+ * @param {{ types?: boolean }} [options]
+ */
+export function build({ types = true } = {}) {
   // Taken before the build: a source that changes meanwhile makes the next run build again.
   const digest = digestOfInputs();
   const status =
     run('entries', process.execPath, [join('scripts', 'exports.mjs')], { output: STDERR }) ||
-    run('build', process.execPath, [program('tsup')], { output: STDERR });
+    run('build', process.execPath, [program('tsup'), ...(types ? [] : ['--no-dts'])], { output: STDERR });
   if (status !== 0) process.exit(status);
   mkdirSync(dirname(STAMP), { recursive: true });
   writeFileSync(STAMP, JSON.stringify({ digest }) + '\n');
