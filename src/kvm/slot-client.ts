@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module';
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { ExitBoard } from './exit-board.js';
@@ -36,6 +36,11 @@ export class SlotClient {
     this.#worker.on('error', (thrown) => (cause = thrown));
     this.#ended = new Promise((resolve) => {
       this.#worker.on('exit', () => {
+        // The end can be told before what was sent last.
+        for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1)) {
+          const { id, error } = last.message as SlotReply;
+          this.#settle(id, error);
+        }
         this.#die(new DemandPagingError('HANDLER_DIED', 'the slot thread ended', { cause }));
         resolve();
       });

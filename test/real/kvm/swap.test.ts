@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { gpa, type Pager } from '../../../src/api/index.js';
+import { type KvmBackend } from '../../../src/kvm/index.js';
 import {
   backendOf,
+  type Doing,
   ENTRY,
   type Flavour,
   imageOf,
@@ -13,6 +15,7 @@ import {
   pagerOver,
   PORT,
   Rig,
+  type RunResult,
 } from './rig.js';
 
 const PAGES = 40;
@@ -37,6 +40,23 @@ async function hammer(pager: Pager, pages: readonly number[], times: number, see
   }
 }
 
+/** Guests that check code, data, atomics and page tables without end, until told to stop. */
+function startHammers(rig: Rig, backend: KvmBackend, tables: 'paged' | 'low'): Promise<Doing<RunResult>[]> {
+  return Promise.all(
+    Array.from({ length: VCPUS }, (_, index) => {
+      const registers = {
+        rdi: BigInt(PAGED + PAGED_PAGE.data * PAGE),
+        rsi: BigInt(DATA_PAGES),
+        rsp: BigInt(PAGED + (PAGED_PAGE.stacks + index + 1) * PAGE),
+        r10: BigInt(PAGED + PAGED_PAGE.counter * PAGE),
+        r9: 0n,
+      };
+      const from = { code: PAGED + PAGED_PAGE.code * PAGE, tables: tables === 'paged' ? PAGED : LOW.tables };
+      return rig.run(rig.vcpu(ENTRY.hammer, registers, from), backend.gate(index));
+    }),
+  );
+}
+
 describe('swap-is-invisible: slots come and go under running vCPUs, which notice nothing', () => {
   const CASES: readonly { flavour: Flavour; tables: 'paged' | 'low' }[] = [
     { flavour: 'kvm-exit', tables: 'low' },
@@ -56,22 +76,7 @@ describe('swap-is-invisible: slots come and go under running vCPUs, which notice
         [rig.region(PAGES, PAGE, memoryOf(flavour))],
         imageOf(PAGES),
       );
-      const runs = await Promise.all(
-        Array.from({ length: VCPUS }, (_, index) => {
-          const registers = {
-            rdi: BigInt(PAGED + PAGED_PAGE.data * PAGE),
-            rsi: BigInt(DATA_PAGES),
-            rsp: BigInt(PAGED + (PAGED_PAGE.stacks + index + 1) * PAGE),
-            r10: BigInt(PAGED + PAGED_PAGE.counter * PAGE),
-            r9: 0n,
-          };
-          const from = {
-            code: PAGED + PAGED_PAGE.code * PAGE,
-            tables: tables === 'paged' ? PAGED : LOW.tables,
-          };
-          return rig.run(rig.vcpu(ENTRY.hammer, registers, from), backend.gate(index));
-        }),
-      );
+      const runs = await startHammers(rig, backend, tables);
       const fixed = Array.from({ length: DATA_PAGES }, (_, page) => PAGED_PAGE.data + page);
       const special = tables === 'paged' ? [0, 1, 2, PAGED_PAGE.code] : [PAGED_PAGE.code];
       // What is special is as likely as all the data together.
@@ -100,4 +105,23 @@ describe('swap-is-invisible: slots come and go under running vCPUs, which notice
       await pager.close({ missing: 'leave' });
     },
   );
+});
+
+test('a VMM whose hook does not stop the vCPUs is found out', async (context) => {
+  using rig = Rig.open(context);
+  const module = new URL('./fixtures/hooks.mjs', import.meta.url).href;
+  const hooks = { module, export: 'careless', options: undefined };
+  const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: VCPUS, hooks });
+  const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE)], imageOf(PAGES));
+  const runs = await startHammers(rig, backend, 'paged');
+  const ends = runs.map(({ result }) => result);
+  let over = 0;
+  for (const end of ends) void end.then(() => over++);
+  for (let round = 0; round < 20_000 && over === 0; round++)
+    await hammer(pager, [PAGED_PAGE.code, 0, 1, 2], 1, round);
+  expect(over, 'no vCPU noticed').toBeGreaterThan(0);
+  rig.stopGuests();
+  const kinds = (await Promise.all(ends)).map(({ exit, verdict }) => `${verdict} ${exit.kind}`);
+  expect(kinds.join(), kinds.join()).toMatch(/shutdown|internal-error|mmio/);
+  await pager.close({ missing: 'leave' });
 });

@@ -1,0 +1,202 @@
+import { describe, expect, test } from 'vitest';
+import { DemandPagingError, gpa } from '../../../src/api/index.js';
+import { duplicate, KvmVm } from '../../../src/linux/index.js';
+import { Canary } from '../../../src/kvm/canary.js';
+import { closeVacant, makeVacant } from '../../../src/kvm/slot-table.js';
+import {
+  backendOf,
+  ENTRY,
+  imageOf,
+  LOW,
+  memoryOf,
+  PAGE,
+  PAGED,
+  PAGED_PAGE,
+  pagerOver,
+  PORT,
+  Rig,
+} from './rig.js';
+
+const PAGES = 16;
+const DATA = PAGED + PAGED_PAGE.data * PAGE;
+
+const code = async (promise: Promise<unknown>): Promise<unknown> =>
+  promise.then(
+    () => 'nothing thrown',
+    (error: unknown) => (error instanceof DemandPagingError ? error.code : error),
+  );
+
+describe('vacated-is-verified', () => {
+  test('a slot whose file somebody still holds is found by the canary', (context) => {
+    using rig = Rig.open(context);
+    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
+    const canary = new Canary(vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
+    const file = makeVacant(vm, PAGE);
+    const held = duplicate(file);
+    canary.setBait(file, 0);
+    closeVacant(file);
+    expect(() => canary.check()).toThrow(expect.objectContaining({ code: 'COVERAGE_GAP' }) as Error);
+    const other = makeVacant(vm, PAGE);
+    canary.setBait(other, 0);
+    closeVacant(other);
+    closeVacant(held);
+    expect(() => canary.check()).not.toThrow();
+    canary.close();
+  });
+
+  test('the canary leaves slots and windows as they were, and steps aside where the VMM has memory', (context) => {
+    using rig = Rig.open(context);
+    rig.vm.setSlot({ slot: 5, gpa: 0x4_0000_0000, length: PAGE, userspace: rig.low.address });
+    const canary = new Canary(rig.vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
+    const file = makeVacant(rig.vm, PAGE);
+    canary.setBait(file, 0);
+    closeVacant(file);
+    canary.check();
+    canary.close();
+    // Free again: the places the canary had are taken by others without complaint.
+    rig.vm.setSlot({ slot: 100, gpa: 0x4_0020_0000, length: 0x20_0000, userspace: rig.low.address });
+  });
+});
+
+describe('what cannot be had is said', () => {
+  test.for(['kvm-exit', 'composite', 'guest-memfd'] as const)(
+    '%s: a page whose source failed for good is fatal to the vCPU, and poisoned',
+    async (flavour, context) => {
+      using rig = Rig.open(context);
+      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 2 });
+      const policy = { onSourceFailure: 'poison', retries: 0 } as const;
+      const { pager, control } = await pagerOver(
+        backend,
+        [rig.region(PAGES, PAGE, memoryOf(flavour))],
+        imageOf(PAGES),
+        { policy },
+      );
+      Atomics.store(control, 0, 1);
+      const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), backend.gate(0));
+      expect(await result).toMatchObject({
+        verdict: 'fatal',
+        failure: 'poisoned',
+        rip: BigInt(LOW.code + ENTRY.load),
+      });
+      Atomics.store(control, 0, 0);
+      expect(await code(pager.memory!.read(gpa(DATA), 8))).toBe('PAGE_POISONED');
+      const { result: again } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), backend.gate(1));
+      expect(await again).toMatchObject({ verdict: 'fatal', failure: 'poisoned' });
+      await pager.close({ missing: 'leave' });
+    },
+  );
+
+  test('kvm-exit: a failed page may be asked for again', async (context) => {
+    using rig = Rig.open(context);
+    const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
+    const policy = { onSourceFailure: 'fail', retries: 0 } as const;
+    const { pager, control } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { policy });
+    Atomics.store(control, 0, 1);
+    const vcpu = rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) });
+    const first = await rig.run(vcpu, backend.gate(0));
+    expect(await first.result).toMatchObject({ verdict: 'fatal', failure: 'failed' });
+    Atomics.store(control, 0, 0);
+    const second = await rig.run(vcpu, backend.gate(0));
+    expect(await second.result).toMatchObject({
+      verdict: 'not-mine',
+      exit: { kind: 'io' },
+      rax: BigInt(DATA),
+    });
+    await pager.close({ missing: 'leave' });
+  });
+
+  test("a fault outside every region is not the gate's, and neither is another exit", async (context) => {
+    using rig = Rig.open(context);
+    const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 1 });
+    const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
+    const outside = PAGED + PAGES * PAGE;
+    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(outside) }), backend.gate(0));
+    expect(await result).toMatchObject({ verdict: 'not-mine', exit: { kind: 'mmio', gpa: outside } });
+    await pager.close({ missing: 'leave' });
+  });
+
+  test('removed pages read as zeros', async (context) => {
+    using rig = Rig.open(context);
+    const backend = backendOf('guest-memfd', { vm: rig.vm.fd, vcpus: 1 });
+    const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, 'guest-memfd')], imageOf(PAGES));
+    await pager.ensure([{ start: gpa(DATA), length: BigInt(PAGE) }]);
+    await pager.remove([{ start: gpa(DATA), length: BigInt(PAGE) }]);
+    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), backend.gate(0));
+    expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done }, rax: 0n });
+    await pager.close({ missing: 'leave' });
+  });
+
+  test('closing with a vCPU waiting ends its wait as fatal', async (context) => {
+    using rig = Rig.open(context);
+    const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
+    const policy = { retries: 1, retryDelayMs: 100_000 };
+    const { pager, control } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { policy });
+    Atomics.store(control, 0, 1);
+    const retrying = new Promise((resolve) => pager.once('retrying', resolve));
+    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), backend.gate(0));
+    await retrying;
+    await pager.close({ missing: 'leave' });
+    expect((await result).verdict).toBe('fatal');
+  });
+});
+
+describe('bad input is refused, and nothing is left behind', () => {
+  test('an overlap with another slot', async (context) => {
+    using rig = Rig.open(context);
+    rig.vm.setSlot({ slot: 3, gpa: PAGED + 4 * PAGE, length: PAGE, userspace: rig.low.address });
+    const attach = pagerOver(
+      backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 }),
+      [rig.region(PAGES)],
+      imageOf(PAGES),
+    );
+    expect(await code(attach)).toBe('BAD_RANGE');
+    // The slots that were there before the overlap was met are gone again.
+    rig.vm.setSlot({ slot: 4, gpa: PAGED, length: 4 * PAGE, userspace: rig.low.address });
+  });
+
+  test('fewer slots than pages; the hint says how large pages must be', async (context) => {
+    using rig = Rig.open(context);
+    const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 1, slots: { first: 8, count: 6 } });
+    const attach = pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
+    await expect(attach).rejects.toMatchObject({
+      code: 'BAD_RANGE',
+      hint: expect.stringContaining('16384') as string,
+    });
+    const { pager } = await pagerOver(backend, [rig.region(PAGES, 0x4000)], imageOf(PAGES));
+    await pager.close({ missing: 'leave' });
+  });
+
+  test('memory of the wrong kind', async (context) => {
+    using rig = Rig.open(context);
+    const attach = (
+      flavour: 'kvm-exit' | 'guest-memfd',
+      memory: 'anonymous' | 'guest-memfd',
+    ): Promise<unknown> =>
+      pagerOver(
+        backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 }),
+        [rig.region(PAGES, PAGE, memory)],
+        imageOf(PAGES),
+      );
+    expect(await code(attach('kvm-exit', 'guest-memfd'))).toBe('NOT_SUPPORTED');
+    expect(await code(attach('guest-memfd', 'anonymous'))).toBe('NOT_SUPPORTED');
+  });
+
+  test('classes that stay unmediated', async (context) => {
+    using rig = Rig.open(context);
+    const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
+    const attach = pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: ['vcpu', 'vmm'] });
+    expect(await code(attach)).toBe('COVERAGE_GAP');
+  });
+
+  test('options out of bounds; a gate opened twice, or of no vCPU', async (context) => {
+    using rig = Rig.open(context);
+    expect(() => backendOf('kvm-exit', { vm: -1, vcpus: 1 })).toThrow(RangeError);
+    expect(() => backendOf('kvm-exit', { vm: 3, vcpus: 0 })).toThrow(RangeError);
+    const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
+    expect(() => backend.gate(0)).toThrow(expect.objectContaining({ code: 'CLOSED' }) as Error);
+    const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
+    expect(() => backend.gate(1)).toThrow(RangeError);
+    await pager.close({ missing: 'leave' });
+    expect(() => backend.gate(0)).toThrow(expect.objectContaining({ code: 'CLOSED' }) as Error);
+  });
+});

@@ -1,0 +1,45 @@
+import { expect, test } from 'vitest';
+import { gpa } from '../../../src/api/index.js';
+import { backendOf, ENTRY, imageOf, LOW, PAGE, PAGED, PAGED_PAGE, pagerOver, PORT, Rig } from './rig.js';
+
+const PAGES = 64;
+const DATA = PAGED + PAGED_PAGE.data * PAGE;
+const COUNT = PAGES - PAGED_PAGE.data;
+const SUM = Array.from({ length: COUNT }, (_, page) => BigInt(DATA + page * PAGE)).reduce((a, b) => a + b);
+
+test.for(['kvm-exit', 'composite'] as const)(
+  '%s: plain loads and stores through memslot holes are completed from the page',
+  async (flavour, context) => {
+    using rig = Rig.open(context);
+    const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1, strategy: 'memslot-hole' });
+    const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: [] });
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.scan, { rdi: BigInt(DATA), rsi: BigInt(COUNT) }),
+      backend.gate(0),
+    );
+    expect(await result).toMatchObject({
+      verdict: 'not-mine',
+      exit: { kind: 'io', port: PORT.done },
+      rax: SUM,
+    });
+    const last = await pager.memory!.read(gpa(PAGED + (PAGES - 1) * PAGE + 8), 8);
+    expect(new DataView(last.buffer).getBigUint64(0, true)).toBe(SUM);
+    expect(rig.word(LOW.counter)).toBe(SUM);
+    expect(backend.swaps.slots).toBe(COUNT); // nothing to delete: a slot a page
+    await pager.close({ missing: 'leave' });
+  },
+);
+
+test('a store is the first access to a page, and lands among its contents', async (context) => {
+  using rig = Rig.open(context);
+  const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1, strategy: 'memslot-hole' });
+  const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: [] });
+  const { result } = await rig.run(
+    rig.vcpu(ENTRY.store, { rdi: BigInt(DATA + 8), rsi: 0x1234n }),
+    backend.gate(0),
+  );
+  expect(await result).toMatchObject({ exit: { kind: 'io' } });
+  const words = new BigUint64Array((await pager.memory!.read(gpa(DATA), 16)).buffer);
+  expect([...words]).toEqual([BigInt(DATA), 0x1234n]);
+  await pager.close({ missing: 'leave' });
+});
