@@ -1,0 +1,46 @@
+import { type Command } from 'commander';
+import { type CatalogueEntry, CATALOGUE } from './backend-catalogue.js';
+import { type CommandContext } from './context.js';
+import { type BackendFinding, briefLines, doctorLines } from './doctor-report.js';
+import { EXIT } from './failure.js';
+import { hostFacts } from './host-facts.js';
+
+/** `doctor`: what this host can do, measured, and what it would take to do more. */
+export function doctorCommand(program: Command, context: CommandContext): void {
+  program
+    .command('doctor')
+    .description('look at this host: what it has, which backends live on it, what they cover (measured)')
+    .option('--brief', 'the host and the live backends, without measuring')
+    .option('--json', 'one JSON document on standard output')
+    .action(async ({ brief = false, json = false }: { brief?: boolean; json?: boolean }) => {
+      const { terminal } = context;
+      const facts = hostFacts();
+      const findings: BackendFinding[] = [];
+      for (const entry of CATALOGUE) findings.push(await examine(entry, !brief));
+      if (json) terminal.out(JSON.stringify({ host: facts, backends: findings }));
+      else {
+        const lines = brief ? briefLines(facts, findings) : doctorLines(facts, findings, terminal.columns);
+        for (const line of lines) terminal.out(line);
+      }
+      context.exit(findings.some(({ failure }) => failure !== undefined) ? EXIT.failed : EXIT.ok);
+    });
+}
+
+/** One after the other: measuring is disturbed by measuring. */
+async function examine(
+  { name, about, probe, measure }: CatalogueEntry,
+  deep: boolean,
+): Promise<BackendFinding> {
+  const { met: live, list: requirements } = probe();
+  const finding = { name, about, live, requirements };
+  if (!live || !deep) return { ...finding, coverage: undefined, failure: undefined };
+  try {
+    return { ...finding, coverage: await measure(), failure: undefined };
+  } catch (error) {
+    return {
+      ...finding,
+      coverage: undefined,
+      failure: error instanceof Error ? error.message : String(error),
+    };
+  }
+}
