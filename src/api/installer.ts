@@ -194,13 +194,16 @@ export class Installer {
     const { count } = batch;
     let kept = 0;
     let again = false;
-    // Acting on a failure can push rows, so it waits until the batch is in order again.
+    // Acting on a failure, or a page found lost, can push rows: that waits until the batch is in order again.
     let failures: (() => void)[] | undefined;
     for (let row = 0; row < count; row++) {
       const outcome = batch.outcome[row]!;
       const page = batch.page[row]!;
       const done = batch.done[row]!;
-      if (done > 0) this.#done(row, { first: page, count: done });
+      if (done > 0 && this.#means[row] === MEANS.probe) {
+        const vanished = { first: page, count: done };
+        (failures ??= []).push(() => this.#o.events.vanished(vanished));
+      } else if (done > 0) this.#done(row, { first: page, count: done });
       if (outcome === OUTCOME.installed) continue;
       const rest = { first: page + done, count: batch.span[row]! - done };
       if (outcome === OUTCOME.again) {
@@ -295,7 +298,6 @@ export class Installer {
     const why = REASONS[means];
     if (why !== undefined) this.#o.events.present(pages, why);
     else if (means === MEANS.poison) this.#o.events.poisoned(pages);
-    else if (means === MEANS.probe) this.#o.events.vanished(pages);
   }
 
   #foreign(row: number, page: PageIndex): void {

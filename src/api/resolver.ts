@@ -47,6 +47,8 @@ export interface ResolverOptions {
 /** A range whose pages are being dropped by the control thread. */
 interface Dropping {
   readonly pages: PageRange;
+  /** Parts of it whose removal event was read. What is announced once more was removed by somebody else. */
+  readonly announced: PageRange[];
 }
 
 const within = (page: PageIndex, { first, count }: PageRange): boolean =>
@@ -316,12 +318,15 @@ export class Resolver {
 
   /** The pages' contents are void. What is in flight for them must not be installed. */
   #removed(pages: PageRange): void {
-    for (let at = pages.first; at < pages.first + pages.count;) {
+    const end = pages.first + pages.count;
+    for (let at = pages.first; at < end;) {
+      const part = { first: at, count: this.#nextBorder(at, end) - at };
       // What we drop ourselves is not a removal: the drop says what becomes of it.
-      const drop = this.#dropping.find((candidate) => within(at, candidate.pages));
-      const end = drop ? drop.pages.first + drop.pages.count : this.#nextDrop(at, pages.first + pages.count);
-      const part = { first: at, count: Math.min(end, pages.first + pages.count) - at };
-      if (!drop) this.#void(part, 'zero');
+      const drop = this.#dropping.find(
+        (candidate) => within(at, candidate.pages) && !candidate.announced.some((known) => within(at, known)),
+      );
+      if (drop) drop.announced.push(part);
+      else this.#void(part, 'zero');
       at += part.count;
     }
   }
@@ -336,11 +341,15 @@ export class Resolver {
     for (const job of this.#ensuring) job.rewind();
   }
 
-  #nextDrop(from: PageIndex, end: PageIndex): PageIndex {
-    return this.#dropping.reduce(
-      (soonest, { pages }) => (pages.first > from ? Math.min(soonest, pages.first) : soonest),
-      end,
-    );
+  /** The first page after `from` at which a drop, or a part of one that was announced, begins or ends. */
+  #nextBorder(from: PageIndex, end: PageIndex): PageIndex {
+    let border = end;
+    for (const { pages, announced } of this.#dropping) {
+      for (const { first, count } of [pages, ...announced]) {
+        for (const edge of [first, first + count]) if (edge > from && edge < border) border = edge;
+      }
+    }
+    return border;
   }
 
   #void(pages: PageRange, then: 'missing' | 'zero'): void {
@@ -853,7 +862,7 @@ export class Resolver {
   }
 
   #dropBegin(pages: PageRange, then: 'missing' | 'zero'): void {
-    this.#dropping.push({ pages });
+    this.#dropping.push({ pages, announced: [] });
     this.#void(pages, then);
   }
 

@@ -78,4 +78,45 @@ describe('the engine on the kernel model', () => {
     world.run(access);
     expect([access.state, access.bytes[0]]).toEqual(['done', 1]);
   });
+
+  test('a removal by somebody else, while the same pages are withdrawn, is a removal', async () => {
+    const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
+    const own = { first: 1, count: 1 };
+    resolver.execute({ command: 'drop-begin', ranges: [own], then: 'missing' }, ok);
+    const drop = world.kernel.discard(own);
+    drop.step();
+    const removal = world.kernel.discard({ first: 0, count: 3 });
+    removal.step();
+    resolver.turn('none');
+    world.run(drop);
+    resolver.execute({ command: 'drop-end', ranges: [own] }, ok);
+    const access = world.read(1);
+    resolver.turn('none');
+    world.run(removal); // takes what was installed meanwhile
+    world.run(access);
+    resolver.turn('none');
+    world.run(access);
+    expect([access.state, access.bytes[0]]).toEqual(['done', 0]);
+    expect(notices.map(({ kind }) => kind)).not.toContain('stopped');
+  });
+
+  test('a page found lost stops the pager with every missing page poisoned', async () => {
+    const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
+    const first = world.read(2);
+    resolver.turn('none');
+    world.run(first);
+    world.kernel.memory.drop(2, 'punch'); // behind the pager's back
+    const waiting = [world.read(2), world.read(0)];
+    for (let turn = 0; turn < 4; turn++) resolver.turn('none');
+    waiting.forEach((access) => world.run(access));
+    expect(notices.map(({ kind }) => kind)).toContain('stopped');
+    const late = [0, 1, 3].map((page) => world.read(page));
+    for (let turn = 0; turn < 4; turn++) resolver.turn('none');
+    late.forEach((access) => world.run(access));
+    expect([waiting[0]!, ...late.slice(1)].map(({ state }) => state)).toEqual([
+      'errored',
+      'errored',
+      'errored',
+    ]);
+  });
 });
