@@ -43,7 +43,8 @@ export function possible(manifest: Manifest, wanted: readonly Action['do'][]): r
   const needs: Partial<Record<Action['do'], boolean>> = {
     withdraw: supports.withdraw,
     remove: supports.withdraw,
-    discard: discards,
+    // Without an event a removal is not noticed, and nothing can be said of it.
+    discard: discards && supports.events.includes('remove'),
     poison: supports.verbs.includes('poison'),
     protect: supports.verbs.includes('writeprotect'),
     unprotect: supports.verbs.includes('writeprotect'),
@@ -54,14 +55,16 @@ export function possible(manifest: Manifest, wanted: readonly Action['do'][]): r
 /** Generates scenarios. */
 export function scenario(manifest: Manifest, options: ScenarioOptions): Arbitrary<readonly Action[]> {
   const { pages, most = 10, span = 4 } = options;
-  const kinds = possible(manifest, options.of);
   const sites = options.sites ?? waitingSites(manifest);
+  const kinds = possible(manifest, options.of).filter(
+    (what) => sites.length > 0 || (what !== 'read' && what !== 'write'),
+  );
   const action = fc
     .tuple(
       fc.nat(kinds.length - 1),
       fc.nat(pages - 1),
       fc.integer({ min: 1, max: span }),
-      fc.nat(sites.length - 1),
+      fc.nat(Math.max(0, sites.length - 1)),
       fc.boolean(),
     )
     .map(([kind, page, length, site, wait]): Action => {

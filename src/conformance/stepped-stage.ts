@@ -124,7 +124,9 @@ export class SteppedStage implements Stage {
   }
 
   discard(pages: PageRange): Task {
-    return this.change(`discard ${pages.first}+${pages.count}`, this.stepping.discard(pages));
+    // MADV_DONTNEED leaves the page cache of shared memory as it is: nothing would be removed.
+    const how = this.layout.regions[0]!.memory === 'anonymous' ? 'dontneed' : 'remove';
+    return this.change(`discard ${pages.first}+${pages.count}`, this.stepping.discard(pages, how));
   }
 
   unmap(pages: PageRange): Task {

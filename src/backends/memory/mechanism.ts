@@ -47,8 +47,10 @@ export interface ModelMechanism {
   stop(access: ModelAccess, kind: FaultKind, kernel: ModelKernel): void;
 
   /**
-   * The next step of an access that it let {@link ModelAccess.exit}: what the VMM's vCPU thread does with the
-   * exit. Default: delivers the fault and waits; woken, the vCPU enters the kernel again.
+   * What the VMM's vCPU thread does with the exit of an access that it let {@link ModelAccess.exit}: its next
+   * step, unless what barred it is over by then (the kernel looks first, since a page that came between the
+   * exit and the wait has woken nobody). Default: delivers the fault and waits; woken, the vCPU enters the
+   * kernel again.
    */
   reenter?(access: ModelAccess, kernel: ModelKernel): void;
 

@@ -113,6 +113,11 @@ export class ModelAccess implements Stepper {
     this.#enter('exited');
   }
 
+  /** Its vCPU, having exited, enters the kernel again. */
+  enterAgain(): void {
+    if (this.#state === 'exited') this.#enter('running');
+  }
+
   /** The guest sees an abort. */
   inject(): void {
     this.#enter('injected');

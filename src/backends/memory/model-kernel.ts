@@ -169,8 +169,12 @@ export class ModelKernel {
     return site === 'external-mapping' ? this.memory.reachSecond(page) : this.memory.reach(page);
   }
 
+  /** The next step of an access whose vCPU has exited: its gate's. */
   reenter(access: ModelAccess): void {
     const mechanism = this.sites[access.site]?.find((candidate) => candidate.effect === 'exits');
+    // What barred it may be over by now, and whoever ended that has woken nobody: it was not waiting yet.
+    const barred = !this.#released && mechanism?.obstacle(access, this) === access.kind;
+    if (!barred) return access.enterAgain();
     if (mechanism?.reenter) mechanism.reenter(access, this);
     else this.deliver(access, access.kind!, { attributed: true });
   }

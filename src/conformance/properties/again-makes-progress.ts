@@ -1,16 +1,7 @@
 import fc from 'fast-check';
 import { must } from '../failure.js';
 import { property } from '../property.js';
-import {
-  type Action,
-  covers,
-  everything,
-  played,
-  play,
-  possible,
-  scenario,
-  waitingSites,
-} from '../scenario.js';
+import { type Action, covers, everything, played, play, possible, scenario } from '../scenario.js';
 import { settled } from '../stage.js';
 
 const LOWER = 6;
@@ -45,7 +36,7 @@ export const againMakesProgress = property<Plan>({
       wanted: scenario(manifest, {
         pages: LOWER,
         wait: false,
-        of: waitingSites(manifest).length > 0 ? ['read', 'ensure', 'prefetch'] : ['ensure', 'prefetch'],
+        of: ['read', 'ensure', 'prefetch'],
       }),
       removals: scenario(manifest, { pages: PAGES - LOWER, wait: false, most: 4, of: ['discard'] }),
     }),

@@ -1,5 +1,5 @@
 import { property } from '../property.js';
-import { type Action, play, played, scenario, waitingSites } from '../scenario.js';
+import { type Action, play, played, scenario } from '../scenario.js';
 
 const PAGES = 10;
 
@@ -15,7 +15,7 @@ export const boundedInFlight = property<readonly Action[]>({
       span: 10,
       wait: false,
       most: 12,
-      of: waitingSites(manifest).length > 0 ? ['read', 'read', 'ensure', 'prefetch'] : ['ensure', 'prefetch'],
+      of: ['read', 'read', 'ensure', 'prefetch'],
     }),
   synchronous: () => false,
   *body(stage, actions) {

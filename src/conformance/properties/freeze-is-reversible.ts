@@ -38,7 +38,8 @@ export const freezeIsReversible = property<Plan>({
       }),
     });
   },
-  *body(stage, { brought, frozen, actions }) {
+  *body(stage, { brought, frozen, actions }, manifest) {
+    const [site] = waitingSites(manifest);
     const written = new Set<number>();
     if (brought) {
       const ensure = stage.pager.do('ensure', brought);
@@ -67,7 +68,7 @@ export const freezeIsReversible = property<Plan>({
     const reads = [
       ...into.reads,
       ...Array.from({ length: everything(stage).count }, (_, page) =>
-        stage.touch({ page, length: stage.contents.pageBytes }),
+        stage.touch({ site: site!, page, length: stage.contents.pageBytes }),
       ),
     ];
     yield settled(...reads);

@@ -1,5 +1,5 @@
 import { property } from '../property.js';
-import { type Action, play, played, scenario, waitingSites } from '../scenario.js';
+import { type Action, play, played, scenario } from '../scenario.js';
 
 const PAGES = 8;
 
@@ -12,10 +12,7 @@ export const publishBeforePresent = property<readonly Action[]>({
   plan: (manifest) =>
     scenario(manifest, {
       pages: PAGES,
-      of:
-        waitingSites(manifest).length > 0
-          ? ['read', 'ensure', 'prefetch', 'withdraw']
-          : ['ensure', 'prefetch', 'withdraw'],
+      of: ['read', 'ensure', 'prefetch', 'withdraw'],
     }),
   *body(stage, actions) {
     const held = new Uint8Array(PAGES);

@@ -10,5 +10,4 @@ export const exiting = (): ModelMechanism => ({
   address: 'exact',
   obstacle: (access, { memory }) => memory.obstacle(access.page, access.write),
   stop: (access, kind) => access.exit(kind),
-  reenter: (access, kernel) => kernel.deliver(access, access.kind!, { attributed: true }),
 });
