@@ -65,12 +65,11 @@ export class FakePort implements FaultPort {
       return batch.settle(row, OUTCOME.again, 0, 11);
     }
     for (let done = 0; done < span; done++) {
-      if (this.pages[first + done] !== undefined && verb !== VERB.writeprotect) {
+      if (this.pages[first + done] !== undefined && verb !== VERB.writeprotect && verb !== VERB.rwprotect) {
         this.log.push(`${name} ${first}+${done} EEXIST`);
         return batch.settle(row, OUTCOME['already-present'], done, 17);
       }
-      const { pageSize } = { pageSize: 4096 };
-      if (verb === VERB.copy) this.pages[first + done] = this.staging[batch.from[row]! + done * pageSize]!;
+      if (verb === VERB.copy) this.pages[first + done] = this.staging[batch.from[row]! + done * 4096]!;
       else if (verb === VERB.zeropage) this.pages[first + done] = 0;
       else if (verb === VERB.poison) this.pages[first + done] = -1;
     }

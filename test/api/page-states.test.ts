@@ -1,0 +1,116 @@
+import { describe, expect, it } from 'vitest';
+import * as fc from 'fast-check';
+import { PageStates, type Plane } from '../../src/api/index.js';
+
+const PLANES: readonly Plane[] = ['removed', 'poisoned', 'write-protected', 'frozen', 'unmapped'];
+const range = (first: number, count: number) => ({ first, count });
+
+/** What a reader in another isolate has: the same buffers, and views of its own made before any change. */
+function pair(pages: number) {
+  const owner = PageStates.create(pages);
+  return { owner, reader: new PageStates(owner.shared) };
+}
+
+/** Where a bit is first, or the length where it is not. */
+const firstOf = (bits: Uint8Array, bit: number): number =>
+  bits.includes(bit) ? bits.indexOf(bit) : bits.length;
+
+describe('PageStates', () => {
+  it('a reader sees blocks that another isolate allocated', () => {
+    const { owner, reader } = pair(64);
+    owner.set('removed', range(5, 1), true);
+    expect(reader.is('removed', 5)).toBe(true);
+    expect(reader.any('removed', range(0, 64))).toBe(true);
+    expect(reader.is('removed', 4)).toBe(false);
+  });
+
+  it('costs 33 MiB for 1 TiB of small pages when idle, and 512 bytes a chunk in use', () => {
+    const states = PageStates.create(2 ** 28);
+    expect(Math.round(states.byteLength / 2 ** 20)).toBe(33);
+    const idle = states.byteLength;
+    states.set('frozen', range(4096 * 1000 + 7, 1), true);
+    expect(states.byteLength - idle).toBe(512);
+    states.set('removed', range(0, 2 ** 28), true); // whole chunks need no block
+    expect(states.byteLength - idle).toBe(512);
+  });
+
+  it('says of a page what weighs most', () => {
+    const states = PageStates.create(8);
+    states.setPresent(range(0, 4), true);
+    states.set('poisoned', range(1, 1), true);
+    states.set('removed', range(2, 4), true);
+    states.set('unmapped', range(5, 1), true);
+    expect(Array.from({ length: 7 }, (_, page) => states.stateOf(page))).toEqual([
+      'present',
+      'poisoned',
+      'present',
+      'present',
+      'removed',
+      'unmapped',
+      'missing',
+    ]);
+  });
+
+  it('is plain until a page is more than missing, present or write-protected', () => {
+    const states = PageStates.create(8);
+    states.setPresent(range(0, 8), true);
+    states.set('write-protected', range(0, 8), true);
+    states.set('frozen', range(0, 8), false);
+    expect(states.plain).toBe(true);
+    states.set('frozen', range(3, 1), true);
+    expect(states.plain).toBe(false);
+  });
+
+  it('counts the pages that changed, not those named', () => {
+    const states = PageStates.create(100);
+    expect(states.setPresent(range(10, 50), true)).toBe(50);
+    expect(states.setPresent(range(0, 40), true)).toBe(10);
+    expect(states.setPresent(range(30, 70), false)).toBe(30);
+    expect(states.countPresent(range(0, 100))).toBe(30);
+    expect(states.allPresent(range(0, 30))).toBe(true);
+    expect(states.allPresent(range(0, 31))).toBe(false);
+  });
+
+  it('is a set of pages for every plane and for presence, however the ranges lie', () => {
+    const pages = 3 * 4096 + 100;
+    const change = fc.record({
+      what: fc.constantFrom<Plane | 'present'>('present', ...PLANES),
+      // Around the borders of words and chunks, and anywhere.
+      first: fc.oneof(
+        fc.constantFrom(0, 31, 32, 4095, 4096, 8192, 12287),
+        fc.integer({ min: 0, max: pages - 1 }),
+      ),
+      count: fc.oneof(fc.constantFrom(1, 32, 4096, 4097, 8192), fc.integer({ min: 1, max: pages })),
+      on: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(change, { maxLength: 12 }), (changes) => {
+        const { owner, reader } = pair(pages);
+        const plain = new Map<string, Uint8Array>(
+          ['present', ...PLANES].map((what) => [what, new Uint8Array(pages)]),
+        );
+        for (const { what, first, count, on } of changes) {
+          const cut = range(first, Math.min(count, pages - first));
+          if (what === 'present') owner.setPresent(cut, on);
+          else owner.set(what, cut, on);
+          plain.get(what)!.fill(on ? 1 : 0, first, first + cut.count);
+        }
+        const differing = [...plain].filter(([what, expected]) =>
+          expected.some((bit, page) =>
+            what === 'present'
+              ? reader.isPresent(page) !== (bit === 1)
+              : reader.is(what as Plane, page) !== (bit === 1),
+          ),
+        );
+        const present = plain.get('present')!;
+        return (
+          differing.length === 0 &&
+          owner.nextMissing(0, pages) === firstOf(present, 0) &&
+          owner.nextPresent(0, pages) === firstOf(present, 1) &&
+          PLANES.every((plane) => reader.any(plane, range(0, pages)) === plain.get(plane)!.includes(1))
+        );
+      }),
+      { numRuns: 60 },
+    );
+  });
+});

@@ -1,0 +1,371 @@
+import { describe, expect, it } from 'vitest';
+import {
+  DemandPagingError,
+  OUTCOME,
+  type PageSource,
+  type PlainError,
+  type ResolutionBatch,
+  VERB,
+} from '../../src/api/index.js';
+import { answered, heldSource, PAGES, pattern, setUp } from './engine-world.js';
+import { FakePort } from './fake-port.js';
+
+/** The kernel refuses every copy, as with ENOMEM. */
+class NoMemoryPort extends FakePort {
+  override resolve(batch: ResolutionBatch): void {
+    super.resolve(batch);
+    for (let row = 0; row < batch.count; row++) {
+      if (batch.verb[row] !== VERB.copy) continue;
+      this.pages.fill(undefined, batch.page[row]!, batch.page[row]! + batch.span[row]!);
+      batch.settle(row, OUTCOME.failed, 0, 12);
+    }
+  }
+}
+
+/** One page has no memory: whatever is to be done there meets ENOENT. */
+class HolePort extends FakePort {
+  constructor(readonly hole: number) {
+    super(PAGES);
+  }
+
+  override resolve(batch: ResolutionBatch): void {
+    super.resolve(batch);
+    for (let row = 0; row < batch.count; row++) {
+      if (batch.page[row] === this.hole && batch.verb[row] !== VERB.wake)
+        batch.settle(row, OUTCOME.gone, 0, 2);
+    }
+  }
+}
+
+const one = (first: number) => [{ first, count: 1 }];
+const four = [{ first: 0, count: 4 }];
+const everywhere = new Array<number>(PAGES).fill(-1);
+
+/** A removed page whose zeros are pending: the memory keeps changing. */
+function zerosPending() {
+  const engine = setUp();
+  engine.port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
+  engine.port.fault(2);
+  engine.port.againLeft = Infinity;
+  engine.turn();
+  engine.port.againLeft = 0;
+  expect(engine.port.pages[2]).toBe(undefined);
+  return engine;
+}
+
+describe('a copy that the kernel refuses', () => {
+  it('stops the pager, and poisons everything that is missing', () => {
+    const { port, turn, notices } = setUp({}, pattern, {}, new NoMemoryPort(PAGES));
+    port.fault(5);
+    turn(10);
+    expect(notices).toContainEqual(expect.objectContaining({ kind: 'stopped', waiters: 'poisoned' }));
+    expect(port.pages).toEqual(everywhere);
+  });
+
+  it('poisons the page under that policy', () => {
+    const { port, turn } = setUp(
+      { onSourceFailure: 'poison', faultAroundPages: 1 },
+      pattern,
+      {},
+      new NoMemoryPort(PAGES),
+    );
+    port.fault(5);
+    turn(10);
+    expect([port.pages[4], port.pages[5], port.pages[6]]).toEqual([undefined, -1, undefined]);
+  });
+
+  it('fails the waiting access under that policy', () => {
+    const { port, turn } = setUp(
+      { onSourceFailure: 'fail', faultAroundPages: 1 },
+      pattern,
+      {},
+      new NoMemoryPort(PAGES),
+    );
+    port.fault(5);
+    turn(10);
+    expect(port.log).toContain('fail 5+1');
+    expect(port.pages[5]).toBe(undefined);
+  });
+});
+
+describe('rows that are pending while the states change', () => {
+  it('zeros do not land in a page that is being withdrawn', () => {
+    const { port, execute, turn, states, notices } = zerosPending();
+    execute({ command: 'drop-begin', ranges: one(2), then: 'missing' });
+    turn();
+    expect(port.pages[2]).toBe(undefined);
+    port.event({ kind: 'remove', pages: { first: 2, count: 1 } }); // the control thread's madvise
+    turn();
+    execute({ command: 'drop-end', ranges: one(2) });
+    expect(states.isPresent(2)).toBe(false);
+    port.fault(2);
+    turn();
+    expect(notices.map(({ kind }) => kind)).not.toContain('stopped');
+    expect(port.pages[2]).toBe(3);
+  });
+
+  it('zeros do not land in a page that is frozen, and do when it is thawed', () => {
+    const { port, execute, turn } = zerosPending();
+    execute({ command: 'freeze', ranges: one(2) });
+    turn(3);
+    port.fault(2);
+    turn(3);
+    expect(port.pages[2]).toBe(undefined);
+    execute({ command: 'thaw', ranges: one(2) });
+    port.fault(2);
+    turn();
+    expect(port.pages[2]).toBe(0);
+  });
+
+  it('contents that were to come unprotected become a wake, and come protected when asked for again', () => {
+    const { port, execute, turn } = setUp();
+    port.fault(0);
+    port.againLeft = Infinity;
+    turn();
+    port.againLeft = 0;
+    execute({ command: 'write-protect', ranges: four });
+    turn(3);
+    expect(port.log).toEqual(['wake 0+4']);
+    port.fault(0);
+    turn();
+    expect(port.log.slice(1)).toEqual(['copy 0+4 protected']);
+  });
+
+  it('a removed page that is write-protected gets its zeros protected', () => {
+    const { port, execute, turn } = setUp();
+    port.event({ kind: 'remove', pages: { first: 0, count: 1 } });
+    turn();
+    execute({ command: 'write-protect', ranges: four });
+    port.fault(0);
+    turn();
+    expect(port.pages[0]).toBe(0);
+    expect(port.log).toContain('copy 0+1 protected');
+  });
+});
+
+describe('commands', () => {
+  it('write-protect is answered when it is done, not while its row is pending', () => {
+    const { port, execute, replies, turn } = setUp();
+    port.fault(0);
+    turn();
+    port.againLeft = Infinity;
+    execute({ command: 'write-protect', ranges: four });
+    turn();
+    expect(replies).toEqual([]);
+    port.againLeft = 0;
+    turn();
+    expect(port.log.at(-1)).toBe('writeprotect 0+4 protected');
+    expect(replies).toEqual([{ ok: true, value: undefined }]);
+  });
+
+  it('poison takes the missing pages of a range, for good, and leaves the present ones', () => {
+    const { port, execute, replies, turn } = setUp({ faultAroundPages: 16 });
+    port.fault(0);
+    turn();
+    execute({ command: 'poison', ranges: [{ first: 0, count: 32 }] });
+    expect(replies).toMatchObject([{ ok: true }]);
+    port.fault(20);
+    turn(2);
+    expect([port.pages[15], port.pages[16], port.pages[20], port.pages[32]]).toEqual([16, -1, -1, undefined]);
+  });
+
+  it('a poisoned page cannot be marked present', () => {
+    const { execute, replies, states } = setUp();
+    execute({ command: 'poison', ranges: four });
+    execute({ command: 'mark-present', ranges: [{ first: 2, count: 4 }] });
+    expect(replies).toMatchObject([{ ok: true }, { ok: false, error: { code: 'PAGE_POISONED' } }]);
+    expect([states.stateOf(2), states.isPresent(2), states.stateOf(5)]).toEqual([
+      'poisoned',
+      false,
+      'missing',
+    ]);
+  });
+
+  it('of two drops of the same pages the second goes on when the first is over', () => {
+    const { port, execute, turn, states } = setUp();
+    execute({ command: 'drop-begin', ranges: one(0), then: 'missing' });
+    execute({ command: 'drop-begin', ranges: one(0), then: 'missing' });
+    port.event({ kind: 'remove', pages: { first: 0, count: 1 } });
+    turn();
+    execute({ command: 'drop-end', ranges: one(0) });
+    port.event({ kind: 'remove', pages: { first: 0, count: 1 } });
+    port.fault(0);
+    turn();
+    expect(port.pages[0]).toBe(undefined);
+    execute({ command: 'drop-end', ranges: one(0) });
+    port.fault(0);
+    turn();
+    expect([states.stateOf(0), port.pages[0]]).toEqual(['present', 1]);
+  });
+});
+
+describe('abort', () => {
+  it('goes on until every missing page is poisoned, however long the memory changes', () => {
+    const { resolver, port } = setUp();
+    port.againLeft = 20;
+    resolver.abort(new Error('dead'));
+    expect(port.pages).toEqual(everywhere);
+    expect(port.log).toContain(`wake 0+${PAGES}`);
+  });
+
+  it('lifts write protection and frost, so that nobody waits for somebody who is gone', () => {
+    const { resolver, port, execute, turn } = setUp();
+    port.fault(0);
+    turn();
+    execute({ command: 'write-protect', ranges: four });
+    execute({ command: 'freeze', ranges: one(1) });
+    port.log.length = 0;
+    resolver.abort(new Error('dead'));
+    expect(port.log).toContain('writeprotect 0+4');
+    expect(port.log).toContain('rwprotect 0+4');
+  });
+});
+
+describe('ensure', () => {
+  it('looks again at a page that it left to a window which then failed', async () => {
+    const { source, questions } = heldSource();
+    const { port, turn, execute, replies } = setUp({}, source);
+    port.fault(5); // window 4..7
+    turn();
+    execute({ command: 'ensure', ranges: one(6) });
+    turn();
+    questions.shift()!.fail();
+    await answered();
+    for (let round = 0; round < 20; round++) {
+      turn();
+      for (const question of questions.splice(0)) question.succeed();
+      await answered();
+    }
+    expect(replies).toMatchObject([{ ok: true }]);
+    expect([port.pages[5], port.pages[6]]).toEqual([6, 7]);
+  });
+
+  it('of a page that is not mapped any more is refused', () => {
+    const { resolver, port, turn, execute, replies } = setUp({}, pattern, {}, new HolePort(9));
+    port.event({ kind: 'unmap', pages: { first: 9, count: 1 } });
+    turn();
+    execute({ command: 'ensure', ranges: one(9) });
+    turn(10);
+    expect(replies).toMatchObject([{ ok: false, error: { code: 'MEMORY_GONE' } }]);
+    expect(resolver.busy).toBe(false);
+  });
+
+  it('of a page that turns out not to be mapped is refused, and tells once that it is', () => {
+    const { resolver, turn, execute, replies, notices } = setUp({}, pattern, {}, new HolePort(9));
+    execute({ command: 'ensure', ranges: one(9) });
+    turn(10);
+    expect(replies).toMatchObject([{ ok: false, error: { code: 'MEMORY_GONE' } }]);
+    expect(notices).toEqual([{ kind: 'unmapped', pages: { first: 9, count: 1 } }]);
+    expect(resolver.busy).toBe(false);
+  });
+
+  it('loses no page when a removal rewinds it inside a piece', () => {
+    const { resolver, port, turn, execute, replies, eventAtTake } = setUp({
+      batchRows: 4,
+      faultAroundPages: 1,
+      prefetchPages: 1,
+    });
+    port.event({ kind: 'remove', pages: { first: 1, count: 11 } });
+    turn();
+    execute({ command: 'ensure', ranges: [{ first: 0, count: 12 }] });
+    port.againLeft = 1;
+    eventAtTake(2, () => port.event({ kind: 'remove', pages: { first: 0, count: 1 } }));
+    turn(50);
+    expect(replies).toMatchObject([{ ok: true }]);
+    expect(port.pages.slice(0, 12)).toEqual(new Array(12).fill(0));
+    expect(resolver.busy).toBe(false);
+  });
+
+  it('says why: the reason of the source survives the way to the caller', () => {
+    const { turn, execute, replies } = setUp(
+      { retries: 0, onSourceFailure: 'fail', faultAroundPages: 1 },
+      { ...pattern, read: () => 0 },
+    );
+    execute({ command: 'ensure', ranges: one(0) });
+    turn(5);
+    expect(replies).toMatchObject([{ ok: false }]);
+    const { error } = replies[0] as { readonly error: PlainError };
+    expect(DemandPagingError.fromPlain(structuredClone(error))).toMatchObject({
+      code: 'PAGE_FAILED',
+      cause: expect.objectContaining({ code: 'SOURCE_LENGTH' }) as unknown,
+    });
+  });
+});
+
+describe('fetches', () => {
+  it('announces every read of a synchronous source, retries too', () => {
+    const insideAtRead: boolean[] = [];
+    let calls = 0;
+    const source: PageSource = {
+      ...pattern,
+      read(offset, into) {
+        insideAtRead.push(engine.reading.calls % 2 === 1);
+        if (++calls === 1) throw new Error('EIO');
+        return pattern.read(offset, into);
+      },
+    };
+    const engine = setUp({ faultAroundPages: 1 }, source);
+    engine.port.fault(1);
+    for (; engine.clock.ms < 100; engine.clock.ms += 10) engine.turn();
+    expect(engine.port.pages[1]).toBe(2);
+    expect(insideAtRead).toEqual([true, true]);
+  });
+
+  it('a request that goes while others time out takes none with it', async () => {
+    const { source, questions } = heldSource();
+    const { port, turn, clock, eventAtTake } = setUp(
+      { faultAroundPages: 1, retries: 0, sourceTimeoutMs: 100, onSourceFailure: 'poison', batchRows: 4 },
+      source,
+    );
+    for (let page = 0; page < 6; page++) port.fault(page);
+    turn(2); // four rows a batch
+    clock.ms = 50;
+    port.fault(20); // asked later: not overdue with the others
+    turn();
+    expect(questions).toHaveLength(7);
+    clock.ms = 100;
+    port.againLeft = 1;
+    eventAtTake(2, () => port.event({ kind: 'remove', pages: { first: 5, count: 1 } }));
+    turn();
+    questions[6]!.succeed();
+    await answered();
+    turn(5);
+    expect(port.pages[20]).toBe(21);
+  });
+});
+
+describe('waiting', () => {
+  it('brings a removed page again where residency cannot be told', () => {
+    const { port, turn } = setUp({}, pattern, { residency: false });
+    port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
+    port.fault(2);
+    turn();
+    expect(port.pages[2]).toBe(0);
+    port.pages[2] = undefined; // the removing thread drops the page only now
+    port.fault(2);
+    turn();
+    expect(port.pages[2]).toBe(0);
+  });
+
+  it('does not sleep on a fault it has read, not even when it has stopped', () => {
+    const { resolver, port, turn, notices, eventAtTake } = setUp(
+      { retries: 0, faultAroundPages: 1 },
+      { ...pattern, read: () => 0 },
+    );
+    port.fault(1);
+    turn();
+    expect(notices.map(({ kind }) => kind)).toContain('stopped');
+    port.fault(3); // poisoned: its row meets EAGAIN; a removal, and a fault behind it, are read
+    port.againLeft = 1;
+    eventAtTake(2, () => {
+      port.pages[7] = undefined;
+      port.event({ kind: 'remove', pages: { first: 7, count: 1 } });
+      port.fault(7);
+    });
+    resolver.turn('block');
+    expect(port.pages[7]).toBe(undefined); // its accessor still waits
+    port.waits = [];
+    resolver.turn('block');
+    expect(port.waits[0]).toBe('none 0');
+  });
+});
