@@ -1,4 +1,4 @@
-import { type PageIndex } from '../api/address.js';
+import { type PageIndex, type PageRange } from '../api/address.js';
 import { type AccessSite } from '../api/access.js';
 import { type Walk, type WalkReport } from './walk.js';
 
@@ -33,6 +33,12 @@ export interface Accessor extends AsyncDisposable {
 
   /** Reads the pages of a walk whole, one after the other (`vmm-store`: after writing a byte of each back). */
   walk(walk: Walk): Promise<WalkReport>;
+
+  /**
+   * Drops pages of one region behind the pager's back (MADV_DONTNEED), as an allocator or a balloon of the
+   * VMM's does. Only on threads of the process that has the memory. Rejects with KERNEL and the errno.
+   */
+  discard?(pages: PageRange): Promise<void>;
 
   /** Lets the walk under way end after its present access; it resolves with what it has. */
   interrupt(): void;

@@ -1,4 +1,4 @@
-import { type PageIndex } from '../api/address.js';
+import { type PageIndex, type PageRange } from '../api/address.js';
 import { type RegionSpec } from '../api/layout.js';
 import { type AccessResult } from './accessor.js';
 import { type NativeSite } from './touch.js';
@@ -24,6 +24,7 @@ export interface AccessMessage {
 export type AccessorCommand =
   | { readonly kind: 'access'; readonly id: number; readonly access: AccessMessage }
   | { readonly kind: 'walk'; readonly id: number; readonly walk: Walk }
+  | { readonly kind: 'discard'; readonly id: number; readonly pages: PageRange }
   | { readonly kind: 'interrupt' }
   | { readonly kind: 'stop' };
 
@@ -33,4 +34,6 @@ export type AccessorEvent =
   | { readonly kind: 'ready'; readonly thread: number; readonly errno: number }
   | { readonly kind: 'accessed'; readonly id: number; readonly result: AccessResult }
   | { readonly kind: 'walked'; readonly id: number; readonly report: WalkReport }
+  /** `errno`: positive, or 0. */
+  | { readonly kind: 'discarded'; readonly id: number; readonly errno: number }
   | { readonly kind: 'failed'; readonly id: number; readonly message: string };

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { Worker } from 'node:worker_threads';
+import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { type MemoryLayout } from '../api/layout.js';
 import { libc, NativeBlock, systemError } from '../linux/index.js';
@@ -141,6 +142,13 @@ class NativeAccessor implements Accessor {
     return this.#ask((id) => ({ kind: 'walk', id, walk }));
   }
 
+  async discard(pages: PageRange): Promise<void> {
+    if (this.site === 'external-vm-readv')
+      throw new DemandPagingError('NOT_SUPPORTED', "another process cannot drop this one's pages");
+    const errno = await this.#ask<number>((id) => ({ kind: 'discard', id, pages }));
+    if (errno !== 0) throw systemError('madvise', errno, `cannot drop ${pages.count} pages`);
+  }
+
   interrupt(): void {
     if (!this.#gone) this.channel.post({ kind: 'interrupt' });
   }
@@ -176,7 +184,7 @@ class NativeAccessor implements Accessor {
     const waiting = this.#waiting.get(event.id);
     this.#waiting.delete(event.id);
     if (event.kind === 'failed') return waiting?.reject(new Error(event.message));
-    waiting?.resolve((event.kind === 'accessed' ? event.result : event.report) as never);
+    waiting?.resolve(answerOf(event) as never);
   }
 
   #end(cause: unknown): void {
@@ -184,5 +192,18 @@ class NativeAccessor implements Accessor {
     this.#gone = new DemandPagingError('HANDLER_DIED', `the ${this.site} accessor ended${why}`);
     for (const { reject } of this.#waiting.values()) reject(this.#gone);
     this.#waiting.clear();
+  }
+}
+
+function answerOf(
+  event: Exclude<AccessorEvent, { kind: 'ready' | 'failed' }>,
+): AccessResult | WalkReport | number {
+  switch (event.kind) {
+    case 'accessed':
+      return event.result;
+    case 'walked':
+      return event.report;
+    case 'discarded':
+      return event.errno;
   }
 }

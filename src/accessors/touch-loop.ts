@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
+import { type PageRange } from '../api/address.js';
 import { MemoryLayout } from '../api/layout.js';
-import { raw } from '../linux/index.js';
+import { MADV, raw } from '../linux/index.js';
 import { type AccessResult } from './accessor.js';
 import {
   type AccessMessage,
@@ -54,6 +55,8 @@ export class TouchLoop {
     try {
       if (command.kind === 'access')
         this.#send({ kind: 'accessed', id, result: this.#access(command.access) });
+      else if (command.kind === 'discard')
+        this.#send({ kind: 'discarded', id, errno: this.#discard(command.pages) });
       else this.#send({ kind: 'walked', id, report: await this.#walk(command.walk) });
     } catch (error) {
       this.#send({ kind: 'failed', id, message: String(error) });
@@ -67,6 +70,11 @@ export class TouchLoop {
     const done = bytes ? this.#touch.write(address, bytes.length) : this.#touch.read(address, length);
     if (done < 0) return { ok: false, errno: -done };
     return { ok: true, bytes: bytes ? new Uint8Array(0) : block.bytes.slice(0, length) };
+  }
+
+  #discard({ first, count }: PageRange): number {
+    const { pageSize } = this.#layout.regionOf(first);
+    return -raw.madvise(Number(this.#layout.hvaOf(first)), count * pageSize, MADV.DONTNEED);
   }
 
   async #walk(walk: Walk): Promise<WalkReport> {

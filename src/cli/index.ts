@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { type CommandContext } from './context.js';
 import { describeFailure, EXIT } from './failure.js';
+import { conformanceCommand } from './conformance-command.js';
 import { doctorCommand } from './doctor-command.js';
 import { itsCommand } from './its-command.js';
 import { restoreCommand } from './restore-command.js';
@@ -23,6 +24,7 @@ const program = new Command('demand-paging')
 
 restoreCommand(program, context);
 doctorCommand(program, context);
+conformanceCommand(program, context);
 itsCommand(program, context);
 
 // A reader that goes away (`| head`) is no failure of ours, and there is nobody left to tell.
