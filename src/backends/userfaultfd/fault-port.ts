@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'; // the global is a getter, slower than the clock
 import { type PageIndex } from '../../api/address.js';
 import { type FaultPort, type Wait } from '../../api/backend.js';
 import { DemandPagingError } from '../../api/error.js';
@@ -140,17 +141,20 @@ export class UserfaultfdPort implements FaultPort {
 
   /** Looks for a moment before sleeping. A kick ends it, and is left to the sleep, which it ends at once. */
   #look(batch: FaultBatch): number {
-    const end = performance.now() + LOOK_MS;
-    do {
+    let end = 0;
+    for (;;) {
       for (let look = 0; look < LOOKS_PER_GLANCE; look++) {
         const taken = this.#drain(batch);
         if (taken === 0) continue;
         this.#patience.found();
         return taken;
       }
-    } while (!this.#kick.pending && performance.now() < end);
-    this.#patience.missed();
-    return 0;
+      const now = performance.now(); // not before a first glance has found nothing
+      if (end === 0) end = now + LOOK_MS;
+      if (now < end && !this.#kick.pending) continue;
+      this.#patience.missed();
+      return 0;
+    }
   }
 
   #sleep(batch: FaultBatch, deadline: number): number {

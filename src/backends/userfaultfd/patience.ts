@@ -1,14 +1,14 @@
 /** The longest look before a sleep, in milliseconds: about what being woken on another cpu takes. */
 export const LOOK_MS = 0.05;
 /** Most sleeps without looking first. */
-const MOST_SLEEPS = 4096;
+const MOST_SLEEPS = 256;
 
 /**
  * Whether looking for the next message a moment longer is worth it before sleeping.
  *
  * An accessor that was just let go often faults again sooner than this thread could fall asleep and be woken
  * on another cpu. Where that is not so (the accessor shares this cpu, or faults are rare), looking is wasted
- * time: each miss doubles the number of sleeps until it is tried again, each find halves it. So at worst one
+ * time: each miss doubles the number of sleeps until it is tried again, a find begins anew. So at worst one
  * sleep in {@link MOST_SLEEPS} comes {@link LOOK_MS} late.
  */
 export class Patience {
@@ -23,7 +23,7 @@ export class Patience {
   }
 
   found(): void {
-    this.#penalty = Math.max(1, this.#penalty / 2);
+    this.#penalty = 1;
   }
 
   missed(): void {
