@@ -121,6 +121,16 @@ describe('ready', () => {
   });
 });
 
+test.each(['block', 'spin', 'ready'] as const)('a thread that waits (%s) can be ended', async (wait) => {
+  await using s = await Scene.open([region(1)]);
+  const workerData = { token: tokenOf(s), wait };
+  const worker = new Worker(new URL('./fixtures/ending-worker.mjs', import.meta.url), { workerData });
+  await new Promise((resolve) => worker.once('message', resolve));
+  const started = performance.now();
+  await worker.terminate();
+  expect(performance.now() - started).toBeLessThan(2000);
+});
+
 test('a full batch takes no more than fits; the rest comes with the next', async () => {
   await using s = await Scene.open([region(8)]);
   await using second = await Scene.open([region(1)]);
