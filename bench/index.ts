@@ -84,6 +84,9 @@ const command = new Command('bench')
   .option('--pages <n>', 'pages of 4 KiB', wholeNumber, 16_384)
   .action((names: string[], options: Options) => main(names, options));
 
+// Ended by a signal, Node would run no exit listener, and what was made would stay.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
 command.parseAsync().catch((error: unknown) => {
   if (!(error instanceof CannotMeasure)) throw error;
   console.error(`bench: ${error.message}\n  ${error.hint}`);

@@ -15,10 +15,12 @@ export class NativePrograms implements Disposable {
   readonly handler: string;
   readonly library: string;
   readonly #folder: string;
+  readonly #remove = (): void => rmSync(this.#folder, { recursive: true, force: true });
 
   /** Throws CannotMeasure without a compiler, or with one that refuses the sources. */
   constructor() {
     this.#folder = mkdtempSync(join(tmpdir(), 'demand-paging-bench-'));
+    process.once('exit', this.#remove); // a run that is interrupted leaves nothing, either
     this.handler = join(this.#folder, 'handler');
     this.library = join(this.#folder, 'memory.so');
     try {
@@ -32,7 +34,8 @@ export class NativePrograms implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    rmSync(this.#folder, { recursive: true, force: true });
+    process.off('exit', this.#remove);
+    this.#remove();
   }
 }
 
