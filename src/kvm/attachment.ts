@@ -67,7 +67,16 @@ export class KvmAttachment implements Attachment {
 
   async withdraw(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    await this.#parts.client.drop(pages);
+    const { board, client } = this.#parts;
+    // What is not there need not go, and must not be taken to the slot thread: whoever waits for it inside KVM_RUN
+    // would be waited for there, and in vain, because it is held until this is over.
+    for (let page = pages.first; page < pages.first + pages.count;) {
+      let end = page;
+      while (end < pages.first + pages.count && board.has('filled', end)) end++;
+      if (end > page) await client.drop({ first: page, count: end - page });
+      else board.mark('poisoned', end++, 1, false);
+      page = end;
+    }
   }
 
   moved(): void {

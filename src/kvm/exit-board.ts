@@ -28,6 +28,8 @@ const SEAT = {
   descriptor: 2,
   mail: 3,
   page: 4,
+  /** The page plus one that the thread waits for in a page fault, as far as the resolver has heard. */
+  blocked: 5,
   size: 8,
 } as const;
 
@@ -133,7 +135,7 @@ export class ExitBoard {
 
   leaveSeat(vcpu: number): void {
     this.setInside(vcpu, false);
-    Atomics.store(this.#words, this.#seat(vcpu, SEAT.mail), MAIL.none);
+    Atomics.store(this.#words, this.#seat(vcpu, SEAT.blocked), 0);
     Atomics.store(this.#words, this.#seat(vcpu, SEAT.descriptor), 0);
   }
 
@@ -152,6 +154,7 @@ export class ExitBoard {
 
   setInside(vcpu: number, inside: boolean): void {
     const word = this.#seat(vcpu, SEAT.inside);
+    if (inside) Atomics.store(this.#words, this.#seat(vcpu, SEAT.blocked), 0);
     Atomics.store(this.#words, word, inside ? 1 : 0);
     if (!inside && this.pause & 1) Atomics.notify(this.#words, word);
   }
@@ -160,6 +163,26 @@ export class ExitBoard {
   waitOutside(vcpu: number, timeoutMs: number): boolean {
     Atomics.wait(this.#words, this.#seat(vcpu, SEAT.inside), 1, timeoutMs);
     return !this.isInside(vcpu);
+  }
+
+  /** Resolver: the thread of a vCPU waits for a page inside the kernel: a signal would only make it fault again and again. */
+  noteBlocked(thread: number, page: PageIndex): void {
+    for (let vcpu = 0; vcpu < this.vcpus; vcpu++)
+      if (this.threadOf(vcpu) === thread)
+        Atomics.store(this.#words, this.#seat(vcpu, SEAT.blocked), page + 1);
+  }
+
+  /** Resolver: these pages' waiters were woken. */
+  clearBlocked(first: PageIndex, count: number): void {
+    for (let vcpu = 0; vcpu < this.vcpus; vcpu++) {
+      const page = (Atomics.load(this.#words, this.#seat(vcpu, SEAT.blocked)) >>> 0) - 1;
+      if (page >= first && page < first + count)
+        Atomics.store(this.#words, this.#seat(vcpu, SEAT.blocked), 0);
+    }
+  }
+
+  isBlocked(vcpu: number): boolean {
+    return Atomics.load(this.#words, this.#seat(vcpu, SEAT.blocked)) !== 0;
   }
 
   // ── faults ──

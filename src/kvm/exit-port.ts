@@ -172,7 +172,9 @@ export class ExitPort implements FaultPort {
     }
     const page = this.#pageAtAddress(uffd.faultAddress(index));
     const write = flags & UFFD_PAGEFAULT_FLAG.WRITE ? WRITE.yes : WRITE.no;
-    batch.pushFault(0, page, write, uffd.faultThread(index));
+    const thread = uffd.faultThread(index);
+    this.#board.noteBlocked(thread, page);
+    batch.pushFault(0, page, write, thread);
   }
 
   #pageAtAddress(address: number): PageIndex {
@@ -227,17 +229,20 @@ export class ExitPort implements FaultPort {
     if (verb === VERB.poison) {
       this.#board.mark('poisoned', page, 1, true);
       const errno = this.#installer.poison(region, page);
+      this.#board.clearBlocked(page, 1);
       this.#board.answer(page, 1, ANSWER.poisoned);
       return errno;
     }
     const errno =
       verb === VERB.copy ? this.#installer.copy(region, page, from) : this.#installer.zero(region, page);
+    this.#board.clearBlocked(page, 1);
     if (errno === 0) this.#board.mark('filled', page, 1, true); // after the contents, before any slot shows them
     return errno;
   }
 
   #wake(region: SlotRegion, first: PageIndex, count: number, answer: number): void {
     this.#installer.wake(region, first, count);
+    this.#board.clearBlocked(first, count);
     this.#board.answer(first, count, answer);
   }
 

@@ -56,7 +56,8 @@ export class GatePause implements VmHooks {
       const descriptor = this.#board.descriptorOf(vcpu);
       if (descriptor < 0) return; // it has left meanwhile
       this.#page(descriptor).run.immediateExit = true;
-      kickThread(this.#board.threadOf(vcpu));
+      // One that waits for a page comes out after the page has come: looked at again below.
+      if (!this.#board.isBlocked(vcpu)) kickThread(this.#board.threadOf(vcpu));
       if (this.#board.waitOutside(vcpu, KICK_EVERY_MS)) return;
     }
   }

@@ -36,6 +36,7 @@ export interface SlotThreadData {
 export type SlotCommand =
   /** Show the guest what of these pages is filled, though no vCPU waits for it. */
   | { readonly id: number; readonly kind: 'publish'; readonly pages: PageRange }
+  /** Take filled pages away. */
   | { readonly id: number; readonly kind: 'drop'; readonly pages: PageRange }
   /** `keep`: what is present stays visible to the guest; else every slot goes. */
   | { readonly id: number; readonly kind: 'end'; readonly keep: boolean };

@@ -116,14 +116,7 @@ class SlotThread {
     for (const [index, region] of this.#data.regions.entries()) {
       const first = Math.max(pages.first, region.page);
       const count = Math.min(pages.first + pages.count, region.page + region.count) - first;
-      // What is not there need not go; and somebody may wait for it inside KVM_RUN, who must not be waited for here.
-      for (let page = first; page < first + count; page++) {
-        let end = page;
-        while (end < first + count && this.#board.has('filled', end)) end++;
-        if (end > page) this.#dropIn(region, index, page, end - page);
-        else this.#board.mark('poisoned', page, 1, false);
-        page = Math.max(page, end - 1);
-      }
+      if (count > 0) this.#dropIn(region, index, first, count);
     }
   }
 

@@ -22,7 +22,10 @@ const VACATED: Effects = {
   'external-vhost': 'unmediated',
 };
 
-/** A hole is no memory: only what KVM can emulate as device access comes out with the data asked for. */
+/**
+ * A hole is no memory: only what KVM can emulate as device access comes out with the data asked for. A locked
+ * access becomes a read and a write, which are not atomic.
+ */
 const HOLE: Effects = {
   ...VACATED,
   'vcpu-atomic': 'unmediated',

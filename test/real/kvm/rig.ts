@@ -64,7 +64,7 @@ export const PORT = { done: 0x80, bad: 0x81 };
  * load:   mov rax,[rdi]; out 0x80,al     store: mov [rdi],rsi; out 0x80,al
  * atomic: lock xadd [rdi],rsi; out 0x80,al     jump: jmp rdi     done: out 0x80,al
  */
-const CODE = Buffer.from(
+export const CODE = Buffer.from(
   '4889fb4889f1e8160000004881c30010000048ffc975ef49ffc1803a0074e1e680' +
     '488b034839d87505f049ff02c3e681' +
     '31c04d31c9e8150000004881c70010000049ffc148ffce75ecf0490102e680' +
@@ -78,7 +78,7 @@ const CODE = Buffer.from(
 );
 
 /** Identity mapping of the first GiB in 2 MiB pages, user-accessible; three pages from `at`. */
-function writeTables(bytes: Uint8Array, offset: number, at: number): void {
+export function writeTables(bytes: Uint8Array, offset: number, at: number): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset + offset);
   view.setBigUint64(0, BigInt(at + PAGE) | 7n, true);
   view.setBigUint64(PAGE, BigInt(at + 2 * PAGE) | 7n, true);
