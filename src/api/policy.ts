@@ -29,7 +29,7 @@ export interface PagerPolicy {
   readonly sourceTimeoutMs: number;
   readonly onSourceFailure: FailurePolicy;
   readonly onFork: ForkPolicy;
-  /** How the resolver waits for faults: asleep in the kernel, or spinning on a core of its own. */
+  /** How the resolver waits for faults: asleep in the kernel (after a look of microseconds, where faults follow each other), or spinning on a core of its own. */
   readonly wait: 'block' | 'spin';
   /** Notices to the control thread under way at once; further ones are dropped and counted. */
   readonly maxNotices: number;
