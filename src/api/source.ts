@@ -158,6 +158,7 @@ async function answer(source: PageSource, { id, offset, length }: SourceRequest)
       const error = new DemandPagingError(
         'SOURCE_LENGTH',
         `the source gave ${count} bytes where ${length} were asked`,
+        count < length ? { hint: 'Was the image truncated while it is in use?' } : {},
       );
       return { id, error: error.toPlain() };
     }
