@@ -7,7 +7,7 @@ import { type ResolutionBatch } from './resolution.js';
 
 /**
  * How {@link FaultPort.take} waits when nothing is there: `none` returns at once; `block` sleeps in the
- * kernel; `spin` polls without sleeping. All return early when the port is kicked.
+ * kernel, perhaps after looking for a moment; `spin` polls without sleeping. All return early when the port is kicked.
  */
 export type Wait = 'none' | 'block' | 'spin';
 
@@ -118,7 +118,10 @@ export interface Attachment {
   /** Tells the control side that pages are not mapped any more, so that closing leaves alone what may be in their place. */
   unmapped?(pages: PageRange): void;
 
-  /** Poisons what is missing in a forked child's copy of the memory, and closes the child's descriptor. */
+  /**
+   * Poisons what is missing in a forked child's copy of the memory, and closes the child's descriptor. Where it
+   * throws (NOT_SUPPORTED without `poison`, KERNEL), the descriptor is left open: closed, the child would read zeros.
+   */
   abandonChild(fd: number): void;
 
   /**

@@ -213,6 +213,11 @@ export class Installer {
       } else if (outcome === OUTCOME['already-present']) {
         this.#foreign(row, rest.first); // somebody else's page, woken; go on after it
         kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
+      } else if (outcome === OUTCOME.gone && batch.errno[row] !== ESRCH) {
+        // One page has no memory; the others may. Tried again without it.
+        const errno = batch.errno[row]!;
+        (failures ??= []).push(() => this.#o.events.gone({ first: rest.first, count: 1 }, errno));
+        kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
       } else (failures ??= []).push(this.#failure(row, rest));
     }
     batch.count = kept;
@@ -225,10 +230,7 @@ export class Installer {
     const { events } = this.#o;
     const errno = this.#batch.errno[row]!;
     const outcome = this.#batch.outcome[row]!;
-    if (outcome === OUTCOME.gone) {
-      const all = { first: this.#batch.page[row]!, count: this.#batch.span[row]! };
-      return () => events.gone(errno === ESRCH ? all : rest, errno);
-    }
+    if (outcome === OUTCOME.gone) return () => events.gone(rest, errno);
     const verb = VERBS[this.#batch.verb[row]!];
     const code = outcome === OUTCOME.refused ? 'NOT_SUPPORTED' : 'KERNEL';
     const message = `the backend could not ${verb} ${rest.count} pages`;

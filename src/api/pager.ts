@@ -5,7 +5,7 @@ import { type GpaRange, type PageRange } from './address.js';
 import { ACCESS_CLASSES, type AccessClass, type Coverage, coverageGaps } from './access.js';
 import { type Attachment, type Backend } from './backend.js';
 import { type Supports, missingVerbs } from './capability.js';
-import { DemandPagingError } from './error.js';
+import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type PagerEmitter, type PagerEvents } from './events.js';
 import { GuestMemory } from './guest-memory.js';
 import { type Hold, Holds } from './holds.js';
@@ -99,6 +99,11 @@ function checkFit(
       'NOT_SUPPORTED',
       `${backend.name} cannot ${lacking.join(', ')}, which onSourceFailure asks for`,
     );
+  }
+  if (supports.events.includes('fork') && policy.onFork === 'poison' && !supports.verbs.includes('poison')) {
+    throw new DemandPagingError('NOT_SUPPORTED', `${backend.name} reports forks and cannot poison`, {
+      hint: "Take each child's descriptor over (onFork: 'hand-over')",
+    });
   }
   checkSourceReach(source, shards);
 }
@@ -416,11 +421,8 @@ export class Pager implements AsyncDisposable {
     match(notice)
       .with({ kind: 'fault' }, ({ fault }) => emit('fault', fault))
       .with({ kind: 'installed' }, ({ pages, why }) => emit('installed', pages, why))
-      .with(
-        { kind: 'removed' },
-        { kind: 'written' },
-        { kind: 'poisoned' },
-        ({ kind, pages }) => emit(kind, pages),
+      .with({ kind: 'removed' }, { kind: 'written' }, { kind: 'poisoned' }, ({ kind, pages }) =>
+        emit(kind, pages),
       )
       .with({ kind: 'unmapped' }, ({ pages }) => {
         this.#attachment.unmapped?.(pages);
@@ -433,7 +435,7 @@ export class Pager implements AsyncDisposable {
       .with({ kind: 'forked' }, ({ fd, present }) => {
         const wanted = this.#policy.onFork === 'hand-over' && this.#emitter.listenerCount('forked') > 0;
         if (wanted) emit('forked', fd, present);
-        else this.#attachment.abandonChild(fd);
+        else this.#abandonChild(fd);
       })
       .with({ kind: 'retrying' }, ({ pages, attempt, error }) =>
         emit('retrying', pages, attempt, DemandPagingError.fromPlain(error)),
@@ -448,6 +450,16 @@ export class Pager implements AsyncDisposable {
         this.#stop(DemandPagingError.fromPlain(error), waiters),
       )
       .exhaustive();
+  }
+
+  /** A child that cannot be abandoned keeps its descriptor, so that it waits and does not read zeros; that must be heard. */
+  #abandonChild(fd: number): void {
+    try {
+      this.#attachment.abandonChild(fd);
+    } catch (thrown) {
+      const { message, code } = asDemandPagingError(thrown, 'KERNEL', 'a forked child cannot be let go');
+      process.emitWarning(`accesses of a forked child to missing pages will wait: ${message}`, { code });
+    }
   }
 
   #stop(error: DemandPagingError, waiters: 'poisoned' | 'blocked'): void {

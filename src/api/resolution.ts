@@ -86,7 +86,7 @@ export type Resolution =
  * - `installed`: all pages done.
  * - `already-present` (EEXIST): the page after `done` was there; its waiters were woken all the same.
  * - `again` (EAGAIN): the memory is changing; read the events, then go on after `done`.
- * - `gone` (ENOENT, ESRCH): the mapping or the process is no more.
+ * - `gone`: the page after `done` has no memory (ENOENT; those behind it may have), or the process is no more (ESRCH).
  * - `refused`: the backend does not declare this; nothing was changed.
  * - `failed`: anything else; see `errno`.
  */

@@ -133,8 +133,8 @@ class WorkerHost implements ResolverHost {
       case 'ended': // whatever its source left running in it ends with it
         return this.#terminate();
       case 'died':
-        this.#terminate();
-        return this.#died(DemandPagingError.fromPlain(message.error));
+        this.#told = true;
+        return this.#died(DemandPagingError.fromPlain(message.error), this.#terminated());
     }
   }
 
@@ -202,20 +202,28 @@ class WorkerHost implements ResolverHost {
     void this.#terminated().then(() => this.#finish());
   }
 
-  #died(error: DemandPagingError): void {
+  /** Said at once; ended, or refused to have started, when its thread is gone. */
+  #died(error: DemandPagingError, thread: Promise<unknown> = Promise.resolve()): void {
     if (this.#dead) return;
     this.#dead = error;
-    this.#failedToStart(error);
-    this.#finish();
+    this.#refuse(error);
     if (this.#started) this.#options.died(error);
+    void thread.then(() => {
+      this.#failedToStart(error);
+      this.#finish();
+    });
   }
 
   /** No command can be sent any more, and none is answered. */
-  #finish(): void {
+  #refuse(error: DemandPagingError): void {
     clearInterval(this.#watchdog);
-    this.#gone ??= this.#dead ?? new DemandPagingError('CLOSED', 'the pager was closed');
+    this.#gone ??= error;
     for (const { reject } of this.#calls.values()) reject(this.#gone);
     this.#calls.clear();
+  }
+
+  #finish(): void {
+    this.#refuse(this.#dead ?? new DemandPagingError('CLOSED', 'the pager was closed'));
     this.#control.close();
     this.#finished();
   }

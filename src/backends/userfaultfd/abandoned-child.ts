@@ -1,53 +1,74 @@
 import { ERRNO, raw, systemError, UffdPort } from '../../linux/index.js';
-import { type Segment } from './address-map.js';
+import { AddressMap, type Segment } from './address-map.js';
 
 /** How often a child that keeps changing is tried before it is given up. */
 const TRIES = 1000;
 
 /**
  * Poisons what is missing in a forked child's copy of the memory, so that it fails loudly there instead of
- * waiting for ever or reading zeros, and closes the child's userfaultfd. What the child forks in turn
- * is treated alike. Blocks: for one system call a present page. Errors: KERNEL.
+ * waiting for ever or reading zeros, and closes the child's userfaultfd. What the child forks in turn is treated
+ * alike; memory that it moves meanwhile is followed.
+ *
+ * Blocks: for one system call a page that is present in the child, or that it does not have. Errors: KERNEL,
+ * UNKNOWN_EVENT; then the descriptor stays open, because closing it would let the child read zeros: its
+ * accesses wait until this process ends.
  */
 export function abandon(fd: number, segments: readonly Segment[]): void {
   const child = new UffdPort(fd, 1);
   try {
-    for (const { start, count, pageSize } of segments) {
-      if (!poisonMissing(child, start, count * pageSize, pageSize, segments)) return; // the child has ended
-    }
+    const memory = new AddressMap(segments);
+    while (poisonAll(child, memory) === 'moved');
+    raw.close(fd);
   } finally {
     child.close();
-    raw.close(fd);
   }
 }
 
-/** False: there is no child any more. */
+/** `moved`: some of the memory is elsewhere now, and has to be gone through again. */
+function poisonAll(child: UffdPort, memory: AddressMap): 'done' | 'moved' {
+  for (const segment of memory.segments) {
+    const result = poisonMissing(child, segment, memory);
+    if (result === 'ended') return 'done';
+    if (result === 'moved') return 'moved';
+  }
+  return 'done';
+}
+
 function poisonMissing(
   child: UffdPort,
-  start: number,
-  length: number,
-  pageSize: number,
-  segments: readonly Segment[],
-): boolean {
+  { start, count, pageSize }: Segment,
+  memory: AddressMap,
+): 'done' | 'moved' | 'ended' {
+  const length = count * pageSize;
   let tries = 0;
+  let most = length;
   for (let done = 0; done < length;) {
-    const result = child.poison(start + done, length - done);
-    if (result === 0) return true;
-    done += child.done;
-    if (child.done > 0) tries = 0;
-    else if (result === -ERRNO.EEXIST) done += pageSize;
-    else if (result === -ERRNO.ENOENT)
-      return true; // not its memory: another shard's, or unmapped
-    else if (result === -ERRNO.ESRCH) return false;
-    else if (result === -ERRNO.EAGAIN && ++tries < TRIES) takeEvent(child, segments);
-    else throw systemError('ioctl UFFDIO_POISON', -result, "a child's missing pages cannot be poisoned");
+    const asked = Math.min(most, length - done);
+    const result = child.poison(start + done, asked);
+    const progress = result === 0 ? asked : child.done;
+    done += progress;
+    if (progress > 0) {
+      tries = 0;
+      most *= 2;
+    } else if (result === -ERRNO.EEXIST) done += pageSize;
+    // A range that leaves a mapping is refused as a whole; a page that is refused is not the child's.
+    else if (result === -ERRNO.ENOENT && asked > pageSize)
+      most = Math.max(pageSize, Math.floor(asked / 2 / pageSize) * pageSize);
+    else if (result === -ERRNO.ENOENT) done += pageSize;
+    else if (result === -ERRNO.ESRCH) return 'ended';
+    else if (result === -ERRNO.EAGAIN && ++tries < TRIES) {
+      if (takeEvent(child, memory)) return 'moved';
+    } else throw systemError('ioctl UFFDIO_POISON', -result, "a child's missing pages cannot be poisoned");
   }
-  return true;
+  return 'done';
 }
 
-/** Reads what the child waits to have read; its own children are abandoned as well. */
-function takeEvent(child: UffdPort, segments: readonly Segment[]): void {
-  if (child.read() < 1) return;
+/** Reads what the child waits to have read; its own children are abandoned as well. Whether memory has moved. */
+function takeEvent(child: UffdPort, memory: AddressMap): boolean {
+  if (child.read() < 1) return false;
   const event = child.event(0);
-  if (event.kind === 'fork') abandon(event.fd, segments);
+  if (event.kind === 'fork') abandon(event.fd, memory.segments);
+  if (event.kind !== 'remap') return false;
+  memory.moveBytes(event.from, event.to, event.length);
+  return true;
 }

@@ -256,7 +256,7 @@ export class UserfaultfdPort implements FaultPort {
     const { pageSize: size } = segment;
     const start = segment.start + skip * size;
     if (verb !== VERB.continue || !(flags & FLAG.fill))
-      return this.#bytesOf(verb, start, count * size, from, flags);
+      return this.#bytesOf(verb, start, count * size, from, flags, size);
     this.#filler ??= new PageCacheFiller(pageSize());
     this.#bytes = 0;
     const unmapped = this.#filler.unmapped(start, count, size);
@@ -264,26 +264,43 @@ export class UserfaultfdPort implements FaultPort {
     if (unmapped > 0) {
       const filled = this.#filler.fill(segment, skip * size, from, unmapped * size);
       if (filled < 0) return -filled;
-      const errno = this.#bytesOf(verb, start, unmapped * size, from, flags);
+      const errno = this.#bytesOf(verb, start, unmapped * size, from, flags, size);
       if (errno !== 0) return errno;
     }
     this.#bytes = unmapped * size;
     return unmapped === count ? 0 : ERRNO.EEXIST;
   }
 
-  /** Goes on after partial progress, which the kernel reports as EAGAIN whatever stopped it; the next try names the reason. */
-  #bytesOf(verb: number, start: number, length: number, from: number, flags: number): number {
+  /** Most pages of one call: less than everything only after a range was refused. */
+  #mostPages = Infinity;
+
+  /**
+   * Goes on after partial progress, which the kernel reports as EAGAIN whatever stopped it; the next try names the
+   * reason. ENOENT is halved down to the page it is about: the kernel refuses a range as a whole where it leaves
+   * a mapping, and whoever treats a part of the memory differently (mprotect, madvise) splits the mapping there.
+   */
+  #bytesOf(
+    verb: number,
+    start: number,
+    length: number,
+    from: number,
+    flags: number,
+    pageBytes: number,
+  ): number {
     for (let done = 0; ;) {
-      const result = this.#call(verb, start + done, length - done, from + done, flags);
-      if (result === 0) return 0;
-      const progress = this.#uffd.done;
+      const asked = Math.min(this.#mostPages * pageBytes, length - done);
+      const result = this.#call(verb, start + done, asked, from + done, flags);
+      const progress = result === 0 ? asked : this.#uffd.done;
       done += progress;
       this.#bytes = done;
+      if (progress > 0) this.#mostPages *= 2;
       if (done >= length) return 0;
       if (progress > 0) continue;
+      if (result !== -ERRNO.ENOENT) return -result;
       // A page to move that is not there is not a target that is gone.
-      if (verb === VERB.move && result === -ERRNO.ENOENT && !isResident(from + done)) return ERRNO.EFAULT;
-      return -result;
+      if (verb === VERB.move && !isResident(from + done)) return ERRNO.EFAULT;
+      if (asked <= pageBytes) return ERRNO.ENOENT;
+      this.#mostPages = Math.floor(asked / pageBytes / 2);
     }
   }
 

@@ -1,0 +1,115 @@
+import { execFileSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { type DemandPagingError, gpa, type Pager } from '../../../src/api/index.js';
+import { PAGE, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
+import { contents, openGuest, pages } from './guest.js';
+
+skipWithoutUserfaultfd();
+
+const folder = mkdtempSync(join(tmpdir(), 'endings-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const stoppedOf = (pager: Pager): Promise<readonly [string, string]> =>
+  new Promise((resolve) =>
+    pager.on('stopped', (error: DemandPagingError, waiters) => resolve([error.code, waiters])),
+  );
+
+describe('close', () => {
+  test('waits for a withdrawal that was begun before it', async () => {
+    const pager = await openGuest();
+    await pager.ensure(pages(0, 4));
+    const [withdrawn, closed] = [pager.withdraw(pages(0, 4)), pager.close()];
+    expect(await Promise.allSettled([withdrawn, closed])).toMatchObject([
+      { status: 'fulfilled' },
+      { status: 'fulfilled' },
+    ]);
+  });
+
+  test('waits for a withdrawal in many pieces, and refuses one that comes after', async () => {
+    const pager = await openGuest();
+    await pager.ensure(pages(0, 64));
+    const withdrawn = pager.withdraw(Array.from({ length: 32 }, (_, i) => pages(2 * i, 1)).flat());
+    const closed = pager.close();
+    await expect(pager.withdraw(pages(0, 1))).rejects.toMatchObject({ code: 'CLOSED' });
+    await Promise.all([withdrawn, closed]);
+  });
+
+  test('ends although the source left a timer running in the resolver’s thread', async () => {
+    const pager = await openGuest({ source: 'lingering' });
+    await pager.ensure(pages(0, 1));
+    await pager.close();
+  });
+
+  test('leaves nothing: every command is refused, no listener is missed, no handle is kept', async () => {
+    const before = process.getActiveResourcesInfo().filter((kind) => kind === 'MessagePort').length;
+    const pager = await openGuest();
+    const listener = (): void => {};
+    pager.on('removed', listener);
+    await pager.close();
+    expect(() => pager.off('removed', listener)).not.toThrow();
+    await expect(pager.nameThread(1, 'vmm')).rejects.toMatchObject({ code: 'CLOSED' });
+    await expect(pager.ensure(pages(0, 1))).rejects.toMatchObject({ code: 'CLOSED' });
+    const after = process.getActiveResourcesInfo().filter((kind) => kind === 'MessagePort').length;
+    expect(after).toBe(before);
+  });
+});
+
+test('two withdrawals of the same pages leave them to be fetched anew', async () => {
+  const pager = await openGuest();
+  for (let round = 0; round < 20; round++) {
+    await pager.ensure(pages(0, 4));
+    await Promise.all([pager.withdraw(pages(0, 4)), pager.withdraw(pages(0, 4))]);
+    expect(await pager.memory!.read(gpa(0), 1), `round ${round}`).toEqual(Uint8Array.of(contents(0)));
+  }
+  await pager.close();
+});
+
+test('opening that fails halfway leaves no thread and no descriptor', async () => {
+  const once = join(folder, 'once');
+  const halfway = async (): Promise<void> => {
+    writeFileSync(once, '');
+    await expect(
+      openGuest({ backend: { shards: 2 }, pages: 8192, source: 'once', given: { once } }),
+    ).rejects.toMatchObject({ code: 'SOURCE_FAILED' });
+  };
+  await halfway(); // what loading leaves is left
+  const descriptors = readdirSync('/proc/self/fd').length;
+  const threads = readdirSync('/proc/self/task').length;
+  await halfway();
+  expect(readdirSync('/proc/self/fd').length).toBe(descriptors);
+  expect(readdirSync('/proc/self/task').length).toBeLessThanOrEqual(threads);
+});
+
+describe('a synchronous source that does not come back', () => {
+  /** Far less than a test may take, and far more than a read does. */
+  const policy = { sourceTimeoutMs: 500, faultAroundPages: 1 };
+
+  test('from the kernel: whoever waits is let go loudly, and the pager can be closed', async () => {
+    const fifo = join(folder, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    const fd = openSync(fifo, 'r+');
+    const pager = await openGuest({ source: 'stuck', given: { stuck: 32 * PAGE, fd }, policy });
+    const stopped = stoppedOf(pager);
+    await pager.ensure(pages(0, 4));
+    await expect(pager.ensure(pages(40, 1))).rejects.toMatchObject({ code: 'SOURCE_TIMEOUT' });
+    expect(await stopped).toEqual(['SOURCE_TIMEOUT', 'poisoned']);
+    expect(() => pager.memory!.readBlocking(gpa(50 * PAGE), 1)).toThrow(
+      expect.objectContaining({ code: 'PAGE_POISONED' }),
+    );
+    expect(pager.memory!.readBlocking(gpa(3 * PAGE), 1)).toEqual(Uint8Array.of(contents(3)));
+    await pager.close();
+    writeSync(fd, 'x'); // the thread that was left behind can end
+    closeSync(fd);
+  });
+
+  test('when it is asked again after a failure', async () => {
+    const pager = await openGuest({ source: 'stuckAtRetry', policy });
+    const stopped = stoppedOf(pager);
+    await expect(pager.ensure(pages(0, 1))).rejects.toMatchObject({ code: 'SOURCE_TIMEOUT' });
+    expect(await stopped).toEqual(['SOURCE_TIMEOUT', 'poisoned']);
+    await pager.close();
+  });
+});
