@@ -31,12 +31,15 @@ function numbers(seed: number): (limit: number) => number {
   };
 }
 
-/** Withdraws one page after another while guests run; the pages come back as the guests touch them. */
+/** Withdraws present pages, one after another, while guests run; they come back as the guests touch them. */
 async function hammer(pager: Pager, pages: readonly number[], times: number, seed: number): Promise<void> {
   const next = numbers(seed);
-  for (let round = 0; round < times; round++) {
+  for (let done = 0; done < times;) {
     const page = pages[next(pages.length)]!;
-    await pager.withdraw([{ start: gpa(PAGED + page * PAGE), length: BigInt(PAGE) }]);
+    if (pager.states.isPresent(page)) {
+      await pager.withdraw([{ start: gpa(PAGED + page * PAGE), length: BigInt(PAGE) }]);
+      done++;
+    } else await new Promise((resolve) => setImmediate(resolve));
   }
 }
 
@@ -101,7 +104,7 @@ describe('swap-is-invisible: slots come and go under running vCPUs, which notice
         vanishedPages: 0,
         sourceFailures: 0,
       });
-      expect(backend.swaps.swaps).toBeGreaterThan(TIMES);
+      expect(backend.swaps.swaps).toBeGreaterThanOrEqual(TIMES);
       await pager.close({ missing: 'leave' });
     },
   );
@@ -117,8 +120,7 @@ test('a VMM whose hook does not stop the vCPUs is found out', async (context) =>
   const ends = runs.map(({ result }) => result);
   let over = 0;
   for (const end of ends) void end.then(() => over++);
-  for (let round = 0; round < 20_000 && over === 0; round++)
-    await hammer(pager, [PAGED_PAGE.code, 0, 1, 2], 1, round);
+  await hammer(pager, [PAGED_PAGE.code, PAGED_PAGE.data], 20_000, 1, () => over > 0);
   expect(over, 'no vCPU noticed').toBeGreaterThan(0);
   rig.stopGuests();
   const kinds = (await Promise.all(ends)).map(({ exit, verdict }) => `${verdict} ${exit.kind}`);
