@@ -51,7 +51,11 @@ const open = (options: Partial<PagerOptions> = {}): Promise<Pager> =>
   openPager({ backend: memoryBackend(), regions: [region(0, PAGES)], source: pattern, ...options });
 
 /** The model's attachment, divided among ports driven by hand. */
-function inShards(shards: readonly Shard[], supports: Partial<Supports> = {}): Backend {
+function inShards(
+  shards: readonly Shard[],
+  supports: Partial<Supports> = {},
+  abandonChild: (fd: number) => void = () => {},
+): Backend {
   const inner = memoryBackend();
   return {
     name: 'in shards',
@@ -66,7 +70,7 @@ function inShards(shards: readonly Shard[], supports: Partial<Supports> = {}): B
         shards,
         withdraw: () => {},
         moved: () => {},
-        abandonChild: () => {},
+        abandonChild,
         close: () => attachment.close(),
       };
     },
@@ -121,6 +125,11 @@ describe('opening a pager', () => {
     await expect(open({ source: { ...pattern, length: PAGES * PAGE - 1 } })).rejects.toMatchObject({
       code: 'BAD_RANGE',
     });
+  });
+
+  it('refuses to poison forked children where the backend cannot', async () => {
+    const backend = inShards([], { verbs: ['copy', 'wake'], events: ['fork'] });
+    await expect(open({ backend })).rejects.toMatchObject({ code: 'NOT_SUPPORTED' });
   });
 
   it('refuses a policy that the backend cannot carry out', async () => {
@@ -249,6 +258,25 @@ describe('what a pager says', () => {
     expect(await uncaught).toMatchObject({ message: 'the listener' });
     expect(pager.stopped).toBe(undefined);
     expect(await pager.memory!.read(gpa(5 * PAGE), 1)).toEqual(Uint8Array.of(6));
+  });
+
+  it('a forked child that cannot be let go is a warning; the pager goes on', async () => {
+    const port = new FakePort(4096);
+    const asked: number[] = [];
+    const backend = inShards([shard(0, () => port)], {}, (fd) => {
+      asked.push(fd);
+      throw new DemandPagingError('KERNEL', 'EINVAL');
+    });
+    await using pager = await open({ backend, regions: [region(0, 4096)] });
+    const warned = new Promise<Error>((resolve) => process.once('warning', resolve));
+    port.event({ kind: 'fork', fd: 99 });
+    await pager.ensure(pages(0, 1)); // the fork is read at the latest with this
+    expect(await warned).toMatchObject({
+      code: 'KERNEL',
+      message: expect.stringContaining('EINVAL') as string,
+    });
+    expect([asked, pager.stopped]).toEqual([[99], undefined]);
+    await pager.ensure(pages(1, 1));
   });
 
   it('complete is said once, when every shard is, whatever was present at first', async () => {

@@ -6,7 +6,14 @@ import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'vitest';
 import { type Attachment, FaultBatch, type FaultPort, hva, MemoryLayout } from '../../../src/api/index.js';
 import { adopt, type AdoptOptions } from '../../../src/backends/userfaultfd/index.js';
-import { acceptFrom, ERRNO, listenAt, raw, receiveWithDescriptors } from '../../../src/linux/index.js';
+import {
+  acceptFrom,
+  ERRNO,
+  listenAt,
+  raw,
+  receiveWithDescriptors,
+  Poller,
+} from '../../../src/linux/index.js';
 import { DEADLINE_MS, openShard, PAGE, region, resolveOn, rows } from './scene.js';
 
 const script = new URL('./fixtures/foreign.py', import.meta.url).pathname;
@@ -139,6 +146,36 @@ describe('memory of another process', () => {
       const before = readdirSync('/proc/self/fd').length;
       f.attachment.abandonChild(event.fd);
       expect(readdirSync('/proc/self/fd').length).toBe(before - 1);
+      expect(await status).toBe(expected);
+    }
+  });
+
+  test("a hole in a forked child's memory hides nothing behind it", async (context) => {
+    await using f = await Foreign.start(context);
+    const unmapped = f.ask('u 4');
+    f.take();
+    expect(await unmapped).toBe(0);
+    for (const page of [3, 5, 15]) {
+      const status = f.ask(`f ${page}`);
+      const [event] = f.take() as [{ fd: number }];
+      f.attachment.abandonChild(event.fd);
+      expect(await status, `page ${page}`).toBe(200 + ERRNO.EFAULT);
+    }
+  });
+
+  test("a forked child's missing pages fail where it has moved them meanwhile", async (context) => {
+    await using f = await Foreign.start(context);
+    f.install(2, 22);
+    for (const [page, expected] of [
+      [2, 22],
+      [3, 200 + ERRNO.EFAULT],
+    ] as const) {
+      const status = f.ask(`g ${page}`);
+      const [event] = f.take() as [{ fd: number }];
+      const moving = new Poller([event.fd]);
+      expect(moving.wait(DEADLINE_MS)).toBe(1); // it waits for somebody to hear of the move
+      moving.close();
+      f.attachment.abandonChild(event.fd);
       expect(await status).toBe(expected);
     }
   });
