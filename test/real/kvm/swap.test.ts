@@ -32,9 +32,15 @@ function numbers(seed: number): (limit: number) => number {
 }
 
 /** Withdraws present pages, one after another, while guests run; they come back as the guests touch them. */
-async function hammer(pager: Pager, pages: readonly number[], times: number, seed: number): Promise<void> {
+async function hammer(
+  pager: Pager,
+  pages: readonly number[],
+  times: number,
+  seed: number,
+  over = () => false,
+): Promise<void> {
   const next = numbers(seed);
-  for (let done = 0; done < times;) {
+  for (let done = 0; done < times && !over();) {
     const page = pages[next(pages.length)]!;
     if (pager.states.isPresent(page)) {
       await pager.withdraw([{ start: gpa(PAGED + page * PAGE), length: BigInt(PAGE) }]);
