@@ -3,11 +3,17 @@ import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { type CommandContext } from './context.js';
 import { describeFailure, EXIT } from './failure.js';
-import { conformanceCommand } from './conformance-command.js';
-import { doctorCommand } from './doctor-command.js';
-import { itsCommand } from './its-command.js';
-import { restoreCommand } from './restore-command.js';
 import { processTerminal } from './terminal.js';
+
+type Register = (program: Command, context: CommandContext) => void;
+
+/** Each command with what it needs, loaded when it is asked for. */
+const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
+  restore: async () => (await import('./restore-command.js')).restoreCommand,
+  doctor: async () => (await import('./doctor-command.js')).doctorCommand,
+  its: async () => (await import('./its-command.js')).itsCommand,
+  conformance: async () => (await import('./conformance-command.js')).conformanceCommand,
+};
 
 const { version } = createRequire(import.meta.url)('demand-paging/package.json') as { version: string };
 
@@ -22,11 +28,6 @@ const program = new Command('demand-paging')
   .showHelpAfterError('(--help shows what there is)')
   .exitOverride();
 
-restoreCommand(program, context);
-doctorCommand(program, context);
-conformanceCommand(program, context);
-itsCommand(program, context);
-
 // A reader that goes away (`| head`) is no failure of ours, and there is nobody left to tell.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(EXIT.ok);
@@ -34,6 +35,10 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 
 try {
+  const name = process.argv[2] ?? '';
+  const asked = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  // The help and a mistake in the name want all of them.
+  for (const load of asked ? [asked] : Object.values(COMMANDS)) (await load())(program, context);
   await program.parseAsync();
 } catch (thrown) {
   if (thrown instanceof CommanderError) {

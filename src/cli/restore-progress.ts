@@ -19,8 +19,8 @@ export function liveText(view: ProgressView, columns: number): string {
 
 /** One line, for output that only grows. */
 export function plainText({ phase, statistics }: ProgressView): string {
-  const { presentPages, pages, demandPages, aroundPages, prefetchPages, ensuredPages } = statistics;
+  const { presentPages, pages, demandPages, aroundPages, prefetchPages } = statistics;
   if (phase === 'checking') return `checking every byte of ${count(pages)} pages`;
-  const brought = `${count(demandPages)} on demand, ${count(aroundPages)} around, ${count(prefetchPages)} prefetched, ${count(ensuredPages)} asked for`;
+  const brought = `${count(demandPages)} on demand, ${count(aroundPages)} around, ${count(prefetchPages)} ahead`;
   return `${count(presentPages)} of ${count(pages)} pages: ${brought}`;
 }
