@@ -1,0 +1,24 @@
+export { defineUapi, type Uapi, type UapiBackend, type UapiUse } from './uapi.js';
+export {
+  type CConstant,
+  type CField,
+  type CIoctl,
+  type CStruct,
+  type CType,
+  type KernelSide,
+  type Surroundings,
+  type UapiDefinition,
+  type UapiSource,
+} from './definition.js';
+export { balloonInPostCopy, HAZARDS, lateMissing } from './hazards.js';
+export { verdict, type Verdict, type VerdictOptions } from './verdict.js';
+export { ioctlNumber, layOut } from './c-layout.js';
+export { coverageHead, coverageRow } from './plain-text.js';
+export { UapiAttachment, UapiStepping } from './uapi-attachment.js';
+export { GfnBitmap, type GfnBitmapOptions } from './gfn-bitmap.js';
+export { before, KERNEL_SITES, VCPU_SITES } from './vcpu-sites.js';
+export { presentBitmap, type PresentBitmapOptions } from './present-bitmap.js';
+export { exitOnMissing, type ExitOnMissingOptions } from './exit-on-missing.js';
+export { kvmUserfault, type KvmUserfaultOptions } from './kvm-userfault.js';
+export { asyncPf, type AsyncPfOptions } from './async-pf.js';
+export { fileUffd } from './file-uffd.js';
