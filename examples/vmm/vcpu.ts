@@ -10,6 +10,8 @@ export interface VcpuData {
   readonly runBytes: number;
   /** Absent for a backend that stops vCPUs inside KVM_RUN. */
   readonly gate: VcpuGateToken | undefined;
+  /** One word: the guest begins when it is no longer 0. */
+  readonly start?: SharedArrayBuffer;
 }
 
 export type VcpuReport =
@@ -18,11 +20,12 @@ export type VcpuReport =
   | { readonly kind: 'failed'; readonly why: string };
 
 /** Runs a vCPU until its guest says that it is through. */
-export function runVcpu({ descriptor, runBytes, gate: token }: VcpuData): void {
+export function runVcpu({ descriptor, runBytes, gate: token, start }: VcpuData): void {
   const vcpu = KvmVcpu.adopt(descriptor, runBytes);
   const gate = token && openVcpuGate(token, descriptor);
   const tell = (report: VcpuReport): void => parentPort!.postMessage(report);
   tell({ kind: 'started', thread: threadId() });
+  if (start) Atomics.wait(new Int32Array(start), 0, 0);
   const began = performance.now();
   for (let exits = 1; ; exits++) {
     gate?.enter();
