@@ -161,7 +161,7 @@ export const asyncPf = defineUapi<AsyncPfOptions>({
     {
       name: 'KVM_ASYNC_PF_USER_READY',
       on: 'vcpu',
-      number: 0xe4,
+      number: 0xf4,
       direction: 'w',
       struct: 'kvm_async_pf_ready',
       does: 'says that the page of a token is there; from any thread',

@@ -12,6 +12,7 @@ export {
 } from './definition.js';
 export { balloonInPostCopy, HAZARDS, lateMissing } from './hazards.js';
 export { verdict, type Verdict, type VerdictOptions } from './verdict.js';
+export { byUserfaultfd, throughMapping } from './contents.js';
 export { ioctlNumber, layOut } from './c-layout.js';
 export { coverageHead, coverageRow } from './plain-text.js';
 export { UapiAttachment, UapiStepping } from './uapi-attachment.js';

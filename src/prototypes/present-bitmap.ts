@@ -139,7 +139,7 @@ export const presentBitmap = defineUapi<PresentBitmapOptions>({
     {
       name: 'KVM_SET_DEMAND_PAGING',
       on: 'vm',
-      number: 0xe0,
+      number: 0xf0,
       direction: 'w',
       struct: 'kvm_demand_paging',
       does: 'turns demand paging on or off',
@@ -151,7 +151,7 @@ export const presentBitmap = defineUapi<PresentBitmapOptions>({
     {
       name: 'KVM_MARK_PRESENT',
       on: 'vm',
-      number: 0xe1,
+      number: 0xf1,
       direction: 'w',
       struct: 'kvm_mark_present',
       does: 'marks GFNs present, waking who waits for them, or non-present, zapping their mappings',
@@ -160,7 +160,7 @@ export const presentBitmap = defineUapi<PresentBitmapOptions>({
     {
       name: 'KVM_GET_DEMAND_PAGING_FD',
       on: 'vm',
-      number: 0xe2,
+      number: 0xf2,
       direction: 'none',
       does: "gives the descriptor that KVM's own accesses are read from",
       errors: { ENOENT: 'demand paging is off', EMFILE: 'no descriptor is left' },

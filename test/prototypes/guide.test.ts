@@ -1,0 +1,81 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
+import { afterAll, describe, expect, test } from 'vitest';
+import { type Uapi, type Verdict } from 'demand-paging/prototypes';
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+const GUIDE = readFileSync(join(ROOT, 'docs/prototyping.md'), 'utf8');
+const BLOCK = /^```(ts|text)\n([\s\S]*?)^```$/gm;
+
+const blocks = [...GUIDE.matchAll(BLOCK)].map(([, language, text]) => ({ language, text: text! }));
+/** Samples by the name in their first line. */
+const samples = new Map(
+  blocks
+    .filter(({ language }) => language === 'ts')
+    .map(({ text }) => [/^\/\/ (\S+\.ts)\n/.exec(text)?.[1] ?? 'a sample without a name', text] as const),
+);
+const outputs = blocks.filter(({ language }) => language === 'text').map(({ text }) => text.trimEnd());
+
+const folder = mkdtempSync(join(tmpdir(), 'guide-'));
+writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
+for (const [name, text] of samples) writeFileSync(join(folder, name), text);
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** What a sample exports, once it has run. */
+const run = (name: string): Promise<Record<string, unknown>> =>
+  import(/* @vite-ignore */ join(folder, name)) as Promise<Record<string, unknown>>;
+
+/** The compiler's complaints about the samples, under this project's own settings. */
+function complaints(): readonly string[] {
+  const path = join(ROOT, 'tsconfig.json');
+  const { config } = ts.readConfigFile(path, (file) => ts.sys.readFile(file)) as { config: object };
+  const { options } = ts.parseJsonConfigFileContent(config, ts.sys, ROOT);
+  const program = ts.createProgram(
+    [...samples.keys()].map((name) => join(folder, name)),
+    {
+      ...options,
+      noEmit: true,
+      typeRoots: [join(ROOT, 'node_modules/@types')],
+      baseUrl: ROOT,
+      paths: { 'demand-paging': ['src/index.ts'], 'demand-paging/*': ['src/*/index.ts'] },
+    },
+  );
+  return ts
+    .getPreEmitDiagnostics(program)
+    .filter(({ file }) => file === undefined || file.fileName.startsWith(folder))
+    .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'));
+}
+
+describe('the guide to prototyping', () => {
+  test('has its samples', () => {
+    expect([...samples.keys()]).toEqual(['page-lease.ts', 'judge.ts', 'page-lease-2.ts', 'judge-2.ts']);
+  });
+
+  test('shows samples that compile', { timeout: 60_000 }, () => {
+    expect(complaints()).toEqual([]);
+  });
+
+  test('shows the verdict that its first sample gets', { timeout: 60_000 }, async () => {
+    const { first } = (await run('judge.ts')) as { first: Verdict };
+    expect(first.text).toContain(outputs[0]);
+    expect(first.failed.join('\n')).toBe(outputs[1]);
+    expect(first.text).toContain(outputs[2]);
+    expect(first.text).toContain('who did what:');
+  });
+
+  test('shows the verdict that its second sample gets', { timeout: 60_000 }, async () => {
+    const { second, mistaken } = (await run('judge-2.ts')) as Record<string, Verdict>;
+    expect(second!.text).toContain(outputs[3]);
+    expect(second!.failed).toEqual([]);
+    expect(mistaken!.failed.join('\n')).toBe(outputs[4]);
+  });
+
+  test('shows the ioctl table that is printed', async () => {
+    const { pageLease2 } = (await run('page-lease-2.ts')) as { pageLease2: Uapi<object> };
+    expect(pageLease2.ioctlTable()).toBe(outputs[5]);
+    expect(pageLease2.header()).toContain('_IOW(KVMIO, 0xf8, struct kvm_lease)');
+  });
+});
