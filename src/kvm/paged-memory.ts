@@ -37,6 +37,8 @@ export interface PagedRegion {
 }
 
 const GUEST_MEMFD_FLAGS = 3;
+/** The size of transparent huge pages on most hosts. */
+const HUGE_BYTES = 0x20_0000;
 
 function refuse(region: Region, message: string, hint: string): never {
   throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)}: ${message}`, { hint });
@@ -84,6 +86,8 @@ function plainRegion(region: Region, mediation: Mediation): PagedRegion {
       { anonymous: 'anonymous', shmem: 'shmem', hugetlb: 'hugetlb-shmem', 'guest-memfd': 'shmem' } as const
     )[region.memory];
     const mapping = mapAligned({ kind, length }, region.pageSize);
+    // Nobody sees a page of ours before it is complete, so the kernel may make it in one piece, where it can.
+    if (mediation === 'none' && region.pageSize >= HUGE_BYTES) raw.madvise(mapping.address, length, MADV.HUGEPAGE);
     undo.push(() => mapping.dispose());
     address = mapping.address;
     file = mapping.fd === undefined ? undefined : { fd: mapping.fd, offset: 0 };
