@@ -1,11 +1,12 @@
 import { performance } from 'node:perf_hooks'; // the global is a getter, and this is called twice a fault
 import { match } from 'ts-pattern';
 import { type PageIndex, type PageRange } from './address.js';
-import { type AccessClass, SITE_NAMES, classOf } from './access.js';
 import { type FaultPort, type Wait } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
-import { FaultBatch, type MemoryEvent, ROW, WRITE } from './fault.js';
+import { Drops } from './drops.js';
+import { FaultBatch, type MemoryEvent, ROW } from './fault.js';
+import { FaultCensus } from './fault-census.js';
 import { FaultQueue } from './fault-queue.js';
 import { type FetchRequest, Fetcher, lengthError } from './fetcher.js';
 import { Installer } from './installer.js';
@@ -14,16 +15,19 @@ import {
   type Command,
   type CommandReply,
   type FetchReason,
-  type InstallReason,
   type MissingAtClose,
   type Notice,
-  type PrefetchResult,
 } from './notice.js';
+import { PageLedger } from './page-ledger.js';
+import { eachMissing, perRegion } from './page-runs.js';
 import { type PageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
-import { RangeJob } from './range-job.js';
+import { Protection } from './protection.js';
+import { type RangeJob } from './range-job.js';
+import { RangeJobs } from './range-jobs.js';
 import { type PageSource } from './source.js';
 import { COUNTER, type Counters } from './statistics.js';
+import { WantedPages } from './wanted-pages.js';
 
 export interface ResolverOptions {
   readonly layout: MemoryLayout;
@@ -44,26 +48,8 @@ export interface ResolverOptions {
   now?(): number;
 }
 
-/** A range whose pages are being dropped by the control thread. */
-interface Dropping {
-  readonly pages: PageRange;
-  /** Parts of it whose removal event was read. What is announced once more was removed by somebody else. */
-  readonly announced: PageRange[];
-}
-
 const within = (page: PageIndex, { first, count }: PageRange): boolean =>
   page >= first && page < first + count;
-
-/** States in which a missing page is not simply fetched. */
-const SPECIAL = ['removed', 'poisoned', 'frozen'] as const;
-
-/** By row kind. */
-const FAULT_COUNTERS = [
-  COUNTER.missingFaults,
-  COUNTER.minorFaults,
-  COUNTER.writeProtectFaults,
-  COUNTER.rwpFaults,
-];
 
 /**
  * The paging engine: takes faults and events from a port, decides, fetches, installs. No I/O of its own,
@@ -92,12 +78,12 @@ export class Resolver {
   readonly #queue = new FaultQueue();
   /** Pages to fetch alone: fetching their neighbourhood failed. */
   readonly #alone = new Set<PageIndex>();
-  readonly #dropping: Dropping[] = [];
-  #ensuring: RangeJob[] = [];
-  #prefetching: RangeJob[] = [];
-  readonly #threads = new Map<number, { readonly class: AccessClass; readonly vcpu: number | undefined }>();
-  #listening = { faults: false, installs: false };
-  #presentCount: number;
+  readonly #drops = new Drops();
+  readonly #jobs = new RangeJobs();
+  readonly #wanted: WantedPages;
+  readonly #ledger: PageLedger;
+  readonly #protection: Protection;
+  readonly #census: FaultCensus;
   #stopped: DemandPagingError | undefined;
   #ended = false;
   /** Events taken and not yet applied, oldest first. */
@@ -112,12 +98,11 @@ export class Resolver {
     this.#o = options;
     this.#now = options.now ?? (() => performance.now());
     this.#batch = new FaultBatch(options.policy.batchRows);
-    this.#presentCount = options.states.countPresent(options.pages);
     this.#installer = new Installer({
       ...options,
       rows: Math.max(options.policy.batchRows, 4),
       events: {
-        present: (pages, why) => this.#present(pages, why),
+        present: (pages, why) => this.#ledger.installed(pages, why),
         poisoned: (pages) => this.#poisoned(pages),
         vanished: (pages) => this.#vanished(pages),
         changing: () => this.#takeEvents(),
@@ -131,6 +116,21 @@ export class Resolver {
       work: () => this.onWork(),
       reading: () => options.reading?.(),
     });
+    this.#wanted = new WantedPages({
+      ...options,
+      drops: this.#drops,
+      faultAroundPages: options.policy.faultAroundPages,
+      clip: (run, keep) => this.#fetcher.clip(run, keep),
+    });
+    const notify = (notice: Notice): void => options.notify(notice);
+    this.#ledger = new PageLedger({ ...options, notify });
+    this.#census = new FaultCensus(options.counters, notify);
+    this.#protection = new Protection({
+      ...options,
+      notify,
+      installer: this.#installer,
+      cancel: (pages) => this.#cancel(pages),
+    });
   }
 
   /** It has been told to end and has ended: no more turns are needed. */
@@ -141,10 +141,9 @@ export class Resolver {
   /** There is something to do without waiting for the port. */
   get busy(): boolean {
     const room = this.#fetcher.inFlight < this.#o.policy.maxInFlight;
-    const ensuring = this.#ensuring.length > 0 && this.#ensuring.some((job) => !job.exhausted);
     if (this.#installer.pending || this.#fetcher.hasAnswers) return true;
     if (this.#stopped) return this.#queue.length > 0;
-    return room && (this.#queue.length > 0 || ensuring || this.#prefetchReady);
+    return room && (this.#queue.length > 0 || this.#jobs.ensuringLeft() || this.#prefetchReady());
   }
 
   /** When the next retry or time-out is due, on the resolver's clock; Infinity for never. */
@@ -163,11 +162,11 @@ export class Resolver {
     const taken = this.#take(idle ? wait : 'none');
     if (this.#fetcher.expects) this.#fetcher.collect(this.#now());
     this.#serve();
-    if (this.#ensuring.length > 0) this.#runJobs(this.#ensuring);
+    this.#runJobs(this.#jobs.ensuring);
     this.#installer.flush();
-    if (taken === 0 && this.#queue.length === 0) this.#runJobs(this.#prefetching);
+    if (taken === 0 && this.#queue.length === 0) this.#runJobs(this.#jobs.prefetching);
     this.#installer.flush();
-    this.#finishJobs();
+    this.#jobs.finish(this.#o.states);
     this.#payOwed();
     return taken > 0 || !idle;
   }
@@ -181,9 +180,9 @@ export class Resolver {
       if (this.#stopped && !['end', 'thaw', 'drop-end', 'listen', 'thread'].includes(command.command)) {
         throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
       }
-      if (command.command === 'ensure') this.#startJob(this.#ensuring, command.ranges, 'ensured', reply);
-      else if (command.command === 'prefetch')
-        this.#startJob(this.#prefetching, command.ranges, 'prefetch', reply);
+      const { states } = this.#o;
+      if (command.command === 'ensure') this.#jobs.start('ensured', command.ranges, states, reply);
+      else if (command.command === 'prefetch') this.#jobs.start('prefetch', command.ranges, states, reply);
       else {
         this.#carryOut(command);
         this.#installer.flush();
@@ -205,17 +204,18 @@ export class Resolver {
         ranges.forEach((pages) => this.#dropBegin(pages, then)),
       )
       .with({ command: 'drop-end' }, ({ ranges }) => this.#dropEnd(ranges))
-      .with({ command: 'freeze' }, ({ ranges }) => this.#freeze(ranges))
+      .with({ command: 'freeze' }, ({ ranges }) => this.#protection.freeze(ranges))
       .with({ command: 'thaw' }, ({ ranges }) => ranges.forEach((pages) => this.#thaw(pages)))
       .with({ command: 'poison' }, ({ ranges }) => this.#poisonRanges(ranges))
-      .with({ command: 'write-protect' }, ({ ranges }) => this.#writeProtect(ranges, true))
-      .with({ command: 'write-unprotect' }, ({ ranges }) => this.#writeProtect(ranges, false))
-      .with(
-        { command: 'thread' },
-        ({ thread, class: accessClass, vcpu }) =>
-          void this.#threads.set(thread, { class: accessClass, vcpu }),
+      .with({ command: 'write-protect' }, ({ ranges }) => this.#protection.writeProtect(ranges, true))
+      .with({ command: 'write-unprotect' }, ({ ranges }) => this.#protection.writeProtect(ranges, false))
+      .with({ command: 'thread' }, ({ thread, class: accessClass, vcpu }) =>
+        this.#census.name(thread, accessClass, vcpu),
       )
-      .with({ command: 'listen' }, ({ faults, installs }) => void (this.#listening = { faults, installs }))
+      .with({ command: 'listen' }, ({ faults, installs }) => {
+        this.#census.reports = faults;
+        this.#ledger.reportsInstalls = installs;
+      })
       .with({ command: 'end' }, ({ missing }) => this.#end(missing))
       .exhaustive();
   }
@@ -224,7 +224,7 @@ export class Resolver {
   abort(thrown: unknown): void {
     this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
     // Who waits on a protected page finds nobody to lift the protection any more.
-    this.#liftProtection();
+    this.#protection.lift(this.#o.pages);
     this.#settleAll();
   }
 
@@ -252,12 +252,12 @@ export class Resolver {
         this.#events.push(this.#batch.event(row));
         continue;
       }
-      this.#countFault(row, kind);
+      this.#census.count(this.#batch, row);
       if (kind === ROW.missing || kind === ROW.minor)
         this.#enqueue(this.#batch.page[row]!, kind === ROW.minor, now);
       else (protectedPages ??= []).push({ page: this.#batch.page[row]!, kind });
     }
-    for (const { page, kind } of protectedPages ?? []) this.#unprotect(page, kind);
+    for (const { page, kind } of protectedPages ?? []) this.#protection.met(page, kind);
   }
 
   /** Applies events in order. Entered again while one is applied (by a flush that took more), it goes on with the next oldest. */
@@ -272,34 +272,6 @@ export class Resolver {
 
   #enqueue(page: PageIndex, cached: boolean, takenAtMs: number): void {
     if (!this.#queue.push(page, cached, takenAtMs)) this.#o.counters.add(COUNTER.joinedFaults);
-  }
-
-  /** A write to a write-protected page, or any access to an rw-protected one. */
-  #unprotect(page: PageIndex, kind: number): void {
-    const pages = { first: page, count: 1 };
-    if (kind === ROW['write-protect']) {
-      this.#o.states.set('write-protected', pages, false);
-      this.#installer.protect('writeprotect', pages, false);
-      this.#o.notify({ kind: 'written', pages });
-    } else if (this.#o.states.is('frozen', page)) this.#o.counters.add(COUNTER.heldFaults);
-    else this.#installer.protect('rwprotect', pages, false);
-  }
-
-  #countFault(row: number, kind: number): void {
-    const { counters } = this.#o;
-    counters.add(FAULT_COUNTERS[kind]!);
-    if (this.#batch.write[row] === WRITE.yes) counters.add(COUNTER.writeFaults);
-    const site = SITE_NAMES[this.#batch.site[row]!];
-    const known = this.#threads.size === 0 ? undefined : this.#threads.get(this.#batch.thread[row]!);
-    // Only a vCPU's exit names its vCPU.
-    const accessClass = site ? classOf(site) : this.#batch.isVcpus(row) ? 'vcpu' : known?.class;
-    counters.add(accessClass ? COUNTER[`${accessClass}Faults`] : COUNTER.unattributedFaults);
-    if (!this.#listening.faults) return;
-    const fault = this.#batch.fault(row);
-    this.#o.notify({
-      kind: 'fault',
-      fault: { ...fault, class: accessClass, vcpu: fault.vcpu ?? known?.vcpu },
-    });
   }
 
   #event(event: MemoryEvent): void {
@@ -318,17 +290,7 @@ export class Resolver {
 
   /** The pages' contents are void. What is in flight for them must not be installed. */
   #removed(pages: PageRange): void {
-    const end = pages.first + pages.count;
-    for (let at = pages.first; at < end;) {
-      const part = { first: at, count: this.#nextBorder(at, end) - at };
-      // What we drop ourselves is not a removal: the drop says what becomes of it.
-      const drop = this.#dropping.find(
-        (candidate) => within(at, candidate.pages) && !candidate.announced.some((known) => within(at, known)),
-      );
-      if (drop) drop.announced.push(part);
-      else this.#void(part, 'zero');
-      at += part.count;
-    }
+    for (const part of this.#drops.announce(pages)) this.#void(part, 'zero');
   }
 
   /** Nothing on its way may reach these pages any more. Whoever waits for it is woken, and asks again. */
@@ -338,26 +300,11 @@ export class Resolver {
       request.job?.settled(request.pages.count);
       this.#installer.wake(request.pages);
     }
-    for (const job of this.#ensuring) job.rewind();
-  }
-
-  /** The first page after `from` at which a drop, or a part of one that was announced, begins or ends. */
-  #nextBorder(from: PageIndex, end: PageIndex): PageIndex {
-    let border = end;
-    for (const { pages, announced } of this.#dropping) {
-      for (const { first, count } of [pages, ...announced]) {
-        for (const edge of [first, first + count]) if (edge > from && edge < border) border = edge;
-      }
-    }
-    return border;
+    this.#jobs.rewind();
   }
 
   #void(pages: PageRange, then: 'missing' | 'zero'): void {
-    const { states, counters } = this.#o;
-    this.#presentCount -= states.setPresent(pages, false);
-    for (const plane of ['poisoned', 'write-protected'] as const) states.set(plane, pages, false);
-    states.set('removed', pages, then === 'zero');
-    counters.add(then === 'zero' ? COUNTER.removedPages : COUNTER.withdrawnPages, pages.count);
+    this.#ledger.dropped(pages, then);
     this.#cancel(pages);
     if (then === 'zero') this.#o.notify({ kind: 'removed', pages });
   }
@@ -378,7 +325,7 @@ export class Resolver {
 
   #servePage(page: PageIndex, cached: boolean, takenAtMs: number): void {
     const { states, counters, supports } = this.#o;
-    if (this.#isHeld(page)) return counters.add(COUNTER.heldFaults);
+    if (this.#wanted.isHeld(page)) return counters.add(COUNTER.heldFaults);
     // Runs for every fault: a plain switch, an order of magnitude faster than an object match.
     switch (states.stateOf(page)) {
       case 'poisoned':
@@ -396,18 +343,13 @@ export class Resolver {
         if (this.#fetcher.find(page)) return counters.add(COUNTER.joinedFaults);
         if (cached && !supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
         return this.#fetch(
-          cached ? { first: page, count: 1 } : this.#window(page),
+          cached || this.#alone.has(page) ? { first: page, count: 1 } : this.#wanted.window(page),
           page,
           'demand',
           cached,
           takenAtMs,
         );
     }
-  }
-
-  #isHeld(page: PageIndex): boolean {
-    if (this.#o.states.is('frozen', page)) return true;
-    return this.#dropping.length > 0 && this.#dropping.some(({ pages }) => within(page, pages));
   }
 
   /** A fault on a page that we hold to be present: an old fault, or a page lost behind our back. */
@@ -428,10 +370,9 @@ export class Resolver {
 
   /** A present page is physically gone, and no event said so. */
   #vanished(pages: PageRange): void {
-    const { states, supports, counters, layout } = this.#o;
-    this.#presentCount -= states.setPresent(pages, false);
+    const { supports, layout } = this.#o;
+    this.#ledger.vanished(pages);
     if (supports.verbs.includes('poison')) this.#poisoned(pages); // by what found it out
-    counters.add(COUNTER.vanishedPages);
     const { start, length } = layout.gpaRangeOf(pages);
     this.#giveUp(
       pages,
@@ -440,42 +381,6 @@ export class Resolver {
         hint: "Punch holes and discard memory only through the pager's remove() and withdraw()",
       }),
     );
-  }
-
-  /** The window of fault-around: the run of fetchable pages around `page` inside its aligned window. */
-  #window(page: PageIndex): PageRange {
-    const { layout, policy, pages } = this.#o;
-    if (policy.faultAroundPages === 1 || this.#alone.has(page)) return { first: page, count: 1 };
-    const region = layout.regionOf(page);
-    const size = policy.faultAroundPages;
-    const start = region.firstPage + Math.floor((page - region.firstPage) / size) * size;
-    const first = Math.max(start, pages.first);
-    const end = Math.min(start + size, region.firstPage + region.pageCount, pages.first + pages.count);
-    return this.#fetchable(first, end, page);
-  }
-
-  /** The run of pages in [first, end) that contains `keep` and can be fetched: missing, nothing special, not in flight. */
-  #fetchable(first: PageIndex, end: PageIndex, keep: PageIndex): PageRange {
-    const { states } = this.#o;
-    let from = first;
-    for (
-      let present = states.nextPresent(from, keep);
-      present < keep;
-      present = states.nextPresent(from, keep)
-    ) {
-      from = states.nextMissing(present, keep);
-    }
-    let run = { first: from, count: states.nextPresent(keep, end) - from };
-    run = this.#fetcher.clip(run, keep);
-    const plain =
-      this.#allPlain || (!SPECIAL.some((plane) => states.any(plane, run)) && this.#dropping.length === 0);
-    return plain ? run : this.#trim(run, keep);
-  }
-
-  #trim(run: PageRange, keep: PageIndex): PageRange {
-    let first = keep;
-    while (first > run.first && this.#isWanted(first - 1)) first--;
-    return { first, count: this.#nextUnwanted(keep + 1, run.first + run.count) - first };
   }
 
   // ── fetching ──
@@ -569,13 +474,13 @@ export class Resolver {
     const { pageSize } = layout.regionOf(pages.first);
     counters.add(COUNTER.fetchedBytes, pages.count * pageSize);
     // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
-    if (demand >= 0 && this.#nextWanted(demand, demand + 1) === demand) {
+    if (demand >= 0 && this.#wanted.next(demand, demand + 1) === demand) {
       counters.add(COUNTER.demandPages);
       counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
     }
     const stop = pages.first + pages.count;
-    for (let at = this.#nextWanted(pages.first, stop); at < stop;) {
-      const end = this.#nextUnwanted(at, stop);
+    for (let at = this.#wanted.next(pages.first, stop); at < stop;) {
+      const end = this.#wanted.nextUnwanted(at, stop);
       this.#installer.contents(
         { first: at, count: end - at },
         from + (at - pages.first) * pageSize,
@@ -583,35 +488,11 @@ export class Resolver {
         why,
         cached,
       );
-      at = this.#nextWanted(end, stop);
+      at = this.#wanted.next(end, stop);
     }
     if (this.#alone.size > 0) this.#alone.delete(demand);
     request.job?.settled();
     if (demand >= 0) this.#served(request);
-  }
-
-  /** Missing, nothing special, and not held: contents may be installed. */
-  #isWanted(page: PageIndex): boolean {
-    return this.#o.states.stateOf(page) === 'missing' && !this.#isHeld(page);
-  }
-
-  /** No page is anything but missing or present, and none is held: runs can be found by the word. */
-  get #allPlain(): boolean {
-    return this.#o.states.plain && this.#dropping.length === 0;
-  }
-
-  /** The first page from `at` below `end` that is wanted, or `end`. */
-  #nextWanted(at: PageIndex, end: PageIndex): PageIndex {
-    if (this.#allPlain) return this.#o.states.nextMissing(at, end);
-    while (at < end && !this.#isWanted(at)) at++;
-    return at;
-  }
-
-  /** The first page from `at` below `end` that is not wanted, or `end`. */
-  #nextUnwanted(at: PageIndex, end: PageIndex): PageIndex {
-    if (this.#allPlain) return this.#o.states.nextPresent(at, end);
-    while (at < end && this.#isWanted(at)) at++;
-    return at;
   }
 
   /** Whoever waits is let go before anything else is begun. */
@@ -642,7 +523,7 @@ export class Resolver {
   #prefetchFailed(pages: PageRange, error: DemandPagingError): void {
     this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
     this.#installer.wake(pages);
-    for (const job of this.#ensuring) job.rewind();
+    this.#jobs.rewind();
   }
 
   /** A window failed: only what is really wanted is worth retrying, page by page. */
@@ -654,7 +535,7 @@ export class Resolver {
       this.#alone.add(page);
       this.#enqueue(page, false, takenAtMs || this.#now());
     }
-    for (const job of this.#ensuring) job.rewind();
+    this.#jobs.rewind();
     if (why !== 'demand') return; // every page is asked for by itself now, and with it whoever waits
     // Whoever came to wait for one of the others meanwhile asks again. Not the demanded page's accessor:
     // woken, it would fault anew and be gone whenever its failure comes to be told.
@@ -665,40 +546,9 @@ export class Resolver {
 
   // ── outcomes ──
 
-  #present(pages: PageRange, why: InstallReason): void {
-    const { states, pages: shard } = this.#o;
-    const added = states.setPresent(pages, true);
-    this.#presentCount += added;
-    this.#countInstalled(added, why);
-    if (this.#listening.installs) this.#o.notify({ kind: 'installed', pages, why });
-    if (added > 0 && this.#presentCount === shard.count) this.#o.notify({ kind: 'complete', pages: shard });
-  }
-
-  #countInstalled(pages: number, why: InstallReason): void {
-    const { counters } = this.#o;
-    switch (why) {
-      case 'demand': // less the page that was waited for, see #install
-        return counters.add(COUNTER.aroundPages, pages);
-      case 'prefetch':
-        return counters.add(COUNTER.prefetchPages, pages);
-      case 'ensured':
-        return counters.add(COUNTER.ensuredPages, pages);
-      case 'zeroed':
-        return counters.add(COUNTER.zeroPages, pages);
-      case 'foreign':
-        return counters.add(COUNTER.foreignPages, pages);
-    }
-  }
-
   #poisoned(pages: PageRange): void {
-    const { states, counters } = this.#o;
-    this.#presentCount -= states.setPresent(pages, false);
-    for (const job of this.#ensuring)
-      if (job.covers(pages)) job.reject(new DemandPagingError('PAGE_POISONED', 'the page was poisoned'));
-    if (pages.count === 1 && states.is('poisoned', pages.first)) return; // poisoned before, and met again
-    states.set('poisoned', pages, true);
-    counters.add(COUNTER.poisonedPages, pages.count);
-    this.#o.notify({ kind: 'poisoned', pages });
+    this.#jobs.rejectCovering(pages, 'PAGE_POISONED', 'the page was poisoned');
+    this.#ledger.poisoned(pages);
   }
 
   /** These pages cannot be had. Those who wait must learn it; nobody gets zeros. */
@@ -709,9 +559,7 @@ export class Resolver {
       .with('poison', () => this.#installer.poison(pages))
       .with('fail', () => this.#installer.fail(pages))
       .exhaustive();
-    const failure = (): DemandPagingError =>
-      new DemandPagingError('PAGE_FAILED', 'the page could not be had', { cause: error });
-    for (const job of this.#ensuring) if (job.covers(pages)) job.reject(failure());
+    this.#jobs.rejectCovering(pages, 'PAGE_FAILED', 'the page could not be had', error);
   }
 
   #gone(pages: PageRange, errno: number): void {
@@ -725,15 +573,10 @@ export class Resolver {
 
   /** There is no memory for these pages any more. Whoever still waits for them asks again, and learns it. */
   #unmapped(pages: PageRange): void {
-    this.#presentCount -= this.#o.states.setPresent(pages, false);
-    for (const plane of ['removed', 'poisoned', 'write-protected'] as const)
-      this.#o.states.set(plane, pages, false);
-    this.#o.states.set('unmapped', pages, true);
+    this.#ledger.unmapped(pages);
     this.#cancel(pages);
     this.#installer.wake(pages);
-    for (const job of this.#ensuring) {
-      if (job.covers(pages)) job.reject(new DemandPagingError('MEMORY_GONE', 'the page is no longer mapped'));
-    }
+    this.#jobs.rejectCovering(pages, 'MEMORY_GONE', 'the page is no longer mapped');
     this.#o.notify({ kind: 'unmapped', pages });
   }
 
@@ -742,67 +585,16 @@ export class Resolver {
     this.#stopped = error;
     this.#fetcher.drop(this.#o.pages);
     const poison = this.#o.supports.verbs.includes('poison') && error.code !== 'MEMORY_GONE';
-    for (const job of [...this.#ensuring, ...this.#prefetching]) {
-      job.reject(new DemandPagingError('STOPPED', 'the pager has stopped', { cause: error }));
-    }
-    this.#ensuring = [];
-    this.#prefetching = [];
+    this.#jobs.rejectAll('STOPPED', 'the pager has stopped', error);
     // Said before the poison is seen, so that whoever handles the SIGBUS finds the reason.
     this.#o.notify({ kind: 'stopped', error: error.toPlain(), waiters: poison ? 'poisoned' : 'blocked' });
-    if (poison) this.#eachMissing(this.#o.pages, (pages) => this.#installer.poison(pages));
-  }
-
-  /** A range cut at the borders of regions: a row of a batch lies inside one. */
-  #perRegion({ first, count }: PageRange): readonly PageRange[] {
-    const ranges: PageRange[] = [];
-    for (let at = first; at < first + count;) {
-      const region = this.#o.layout.regionOf(at);
-      const end = Math.min(first + count, region.firstPage + region.pageCount);
-      ranges.push({ first: at, count: end - at });
-      at = end;
-    }
-    return ranges;
-  }
-
-  /** Visits the runs of pages of a range that are missing or removed, region by region. */
-  #eachMissing({ first, count }: PageRange, visit: (pages: PageRange) => void): void {
-    const { layout, states } = this.#o;
-    const end = first + count;
-    for (let at = states.nextMissing(first, end); at < end;) {
-      const region = layout.regionOf(at);
-      const stop = states.nextPresent(at, Math.min(end, region.firstPage + region.pageCount));
-      const run = { first: at, count: stop - at };
-      if (!states.any('poisoned', run) && !states.any('unmapped', run)) visit(run);
-      else
-        for (let page = at; page < stop; page++)
-          if (['missing', 'removed'].includes(states.stateOf(page))) visit({ first: page, count: 1 });
-      at = states.nextMissing(stop, end);
-    }
+    if (poison) this.#poisonMissing(this.#o.pages);
   }
 
   // ── jobs ──
 
-  get #prefetchReady(): boolean {
-    return (
-      this.#prefetching.some((job) => !job.exhausted) &&
-      this.#fetcher.inFlight < Math.max(1, this.#o.policy.maxInFlight / 2)
-    );
-  }
-
-  #startJob(
-    list: RangeJob[],
-    ranges: readonly PageRange[],
-    why: 'ensured' | 'prefetch',
-    reply: (reply: CommandReply) => void,
-  ): void {
-    const over = (result: PrefetchResult | DemandPagingError): void =>
-      reply(
-        result instanceof DemandPagingError
-          ? { ok: false, error: result.toPlain() }
-          : { ok: true, value: result },
-      );
-    list.push(new RangeJob(ranges, why, over));
-    this.#finishJobs();
+  #prefetchReady(): boolean {
+    return this.#jobs.prefetchLeft() && this.#fetcher.inFlight < Math.max(1, this.#o.policy.maxInFlight / 2);
   }
 
   /** One piece of the first job that has one: of a prefetch when nobody waits, of what the program asked for in any case. */
@@ -826,53 +618,41 @@ export class Resolver {
       job.reject(new DemandPagingError('PAGE_POISONED', 'the page is poisoned'));
     if (state === 'unmapped' && job.why === 'ensured')
       job.reject(new DemandPagingError('MEMORY_GONE', 'the page is no longer mapped'));
-    if (state !== 'missing' || this.#isHeld(page) || this.#fetcher.find(page) || this.#queue.has(page)) {
+    if (
+      state !== 'missing' ||
+      this.#wanted.isHeld(page) ||
+      this.#fetcher.find(page) ||
+      this.#queue.has(page)
+    ) {
       job.pass(1); // before the zeros: what their installing leads to may rewind the job
-      if (state === 'removed' && job.why === 'ensured' && !this.#isHeld(page))
+      if (state === 'removed' && job.why === 'ensured' && !this.#wanted.isHeld(page))
         this.#installer.zero({ first: page, count: 1 });
       return false;
     }
     const region = layout.regionOf(page);
     const end = Math.min(page + policy.prefetchPages, job.end, region.firstPage + region.pageCount);
-    const run = this.#fitting(this.#fetchable(page, end, page), -1, region.pageSize);
+    const run = this.#fitting(this.#wanted.fetchable(page, end, page), -1, region.pageSize);
     job.take(run.count);
     this.#fetch(run, -1, job.why, false, 0, job);
     return true;
   }
 
-  #finishJobs(): void {
-    const { states } = this.#o;
-    const finish = (jobs: RangeJob[]): RangeJob[] =>
-      jobs.length === 0 ? jobs : jobs.filter((job) => !job.finish(states));
-    this.#ensuring = finish(this.#ensuring);
-    this.#prefetching = finish(this.#prefetching);
-  }
-
   // ── commands ──
 
   #markPresent(pages: PageRange): void {
-    if (this.#o.states.any('poisoned', pages))
-      throw new DemandPagingError('PAGE_POISONED', 'a poisoned page cannot be marked present');
-    this.#presentCount += this.#o.states.setPresent(pages, true);
-    this.#o.states.set('removed', pages, false);
+    this.#ledger.markPresent(pages);
     this.#cancel(pages);
     this.#installer.wake(pages);
-    if (this.#presentCount === this.#o.pages.count)
-      this.#o.notify({ kind: 'complete', pages: this.#o.pages });
   }
 
   #dropBegin(pages: PageRange, then: 'missing' | 'zero'): void {
-    this.#dropping.push({ pages, announced: [] });
+    this.#drops.begin(pages);
     this.#void(pages, then);
   }
 
   #dropEnd(ranges: readonly PageRange[]): void {
     for (const pages of ranges) {
-      // One drop only: the same pages may be being dropped twice, and the other goes on.
-      const ended = this.#dropping.findIndex(
-        (drop) => drop.pages.first === pages.first && drop.pages.count === pages.count,
-      );
-      if (ended >= 0) this.#dropping.splice(ended, 1);
+      this.#drops.end(pages);
       this.#rejudge(pages);
     }
   }
@@ -880,74 +660,30 @@ export class Resolver {
   /** Wakes whoever was held in these pages, so that they fault anew, and lets waiting jobs look again. */
   #rejudge(pages: PageRange): void {
     this.#installer.wake(pages);
-    for (const job of this.#ensuring) job.rewind();
-  }
-
-  #freeze(ranges: readonly PageRange[]): void {
-    const { states, supports } = this.#o;
-    if (supports.freeze !== 'full' && ranges.some((pages) => states.countPresent(pages) > 0)) {
-      throw new DemandPagingError('NOT_SUPPORTED', 'this backend cannot freeze pages that are present');
-    }
-    for (const pages of ranges) {
-      states.set('frozen', pages, true);
-      this.#cancel(pages);
-      this.#eachPresent(pages, (present) => this.#installer.protect('rwprotect', present, true));
-    }
+    this.#jobs.rewind();
   }
 
   #thaw(pages: PageRange): void {
-    this.#o.states.set('frozen', pages, false);
-    if (this.#o.supports.freeze === 'full')
-      this.#eachPresent(pages, (present) => this.#installer.protect('rwprotect', present, false));
+    this.#protection.thaw(pages);
     this.#rejudge(pages);
   }
 
   #poisonRanges(ranges: readonly PageRange[]): void {
-    this.#require('poison');
+    if (!this.#o.supports.verbs.includes('poison'))
+      throw new DemandPagingError('NOT_SUPPORTED', 'this backend does not support poison');
     for (const pages of ranges) {
       this.#cancel(pages);
-      this.#eachMissing(pages, (missing) => this.#installer.poison(missing));
+      this.#poisonMissing(pages);
     }
   }
 
-  #writeProtect(ranges: readonly PageRange[], on: boolean): void {
-    this.#require('writeprotect');
-    for (const pages of ranges) {
-      // The mark first: what is installed from now on is installed protected, so no page slips between.
-      this.#o.states.set('write-protected', pages, on);
-      this.#cancel(pages); // what is on its way was to come unprotected
-      this.#eachPresent(pages, (present) => this.#installer.protect('writeprotect', present, on));
-    }
-  }
-
-  #require(verb: 'poison' | 'writeprotect'): void {
-    if (!this.#o.supports.verbs.includes(verb))
-      throw new DemandPagingError('NOT_SUPPORTED', `this backend does not support ${verb}`);
-  }
-
-  /** Visits the runs of present pages of a range, region by region. */
-  #eachPresent({ first, count }: PageRange, visit: (pages: PageRange) => void): void {
-    const { states, layout } = this.#o;
-    for (let at = states.nextPresent(first, first + count); at < first + count;) {
-      const region = layout.regionOf(at);
-      const end = states.nextMissing(at, Math.min(first + count, region.firstPage + region.pageCount));
-      visit({ first: at, count: end - at });
-      at = states.nextPresent(end, first + count);
-    }
-  }
-
-  /** Lifts what keeps accessors from pages that are present. */
-  #liftProtection(): void {
-    const { states, supports, pages } = this.#o;
-    if (supports.verbs.includes('writeprotect') && states.any('write-protected', pages))
-      this.#eachPresent(pages, (present) => this.#installer.protect('writeprotect', present, false));
-    if (supports.freeze === 'full' && states.any('frozen', pages))
-      this.#eachPresent(pages, (present) => this.#installer.protect('rwprotect', present, false));
+  #poisonMissing(pages: PageRange): void {
+    eachMissing(this.#o.layout, this.#o.states, pages, (missing) => this.#installer.poison(missing));
   }
 
   /** Wakes everyone, and leaves no row pending. Ends, because each flush reads the events that rows wait for. */
   #settleAll(): void {
-    for (const pages of this.#perRegion(this.#o.pages)) this.#installer.wake(pages);
+    for (const pages of perRegion(this.#o.layout, this.#o.pages)) this.#installer.wake(pages);
     while (this.#installer.pending) this.#installer.flush();
   }
 
@@ -962,12 +698,10 @@ export class Resolver {
   #end(missing: MissingAtClose): void {
     this.#fetcher.drop(this.#o.pages);
     this.#queue.clear();
-    for (const job of [...this.#ensuring, ...this.#prefetching])
-      job.reject(new DemandPagingError('CLOSED', 'the pager was closed'));
-    const { pages: shard } = this.#o;
-    if (missing === 'poison' && !this.#stopped)
-      this.#eachMissing(shard, (pages) => this.#installer.poison(pages));
-    if (missing === 'zero') this.#eachMissing(shard, (pages) => this.#installer.zero(pages));
+    this.#jobs.rejectAll('CLOSED', 'the pager was closed');
+    const { layout, states, pages: shard } = this.#o;
+    if (missing === 'poison' && !this.#stopped) this.#poisonMissing(shard);
+    if (missing === 'zero') eachMissing(layout, states, shard, (pages) => this.#installer.zero(pages));
     this.#settleAll();
     this.#ended = true;
     this.#o.port.close();

@@ -20,6 +20,8 @@ export interface CheckOptions {
    * property is about. For checking the suite itself; hides hangs. Default false.
    */
   readonly nudge?: boolean;
+  /** Whether a failure is made smaller before it is reported. Default true on a deterministic subject. */
+  readonly shrink?: boolean;
 }
 
 /** What came of checking one property. */
@@ -104,7 +106,7 @@ async function check(
       ...(options.seed !== undefined && { seed: options.seed }),
       ...(options.path !== undefined && { path: options.path }),
       // What a real schedule does not repeat cannot be made smaller.
-      endOnFailure: !subject.deterministic,
+      endOnFailure: !(options.shrink ?? subject.deterministic),
     },
   );
   if (!result.failed) return { name, part, claim, outcome: 'held', runs: result.numRuns };

@@ -1,40 +1,64 @@
 import { checkProperty, type CheckOptions } from './check.js';
+import { openManifest } from './manifest.js';
 import { PROPERTIES } from './properties/index.js';
+import { type AnyProperty, type PropertyName } from './property.js';
 import { type Subject } from './subject.js';
 
 /** What the suite needs of a test runner. */
 export interface Runner {
   describe(name: string, body: () => void): void;
-  test(name: string, body: () => Promise<void>): void;
-  /** Reports a check that does not apply, with the reason. Default: a test by that name, which does nothing. */
-  skip?(name: string, reason: string): void;
+  /**
+   * Registers a test. `body` is handed a function that reports the test as skipped, with the reason; whether that
+   * function returns or throws is the runner's affair.
+   */
+  test(name: string, body: (skip: (reason: string) => void) => Promise<void>): void;
 }
 
 export interface ConformanceOptions extends CheckOptions {
-  /** Which properties, by name. Default: all. */
-  readonly only?: readonly string[];
+  /** Titles of properties to leave out, as {@link titleOf} gives them. Default: none. */
+  readonly except?: readonly string[];
 }
+
+/** A property's name, with its part where it has several. */
+export const titleOf = ({
+  name,
+  part,
+}: {
+  readonly name: PropertyName;
+  readonly part?: string | undefined;
+}): string => (part ? `${name}, ${part}` : name);
 
 /**
  * Registers the suite with a test runner: a test for each named property, run on many plans and, where the
  * subject is deterministic, as many schedules.
  *
- * What does not apply is decided by what the subject declares, and by nothing else. That is known
- * only once it was opened, so each test decides for itself: it throws {@link NotApplicable}, whose message is the
- * reason, for the runner to report as skipped.
+ * What does not apply is decided by what the subject declares and by nothing else; such a test is
+ * reported as skipped, with the reason. {@link inapplicable} lists them beforehand.
  *
- * Errors: a test fails with the property, the seed and path that play it again, and who did what.
+ * Blocks: nobody; a test lasts as long as its runs. Errors: a test fails with the property, the seed and path that
+ * play it again, and a timeline of who did what.
  */
 export function conformance(runner: Runner, subject: Subject, options: ConformanceOptions = {}): void {
+  const { except = [], ...checking } = options;
   runner.describe(`conformance of ${subject.name}`, () => {
     for (const property of PROPERTIES) {
-      if (options.only && !options.only.includes(property.name)) continue;
-      const title = property.part ? `${property.name}: ${property.part}` : property.name;
-      runner.test(title, async () => {
-        const report = await checkProperty(property, subject, options);
+      const title = titleOf(property);
+      if (except.includes(title)) continue;
+      runner.test(title, async (skip) => {
+        const report = await checkProperty(property, subject, checking);
         if (report.outcome === 'failed') throw new Error(report.message);
-        if (report.outcome === 'skipped') runner.skip?.(title, report.reason);
+        if (report.outcome === 'skipped') skip(report.reason);
       });
     }
   });
+}
+
+/** The properties that do not apply to a subject, and why, by title. */
+export async function inapplicable(
+  subject: Subject,
+  properties: readonly AnyProperty[] = PROPERTIES,
+): Promise<ReadonlyMap<string, string>> {
+  const manifest = await openManifest(subject);
+  const reasons = properties.map((property) => [titleOf(property), property.unless(manifest)] as const);
+  return new Map(reasons.filter((entry): entry is readonly [string, string] => entry[1] !== undefined));
 }

@@ -1,4 +1,4 @@
-export { conformance, type ConformanceOptions, type Runner } from './conformance.js';
+export { conformance, inapplicable, titleOf, type ConformanceOptions, type Runner } from './conformance.js';
 export { checkProperties, checkProperty, type CheckOptions, type Report } from './check.js';
 export { PROPERTIES } from './properties/index.js';
 export {

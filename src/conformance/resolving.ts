@@ -1,7 +1,7 @@
 import {
   FaultBatch,
   FLAG,
-  OUTCOME,
+  type OUTCOME,
   type PageIndex,
   type PageRange,
   type Resolution,

@@ -79,6 +79,25 @@ describe('the engine on the kernel model', () => {
     expect([access.state, access.bytes[0]]).toEqual(['done', 1]);
   });
 
+  test('of two withdrawals that overlap each is announced by its own event', async () => {
+    const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
+    const wide = { first: 0, count: 2 };
+    const narrow = { first: 0, count: 1 };
+    for (const pages of [wide, narrow]) {
+      resolver.execute({ command: 'drop-begin', ranges: [pages], then: 'missing' }, ok);
+    }
+    const [wideDrop, narrowDrop] = [world.kernel.discard(wide), world.kernel.discard(narrow)];
+    narrowDrop.step();
+    resolver.turn('none');
+    world.run(narrowDrop);
+    resolver.execute({ command: 'drop-end', ranges: [narrow] }, ok);
+    wideDrop.step();
+    resolver.turn('none');
+    world.run(wideDrop);
+    resolver.execute({ command: 'drop-end', ranges: [wide] }, ok);
+    expect(notices.map(({ kind }) => kind)).not.toContain('removed');
+  });
+
   test('a removal by somebody else, while the same pages are withdrawn, is a removal', async () => {
     const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
     const own = { first: 1, count: 1 };

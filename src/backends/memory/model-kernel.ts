@@ -10,7 +10,7 @@ import { type ModelMechanism, type PageRequest } from './mechanism.js';
 import { forkSteps, discardSteps, MemoryChange, remapSteps, unmapSteps, type Step } from './memory-change.js';
 import { MessageQueue } from './message-queue.js';
 import { type AccessRequest, ModelAccess } from './model-access.js';
-import { type Discard, ModelMemory } from './model-memory.js';
+import { type Discard, type ModelMemory } from './model-memory.js';
 import { settle, type Stepper } from './stepper.js';
 
 /** Which mechanisms stand before which sites. A site that is absent is unmediated. */

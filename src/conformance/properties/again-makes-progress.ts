@@ -30,7 +30,7 @@ export const againMakesProgress = property<Plan>({
   unless: (manifest) =>
     possible(manifest, ['discard']).length > 0
       ? undefined
-      : 'there is no other thread here that removes pages',
+      : 'other threads cannot remove pages here, or are not noticed',
   plan: (manifest) =>
     fc.record({
       wanted: scenario(manifest, {

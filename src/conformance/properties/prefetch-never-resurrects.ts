@@ -1,11 +1,15 @@
+import fc from 'fast-check';
 import { must } from '../failure.js';
 import { property } from '../property.js';
-import { type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
-import { settled } from '../stage.js';
+import { act, type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
+import { pause, settled } from '../stage.js';
 
 const PAGES = 6;
 
-export const prefetchNeverResurrects = property<readonly Action[]>({
+export const prefetchNeverResurrects = property<{
+  readonly held: boolean;
+  readonly actions: readonly Action[];
+}>({
   name: 'prefetch-never-resurrects',
   claim: 'what is fetched ahead, and arrives after its page was removed, is not installed',
   level: 'pager',
@@ -17,14 +21,27 @@ export const prefetchNeverResurrects = property<readonly Action[]>({
         ? 'pages cannot be removed here'
         : undefined,
   plan: (manifest) =>
-    scenario(manifest, {
-      pages: PAGES,
-      most: 8,
-      of: ['prefetch', 'prefetch', 'ensure', 'discard', 'remove'],
+    fc.record({
+      held: fc.boolean(),
+      actions: scenario(manifest, {
+        pages: PAGES,
+        most: 8,
+        of: ['prefetch', 'prefetch', 'ensure', 'discard', 'remove'],
+      }),
     }),
-  *body(stage, actions) {
+  *body(stage, { held, actions }) {
     const into = played();
-    yield* play(stage, actions, into);
+    if (held) {
+      // Whatever is fetched arrives after every removal is over.
+      for (let page = 0; page < PAGES; page++) stage.source.hold(page);
+      for (const action of actions) {
+        act(stage, action, into);
+        yield pause;
+      }
+      yield settled(...into.removals.map(({ task }) => task));
+      stage.source.resume();
+      yield settled(...into.tasks);
+    } else yield* play(stage, actions, into);
     const removed = Array.from({ length: PAGES }, (_, page) => page).filter((page) =>
       into.removals.some(({ pages }) => covers(pages, page)),
     );

@@ -1,0 +1,162 @@
+import { FLAG, OUTCOME, VERB } from 'demand-paging';
+import { ALL_DONE, asItIs, isInstall, type Row, type RowOutcome, rowOf, rows, sin } from './sin.js';
+
+const PAGE = 4096;
+
+/** A page that is there already is overwritten, and with it what the guest wrote. */
+export const doubleCopy = sin({
+  name: 'copies twice',
+  breaks: 'install-once',
+  port: (beneath) => ({
+    resolve: rows(beneath, (row) => {
+      if (!isInstall(row)) return undefined;
+      const result = beneath.row(row.verb, row.page, row.span, row.from, row.flags);
+      if (result.outcome === OUTCOME['already-present']) {
+        beneath.attachment.memory.store(
+          beneath.attachment.layout.gpaOf(row.page),
+          beneath.port.staging.subarray(row.from, row.from + PAGE),
+        );
+      }
+      return result;
+    }),
+  }),
+});
+
+/** A page is visible with half of its bytes before the other half comes. */
+export const tornPage = sin({
+  name: 'installs a page in two halves',
+  breaks: 'no-torn-page',
+  // Those that read whole pages while they come.
+  alsoBreaks: ['freeze-is-reversible', 'kernel-access-blocks'],
+  port: (beneath) => ({
+    resolve: rows(beneath, (row) => {
+      if (!isInstall(row)) return undefined;
+      const { staging } = beneath.port;
+      const bytes = staging.slice(row.from, row.from + row.span * PAGE);
+      for (let page = 0; page < row.span; page++)
+        staging.fill(0xdd, row.from + page * PAGE + PAGE / 2, row.from + (page + 1) * PAGE);
+      const result = beneath.row(row.verb, row.page, row.span, row.from, row.flags);
+      staging.set(bytes, row.from);
+      for (let page = 0; page < result.done; page++) {
+        beneath.kernel.preempt(false);
+        if (!beneath.port.resident(row.page + page)) continue;
+        const half = bytes.subarray(page * PAGE + PAGE / 2, (page + 1) * PAGE);
+        const frame = beneath.kernel.memory.mappedFrame(row.page + page);
+        frame?.set(half, PAGE / 2);
+      }
+      return result;
+    }),
+  }),
+});
+
+/** Some faults are answered with zeros, without asking anybody. */
+export const zeroLeak = sin({
+  name: 'answers the faults of some pages with zeros',
+  breaks: 'no-zero-leak',
+  // Whoever compares contents, and has that many pages, sees it, too.
+  alsoBreaks: [
+    'publish-before-present',
+    'again-makes-progress',
+    'source-failure-is-loud',
+    'handler-death-is-seen',
+  ],
+  port: ({ port, row }) => ({
+    take: (batch, wait, timeoutMs) => {
+      const before = batch.count;
+      const taken = port.take(batch, wait, timeoutMs);
+      for (let at = before; at < before + taken; at++)
+        if (!batch.isEvent(at) && batch.page[at] === 5) row(VERB.zeropage, batch.page[at]!, 1);
+      return taken;
+    },
+  }),
+});
+
+/** Says that a page is there, and installs it later. */
+export const presentTooEarly = sin({
+  name: 'says installed before it installs',
+  breaks: 'publish-before-present',
+  // What is said to be there is looked at, at once; what comes late, in spite of a removal, keeps its waiters.
+  alsoBreaks: ['again-makes-progress', 'no-lost-wake'],
+  port: (beneath) => {
+    let later: { readonly row: Row; readonly bytes: Uint8Array }[] = [];
+    const install = ({ row, bytes }: (typeof later)[number]): boolean => {
+      const kept = beneath.port.staging.slice(row.from, row.from + bytes.length);
+      beneath.port.staging.set(bytes, row.from);
+      const { outcome } = beneath.row(row.verb, row.page, row.span, row.from, row.flags);
+      beneath.port.staging.set(kept, row.from);
+      return outcome === OUTCOME.again;
+    };
+    const catchUp = (): void => void (later = later.filter(install));
+    return {
+      take: (batch, wait, timeoutMs) => {
+        catchUp();
+        return beneath.port.take(batch, wait, timeoutMs);
+      },
+      resolve: (batch) => {
+        catchUp();
+        rows(beneath, (row): RowOutcome | undefined => {
+          if (!isInstall(row) || row.span > 1 || row.page !== 7 || beneath.port.resident(7)) return undefined;
+          later.push({ row, bytes: beneath.port.staging.slice(row.from, row.from + row.span * PAGE) });
+          return ALL_DONE(row.span);
+        })(batch);
+      },
+    };
+  },
+});
+
+/** Protects a page after it installed it, and somebody writes in between. */
+export const protectsLate = sin({
+  name: 'write protection comes after the page',
+  breaks: 'write-protect-is-atomic',
+  port: (beneath) => ({
+    resolve: rows(beneath, (row) => {
+      if (!isInstall(row) || !(row.flags & FLAG.protect)) return undefined;
+      const result = beneath.row(row.verb, row.page, row.span, row.from, row.flags & ~FLAG.protect);
+      beneath.kernel.preempt(false);
+      if (result.done > 0) beneath.row(VERB.writeprotect, row.page, result.done, 0, FLAG.protect);
+      return result;
+    }),
+  }),
+});
+
+/** Freezing loses the contents. */
+export const freezeDrops = sin({
+  name: 'freezing drops the pages',
+  breaks: 'freeze-is-reversible',
+  port: (beneath) => ({
+    resolve: rows(beneath, (row) => {
+      if (row.verb !== VERB.rwprotect || !(row.flags & FLAG.protect)) return undefined;
+      for (let page = row.page; page < row.page + row.span; page++) beneath.kernel.memory.drop(page, 'punch');
+      return ALL_DONE(row.span);
+    }),
+  }),
+});
+
+/** Poisons by letting those fail who wait now. */
+export const poisonForgotten = sin({
+  name: 'poison is forgotten',
+  breaks: 'poison-is-sticky',
+  // Nobody answers later faults once the resolver is gone, and closed memory reads as zeros.
+  alsoBreaks: ['handler-death-is-seen', 'no-zero-leak'],
+  port: (beneath) => ({
+    resolve: rows(beneath, (row) =>
+      row.verb === VERB.poison ? beneath.row(VERB.fail, row.page, row.span) : undefined,
+    ),
+  }),
+});
+
+/** Reads what lies nearest to what was asked. */
+export const clampsInput = sin({
+  name: 'clamps what is malformed',
+  breaks: 'bad-input-refused',
+  port: (beneath) => ({
+    resolve: (batch) => {
+      for (let at = 0; at < batch.count; at++) {
+        const row = rowOf(batch, at);
+        const from = Math.min(Math.max(0, row.from), beneath.port.staging.length - row.span * PAGE);
+        const { outcome, done, errno } = asItIs(beneath, row.verb === VERB.copy ? { ...row, from } : row);
+        batch.settle(at, outcome, done, errno);
+      }
+    },
+  }),
+});

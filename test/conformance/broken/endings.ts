@@ -1,0 +1,89 @@
+import { type Notice, Resolver } from 'demand-paging';
+import { type Engine } from 'demand-paging/conformance';
+import { sin } from './sin.js';
+
+/** A source that fails is taken for one that gave zeros. */
+export const failureTurnedToZeros = sin({
+  name: 'a source that fails gives zeros',
+  breaks: 'source-failure-is-loud',
+  engine: (options): Engine => {
+    const { source } = options;
+    const zeros = (into: Uint8Array): number => into.fill(0).length;
+    const read = (offset: number, into: Uint8Array): number | Promise<number> => {
+      try {
+        const answer = source.read(offset, into);
+        if (typeof answer === 'number') return answer === into.length ? answer : zeros(into);
+        return {
+          then: (done: (count: number) => void) =>
+            void answer.then(
+              () => done(into.length),
+              () => done(zeros(into)),
+            ),
+        } as unknown as Promise<number>;
+      } catch {
+        return zeros(into);
+      }
+    };
+    return new Resolver({
+      ...options,
+      source: { synchronous: source.synchronous, length: source.length, read },
+    });
+  },
+});
+
+/** What failed is said to nobody. */
+export const failsSilently = sin({
+  name: 'fails silently',
+  breaks: 'source-failure-is-loud',
+  engine: (options) =>
+    new Resolver({
+      ...options,
+      notify: (notice: Notice) => notice.kind === 'source-failed' || options.notify(notice),
+    }),
+});
+
+/** A handler that has failed goes on as if nothing had happened, and takes nothing more. */
+export const deathUnseen = sin({
+  name: 'a handler that fails sits still',
+  breaks: 'handler-death-is-seen',
+  port: ({ port }) => {
+    let dead = false;
+    return {
+      take: (batch, wait, timeoutMs) => {
+        if (dead) return 0;
+        try {
+          return port.take(batch, wait, timeoutMs);
+        } catch {
+          dead = true;
+          return 0;
+        }
+      },
+    };
+  },
+});
+
+/** Nothing bounds what is under way. */
+export const unboundedInFlight = sin({
+  name: 'fetches without bound',
+  breaks: 'bounded-in-flight',
+  engine: (options) => new Resolver({ ...options, policy: { ...options.policy, maxInFlight: 1_000 } }),
+});
+
+/** Memory that was closed still answers. */
+export const viewsLive = sin({
+  name: 'memory that was closed still gives bytes',
+  breaks: 'views-die-safely',
+  attachment: ({ memory, close }) => {
+    let closed = false;
+    return {
+      memory: {
+        load: (address, into) => void (closed ? into.fill(0) : memory!.load(address, into)),
+        store: (address, from) => memory!.store(address, from),
+      },
+      close: async () => {
+        closed = true;
+        await close();
+      },
+    };
+  },
+});

@@ -1,0 +1,172 @@
+import {
+  type Attachment,
+  type Backend,
+  type FaultBatch,
+  type FaultPort,
+  FLAG,
+  OUTCOME,
+  openPort,
+  type PageIndex,
+  type ResolutionBatch,
+  ResolutionBatch as Batch,
+  type ResolverOptions,
+  VERB,
+} from 'demand-paging';
+import { type Engine, type PropertyName, type SteppedSubject } from 'demand-paging/conformance';
+import {
+  memoryBackend,
+  type ModelAttachment,
+  type ModelKernel,
+  type ModelOptions,
+} from 'demand-paging/backends/memory';
+import { modelSubject } from '../model-subject.js';
+
+/** A backend or an engine that does one thing wrong. */
+export interface Sin {
+  readonly name: string;
+  /** The property that it breaks. */
+  readonly breaks: PropertyName;
+  /** Others that cannot hold with it either, and why is said there. */
+  readonly alsoBreaks?: readonly PropertyName[];
+  readonly subject: SteppedSubject;
+}
+
+/** What a sinful port can use: the model's port beneath, and the kernel, to do what a kernel could not. */
+export interface Beneath {
+  readonly port: FaultPort;
+  readonly kernel: ModelKernel;
+  readonly attachment: ModelAttachment;
+  /** Carries out one row on the port beneath, with the outcome in the caller's row if there is one. */
+  row(verb: number, page: PageIndex, span: number, from?: number, flags?: number): RowOutcome;
+}
+
+export interface RowOutcome {
+  readonly outcome: number;
+  readonly done: number;
+  readonly errno: number;
+}
+
+/** What is wrong with a port: what it replaces. */
+export type PortSin = (beneath: Beneath) => Partial<Pick<FaultPort, 'take' | 'resolve' | 'resident'>>;
+
+export interface SinOptions {
+  readonly name: string;
+  readonly breaks: PropertyName;
+  readonly alsoBreaks?: readonly PropertyName[];
+  readonly port?: PortSin;
+  readonly attachment?: (attachment: Attachment, beneath: ModelAttachment) => Partial<Attachment>;
+  readonly engine?: (options: ResolverOptions) => Engine;
+  readonly model?: ModelOptions;
+  readonly more?: Partial<SteppedSubject>;
+}
+
+/** Wraps the model in a sin. */
+export function sin(options: SinOptions): Sin {
+  const { name, breaks, alsoBreaks = [], engine, model = {}, more = {} } = options;
+  const base = modelSubject(name, model, more);
+  let last: ModelAttachment | undefined;
+  const backend = (): Backend => {
+    const inner = memoryBackend({ stagingBytes: 6 * 4096, ...model });
+    return {
+      name,
+      probe: () => inner.probe(),
+      async attach(layout) {
+        const beneath = await inner.attach(layout);
+        last = beneath;
+        return wrap(beneath, options, await openPort(beneath.shards[0]!.port));
+      },
+    };
+  };
+  const subject: SteppedSubject = {
+    ...base,
+    backend,
+    stepping: () => last!.kernel,
+    ...(engine && { engine }),
+  };
+  return { name, breaks, alsoBreaks, subject };
+}
+
+function wrap(
+  beneath: ModelAttachment,
+  { port: portSin, attachment: attachmentSin }: SinOptions,
+  inner: FaultPort,
+): Attachment {
+  const port = portSin ? sinfulPort(inner, portSin, beneath) : inner;
+  const attachment: Attachment = {
+    layout: beneath.layout,
+    coverage: beneath.coverage,
+    supports: beneath.supports,
+    memory: beneath.memory,
+    shards: [{ ...beneath.shards[0]!, port: { where: 'here', open: () => port } }],
+    withdraw: (pages) => beneath.withdraw(pages),
+    moved: () => beneath.moved(),
+    abandonChild: (fd) => beneath.abandonChild(fd),
+    close: () => beneath.close(),
+  };
+  return { ...attachment, ...attachmentSin?.(attachment, beneath) };
+}
+
+function sinfulPort(port: FaultPort, portSin: PortSin, attachment: ModelAttachment): FaultPort {
+  const one = new Batch(1);
+  const row: Beneath['row'] = (verb, page, span, from = 0, flags = 0) => {
+    one.clear();
+    one.pushRow(verb, page, span, from, flags);
+    port.resolve(one);
+    return { outcome: one.outcome[0]!, done: one.done[0]!, errno: one.errno[0]! };
+  };
+  const wrapped: FaultPort = {
+    staging: port.staging,
+    take: (batch: FaultBatch, wait, timeoutMs) => port.take(batch, wait, timeoutMs),
+    ready: () => port.ready(),
+    resolve: (batch: ResolutionBatch) => port.resolve(batch),
+    resident: (page) => port.resident(page),
+    close: () => port.close(),
+  };
+  return Object.assign(wrapped, portSin({ port, kernel: attachment.kernel, attachment, row }));
+}
+
+/** One row of a batch, as a sin sees it. */
+export interface Row {
+  readonly verb: number;
+  readonly page: PageIndex;
+  readonly span: number;
+  readonly from: number;
+  readonly flags: number;
+}
+
+/**
+ * A `resolve` that does something else with some rows, of those that are well-formed. What `instead` returns is
+ * the row's outcome; undefined leaves the row as it is.
+ */
+export const rows =
+  (beneath: Beneath, instead: (row: Row) => RowOutcome | undefined): FaultPort['resolve'] =>
+  (batch) => {
+    for (let at = 0; at < batch.count; at++) {
+      const row = rowOf(batch, at);
+      const own = isWellFormed(beneath, row) ? instead(row) : undefined;
+      const { outcome, done, errno } = own ?? asItIs(beneath, row);
+      batch.settle(at, outcome, done, errno);
+    }
+  };
+
+export const rowOf = (batch: ResolutionBatch, at: number): Row => ({
+  verb: batch.verb[at]!,
+  page: batch.page[at]!,
+  span: batch.span[at]!,
+  from: batch.from[at]!,
+  flags: batch.flags[at]!,
+});
+
+export const asItIs = ({ row }: Beneath, { verb, page, span, from, flags }: Row): RowOutcome =>
+  row(verb, page, span, from, flags);
+
+function isWellFormed({ attachment, port }: Beneath, { page, span, from, flags }: Row): boolean {
+  const inside =
+    Number.isInteger(page) && page >= 0 && span >= 1 && page + span <= attachment.layout.pageCount;
+  return inside && from >= 0 && from + span * 4096 <= port.staging.length && !(flags & FLAG.direct);
+}
+
+export const isInstall = ({ verb, flags }: Row): boolean =>
+  verb === VERB.copy || (verb === VERB.continue && (flags & FLAG.fill) !== 0);
+
+export const ALL_DONE = (span: number): RowOutcome => ({ outcome: OUTCOME.installed, done: span, errno: 0 });

@@ -1,0 +1,81 @@
+import { DemandPagingError, FLAG, OUTCOME, VERB } from 'demand-paging';
+import { ALL_DONE, asItIs, isInstall, type Row, rowOf, rows, sin } from './sin.js';
+
+/** Wakes whoever waits for the first page of a row, and forgets its neighbours. */
+export const lostWake = sin({
+  name: 'wakes only the first page of a row',
+  breaks: 'no-lost-wake',
+  port: (beneath) => ({
+    resolve: rows(beneath, (row) => {
+      if (!isInstall(row) || row.span === 1) return undefined;
+      const result = beneath.row(row.verb, row.page, row.span, row.from, row.flags | FLAG.noWake);
+      if (result.done > 0) beneath.row(VERB.wake, row.page, 1);
+      return result;
+    }),
+  }),
+});
+
+/** The kernel's own EEXIST: it wakes nobody. */
+export const existsWakesNobody = sin({
+  name: 'EEXIST without a wake-up',
+  breaks: 'duplicate-wakes',
+  port: (beneath) => ({
+    resolve: rows(beneath, (row) => {
+      if (row.verb !== VERB.copy || !beneath.port.resident(row.page)) return undefined;
+      return { outcome: OUTCOME['already-present'], done: 0, errno: 17 };
+    }),
+  }),
+});
+
+/** The end poisons what is missing, and wakes nobody; and nothing is released. */
+export const closeLeavesWaiters = sin({
+  name: 'close leaves waiters',
+  breaks: 'close-is-definite',
+  port: (beneath) => {
+    const { pageCount } = beneath.attachment.layout;
+    return {
+      resolve: (batch) => {
+        const all = Array.from({ length: batch.count }, (_, at) => rowOf(batch, at));
+        const isWakeOfAll = (row: Row): boolean => row.verb === VERB.wake && row.span === pageCount;
+        const isEnd = all.some(isWakeOfAll) && all.some(({ verb }) => verb === VERB.poison);
+        rows(beneath, (row) => {
+          if (!isEnd) return undefined;
+          if (row.verb === VERB.poison) return asItIs(beneath, { ...row, flags: row.flags | FLAG.noWake });
+          return isWakeOfAll(row) ? ALL_DONE(row.span) : undefined;
+        })(batch);
+      },
+    };
+  },
+  attachment: ({ memory }) => {
+    let closed = false;
+    return {
+      memory: {
+        load: (address, into) => {
+          if (closed) throw new DemandPagingError('CLOSED', 'the memory was closed');
+          memory!.load(address, into);
+        },
+        store: (address, from) => memory!.store(address, from),
+      },
+      close: async () => void (closed = true),
+    };
+  },
+});
+
+/** A thread that ends while it waits is taken for the end of the process. */
+export const deathIsTheEnd = sin({
+  name: 'a killed accessor ends the pager',
+  breaks: 'exit-while-blocked-terminates',
+  port: (beneath) => {
+    let dead = false;
+    const forget = beneath.kernel.forget.bind(beneath.kernel);
+    beneath.kernel.forget = (access) => {
+      dead ||= access.state === 'blocked';
+      forget(access);
+    };
+    return {
+      resolve: rows(beneath, (row) =>
+        dead && isInstall(row) ? { outcome: OUTCOME.gone, done: 0, errno: 3 } : undefined,
+      ),
+    };
+  },
+});
