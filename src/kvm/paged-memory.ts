@@ -87,7 +87,8 @@ function plainRegion(region: Region, mediation: Mediation): PagedRegion {
     )[region.memory];
     const mapping = mapAligned({ kind, length }, region.pageSize);
     // Nobody sees a page of ours before it is complete, so the kernel may make it in one piece, where it can.
-    if (mediation === 'none' && region.pageSize >= HUGE_BYTES) raw.madvise(mapping.address, length, MADV.HUGEPAGE);
+    if (mediation === 'none' && region.pageSize >= HUGE_BYTES)
+      raw.madvise(mapping.address, length, MADV.HUGEPAGE);
     undo.push(() => mapping.dispose());
     address = mapping.address;
     file = mapping.fd === undefined ? undefined : { fd: mapping.fd, offset: 0 };
