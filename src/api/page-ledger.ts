@@ -1,0 +1,96 @@
+import { type PageRange } from './address.js';
+import { DemandPagingError } from './error.js';
+import { type InstallReason, type Notice } from './notice.js';
+import { type PageStates } from './page-states.js';
+import { COUNTER, type Counters } from './statistics.js';
+
+export interface PageLedgerOptions {
+  readonly states: PageStates;
+  /** The resolver's shard. */
+  readonly pages: PageRange;
+  readonly counters: Counters;
+  notify(notice: Notice): void;
+}
+
+/** Enters what has become of pages: their states, the counts, and who is to hear of it. Of a shard's states the only writer. */
+export class PageLedger {
+  readonly #o: PageLedgerOptions;
+  #presentCount: number;
+  /** Somebody listens to installs. */
+  reportsInstalls = false;
+
+  constructor(options: PageLedgerOptions) {
+    this.#o = options;
+    this.#presentCount = options.states.countPresent(options.pages);
+  }
+
+  installed(pages: PageRange, why: InstallReason): void {
+    const added = this.#o.states.setPresent(pages, true);
+    this.#presentCount += added;
+    this.#countInstalled(added, why);
+    if (this.reportsInstalls) this.#o.notify({ kind: 'installed', pages, why });
+    if (added > 0) this.#sayIfComplete();
+  }
+
+  /** The contents are there already. Throws PAGE_POISONED, changing nothing. */
+  markPresent(pages: PageRange): void {
+    const { states } = this.#o;
+    if (states.any('poisoned', pages))
+      throw new DemandPagingError('PAGE_POISONED', 'a poisoned page cannot be marked present');
+    this.#presentCount += states.setPresent(pages, true);
+    states.set('removed', pages, false);
+    this.#sayIfComplete();
+  }
+
+  poisoned(pages: PageRange): void {
+    const { states, counters, notify } = this.#o;
+    this.#presentCount -= states.setPresent(pages, false);
+    if (pages.count === 1 && states.is('poisoned', pages.first)) return; // poisoned before, and met again
+    states.set('poisoned', pages, true);
+    counters.add(COUNTER.poisonedPages, pages.count);
+    notify({ kind: 'poisoned', pages });
+  }
+
+  /** The contents are void; `zero`: and read as zeros from now on. */
+  dropped(pages: PageRange, then: 'missing' | 'zero'): void {
+    const { states, counters } = this.#o;
+    this.#presentCount -= states.setPresent(pages, false);
+    for (const plane of ['poisoned', 'write-protected'] as const) states.set(plane, pages, false);
+    states.set('removed', pages, then === 'zero');
+    counters.add(then === 'zero' ? COUNTER.removedPages : COUNTER.withdrawnPages, pages.count);
+  }
+
+  /** Present pages are physically gone, and no event said so. */
+  vanished(pages: PageRange): void {
+    this.#presentCount -= this.#o.states.setPresent(pages, false);
+    this.#o.counters.add(COUNTER.vanishedPages);
+  }
+
+  unmapped(pages: PageRange): void {
+    const { states } = this.#o;
+    this.#presentCount -= states.setPresent(pages, false);
+    for (const plane of ['removed', 'poisoned', 'write-protected'] as const) states.set(plane, pages, false);
+    states.set('unmapped', pages, true);
+  }
+
+  #sayIfComplete(): void {
+    const { pages, notify } = this.#o;
+    if (this.#presentCount === pages.count) notify({ kind: 'complete', pages });
+  }
+
+  #countInstalled(pages: number, why: InstallReason): void {
+    const { counters } = this.#o;
+    switch (why) {
+      case 'demand': // less the page that was waited for, which the resolver counts
+        return counters.add(COUNTER.aroundPages, pages);
+      case 'prefetch':
+        return counters.add(COUNTER.prefetchPages, pages);
+      case 'ensured':
+        return counters.add(COUNTER.ensuredPages, pages);
+      case 'zeroed':
+        return counters.add(COUNTER.zeroPages, pages);
+      case 'foreign':
+        return counters.add(COUNTER.foreignPages, pages);
+    }
+  }
+}

@@ -1,0 +1,50 @@
+import { type PageRange } from './address.js';
+import { type MemoryLayout } from './layout.js';
+import { type PageStates } from './page-states.js';
+
+/** A range cut at the borders of regions: a row of a batch lies inside one. */
+export function perRegion(layout: MemoryLayout, { first, count }: PageRange): readonly PageRange[] {
+  const ranges: PageRange[] = [];
+  for (let at = first; at < first + count;) {
+    const region = layout.regionOf(at);
+    const end = Math.min(first + count, region.firstPage + region.pageCount);
+    ranges.push({ first: at, count: end - at });
+    at = end;
+  }
+  return ranges;
+}
+
+/** Visits the runs of pages of a range that are missing or removed, region by region. What a visit changes is seen by the next. */
+export function eachMissing(
+  layout: MemoryLayout,
+  states: PageStates,
+  { first, count }: PageRange,
+  visit: (pages: PageRange) => void,
+): void {
+  const end = first + count;
+  for (let at = states.nextMissing(first, end); at < end;) {
+    const region = layout.regionOf(at);
+    const stop = states.nextPresent(at, Math.min(end, region.firstPage + region.pageCount));
+    const run = { first: at, count: stop - at };
+    if (!states.any('poisoned', run) && !states.any('unmapped', run)) visit(run);
+    else
+      for (let page = at; page < stop; page++)
+        if (['missing', 'removed'].includes(states.stateOf(page))) visit({ first: page, count: 1 });
+    at = states.nextMissing(stop, end);
+  }
+}
+
+/** Visits the runs of present pages of a range, region by region. What a visit changes is seen by the next. */
+export function eachPresent(
+  layout: MemoryLayout,
+  states: PageStates,
+  { first, count }: PageRange,
+  visit: (pages: PageRange) => void,
+): void {
+  for (let at = states.nextPresent(first, first + count); at < first + count;) {
+    const region = layout.regionOf(at);
+    const end = states.nextMissing(at, Math.min(first + count, region.firstPage + region.pageCount));
+    visit({ first: at, count: end - at });
+    at = states.nextPresent(end, first + count);
+  }
+}

@@ -1,0 +1,71 @@
+import { type PageRange } from './address.js';
+import { DemandPagingError, type ErrorCode } from './error.js';
+import { type CommandReply, type PrefetchResult } from './notice.js';
+import { type PageStates } from './page-states.js';
+import { RangeJob } from './range-job.js';
+
+/** What the program has asked a resolver to bring, and what may be brought when nobody waits. */
+export class RangeJobs {
+  #ensuring: RangeJob[] = [];
+  #prefetching: RangeJob[] = [];
+
+  get ensuring(): readonly RangeJob[] {
+    return this.#ensuring;
+  }
+
+  get prefetching(): readonly RangeJob[] {
+    return this.#prefetching;
+  }
+
+  /** An `ensured` job has pieces left to take. */
+  ensuringLeft(): boolean {
+    return this.#ensuring.length > 0 && this.#ensuring.some((job) => !job.exhausted);
+  }
+
+  /** A `prefetch` job has pieces left to take. */
+  prefetchLeft(): boolean {
+    return this.#prefetching.length > 0 && this.#prefetching.some((job) => !job.exhausted);
+  }
+
+  start(
+    why: 'ensured' | 'prefetch',
+    ranges: readonly PageRange[],
+    states: PageStates,
+    reply: (reply: CommandReply) => void,
+  ): void {
+    const over = (result: PrefetchResult | DemandPagingError): void =>
+      reply(
+        result instanceof DemandPagingError
+          ? { ok: false, error: result.toPlain() }
+          : { ok: true, value: result },
+      );
+    (why === 'ensured' ? this.#ensuring : this.#prefetching).push(new RangeJob(ranges, why, over));
+    this.finish(states);
+  }
+
+  /** Pages may have gone missing again: see {@link RangeJob.rewind}. */
+  rewind(): void {
+    for (const job of this.#ensuring) job.rewind();
+  }
+
+  /** Some of these pages cannot be had: whoever asked for one by name learns it. */
+  rejectCovering(pages: PageRange, code: ErrorCode, message: string, cause?: DemandPagingError): void {
+    for (const job of this.#ensuring)
+      if (job.covers(pages)) job.reject(new DemandPagingError(code, message, { cause }));
+  }
+
+  /** Nothing is brought any more. */
+  rejectAll(code: ErrorCode, message: string, cause?: DemandPagingError): void {
+    for (const job of [...this.#ensuring, ...this.#prefetching])
+      job.reject(new DemandPagingError(code, message, { cause }));
+    this.#ensuring = [];
+    this.#prefetching = [];
+  }
+
+  /** Ends the jobs that are done. */
+  finish(states: PageStates): void {
+    if (this.#ensuring.length > 0) this.#ensuring = this.#ensuring.filter((job) => !job.finish(states));
+    if (this.#prefetching.length > 0)
+      this.#prefetching = this.#prefetching.filter((job) => !job.finish(states));
+  }
+}

@@ -1,0 +1,94 @@
+import { type PageIndex, type PageRange } from './address.js';
+import { type Drops } from './drops.js';
+import { type MemoryLayout } from './layout.js';
+import { type PageStates } from './page-states.js';
+
+/** States in which a missing page is not simply fetched. */
+const SPECIAL = ['removed', 'poisoned', 'frozen'] as const;
+
+export interface WantedPagesOptions {
+  readonly layout: MemoryLayout;
+  readonly states: PageStates;
+  readonly drops: Drops;
+  /** The resolver's shard. */
+  readonly pages: PageRange;
+  readonly faultAroundPages: number;
+  /** Cuts a run down to the part around `keep` that no fetch under way brings. */
+  clip(run: PageRange, keep: PageIndex): PageRange;
+}
+
+/** Judges pages by the states of this moment: which are held, and into which contents may be installed. */
+export class WantedPages {
+  readonly #o: WantedPagesOptions;
+  readonly #states: PageStates;
+  readonly #drops: Drops;
+
+  constructor(options: WantedPagesOptions) {
+    this.#o = options;
+    this.#states = options.states;
+    this.#drops = options.drops;
+  }
+
+  /** Frozen, or being dropped: whoever accesses the page stays blocked. */
+  isHeld(page: PageIndex): boolean {
+    return this.#states.is('frozen', page) || this.#drops.covers(page);
+  }
+
+  /** Missing, nothing special, and not held: contents may be installed. */
+  isWanted(page: PageIndex): boolean {
+    return this.#states.stateOf(page) === 'missing' && !this.isHeld(page);
+  }
+
+  /** The first page from `at` below `end` that is wanted, or `end`. */
+  next(at: PageIndex, end: PageIndex): PageIndex {
+    if (this.#allPlain()) return this.#states.nextMissing(at, end);
+    while (at < end && !this.isWanted(at)) at++;
+    return at;
+  }
+
+  /** The first page from `at` below `end` that is not wanted, or `end`. */
+  nextUnwanted(at: PageIndex, end: PageIndex): PageIndex {
+    if (this.#allPlain()) return this.#states.nextPresent(at, end);
+    while (at < end && this.isWanted(at)) at++;
+    return at;
+  }
+
+  /** The window of fault-around: the run of fetchable pages around `page` inside its aligned window. */
+  window(page: PageIndex): PageRange {
+    const { layout, pages, faultAroundPages: size } = this.#o;
+    if (size === 1) return { first: page, count: 1 };
+    const region = layout.regionOf(page);
+    const start = region.firstPage + Math.floor((page - region.firstPage) / size) * size;
+    const first = Math.max(start, pages.first);
+    const end = Math.min(start + size, region.firstPage + region.pageCount, pages.first + pages.count);
+    return this.fetchable(first, end, page);
+  }
+
+  /** The run of pages in [first, end) that contains `keep` and can be fetched: missing, nothing special, not in flight. */
+  fetchable(first: PageIndex, end: PageIndex, keep: PageIndex): PageRange {
+    const states = this.#states;
+    let from = first;
+    for (
+      let present = states.nextPresent(from, keep);
+      present < keep;
+      present = states.nextPresent(from, keep)
+    ) {
+      from = states.nextMissing(present, keep);
+    }
+    const run = this.#o.clip({ first: from, count: states.nextPresent(keep, end) - from }, keep);
+    const plain =
+      this.#allPlain() || (!SPECIAL.some((plane) => states.any(plane, run)) && this.#drops.none());
+    return plain ? run : this.#trim(run, keep);
+  }
+
+  #trim(run: PageRange, keep: PageIndex): PageRange {
+    let first = keep;
+    while (first > run.first && this.isWanted(first - 1)) first--;
+    return { first, count: this.nextUnwanted(keep + 1, run.first + run.count) - first };
+  }
+
+  /** No page is anything but missing or present, and none is held: runs can be found by the word. */
+  #allPlain(): boolean {
+    return this.#states.plain && this.#drops.none();
+  }
+}
