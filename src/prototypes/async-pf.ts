@@ -85,7 +85,7 @@ const byRing = (slot: UserfaultSlot, rings: Rings): ModelMechanism => ({
   },
 });
 
-export function asyncPfSide(
+function asyncPfSide(
   { mode, earlyReady, ringEntries }: AsyncPfOptions,
   surroundings: Surroundings,
 ): KernelSide {

@@ -48,7 +48,7 @@ export class UserfaultSlot {
   }
 }
 
-export function kvmUserfaultSide(options: KvmUserfaultOptions, surroundings: Surroundings): KernelSide {
+function kvmUserfaultSide(options: KvmUserfaultOptions, surroundings: Surroundings): KernelSide {
   const slot = new UserfaultSlot(options, surroundings);
   const exits: ModelMechanism = {
     name: 'kvm-userfault',

@@ -17,7 +17,7 @@ export interface PresentBitmapOptions {
 const EFAULT = 14;
 
 /** The blocks of (e): mapped huge when all their pages have become present, split when one no longer is. */
-export class BlockMappings {
+class BlockMappings {
   readonly #pages: number;
   readonly #huge = new Set<number>();
 
@@ -43,11 +43,11 @@ export class BlockMappings {
   }
 }
 
-/** (a) to (e) inside the kernel. `blocks` is for looking at. */
-export function presentBitmapSide(
+/** (a) to (e) inside the kernel. */
+function presentBitmapSide(
   { publish, kernelAccess, blockPages }: PresentBitmapOptions,
   surroundings: Surroundings,
-): KernelSide & { readonly blocks: BlockMappings } {
+): KernelSide {
   const blocks = new BlockMappings(blockPages);
   // Marking a page non-present zaps its mapping: it takes effect at the next access.
   const bitmap = new GfnBitmap(surroundings, { publish, onLate: (page) => blocks.split(page) });
@@ -78,7 +78,6 @@ export function presentBitmapSide(
       kernelAccess === 'error' ? access.fail(EFAULT) : kernel.deliver(access, kind, { attributed: true }),
   };
   return {
-    blocks,
     sites: { ...before(VCPU_SITES, exits), ...(kernelAccess !== 'none' && before(KERNEL_SITES, notifies)) },
     withdrawn: (page) => bitmap.withdraw(page),
   };

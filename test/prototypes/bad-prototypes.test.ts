@@ -1,0 +1,78 @@
+import { describe, expect, test } from 'vitest';
+import { blocking, type ModelMechanism } from 'demand-paging/backends/memory';
+import { before, defineUapi, throughMapping, type Uapi, VCPU_SITES, verdict } from 'demand-paging/prototypes';
+
+const RUNS = 25;
+
+/** A prototype that is sound but for what is changed. */
+const prototype = (change: Partial<ModelMechanism>): Uapi<object> =>
+  defineUapi({
+    name: 'broken',
+    source: { title: 'T', author: 'A', date: '2026', reference: 'R', status: 'S' },
+    verbs: ['copy', 'zeropage', 'wake'],
+    defaults: {},
+    kernelSide() {
+      const present = new Set<number>();
+      const mechanism: ModelMechanism = {
+        ...blocking(),
+        obstacle: ({ page }) => (present.has(page) ? undefined : 'missing'),
+        carryOut(request, kernel) {
+          if (request.verb !== 'copy' && request.verb !== 'zeropage') return undefined;
+          if (present.has(request.page)) return 17;
+          const errno = throughMapping(request, kernel);
+          if (errno === 0) present.add(request.page);
+          return errno;
+        },
+        ...change,
+      };
+      return { sites: before(VCPU_SITES, mechanism), withdrawn: (page) => void present.delete(page) };
+    },
+  });
+
+const BAD: readonly { what: string; change: Partial<ModelMechanism>; says: RegExp }[] = [
+  {
+    what: 'throws',
+    change: {
+      obstacle: () => {
+        throw new Error('a null pointer');
+      },
+    },
+    says: /a null pointer/,
+  },
+  {
+    what: 'lies in its manifest',
+    change: { stop: (access) => access.fail(14) },
+    says: /declared 'blocks', and a missing page there: errors/,
+  },
+  {
+    what: 'stops an access and tells nobody',
+    change: { stop: (access, kind) => access.block(kind) },
+    says: /waits, and nobody is told|nothing goes on any more|no end after/,
+  },
+  {
+    what: 'neither stops an access nor lets it go',
+    change: { stop: () => {} },
+    says: /no end after/,
+  },
+  {
+    what: 'loses what it was given',
+    change: { carryOut: () => 0 },
+    says: /no end after|nothing goes on any more/,
+  },
+];
+
+test('what is broken below is sound but for that', { timeout: 60_000 }, async () => {
+  const { failed } = await verdict(prototype({}), {}, { runs: RUNS });
+  expect(failed).toEqual(['removed-reads-zero']); // it announces no removals
+});
+
+describe('a prototype is named, within a bounded number of steps, that', () => {
+  test.each(BAD)('$what', { timeout: 60_000 }, async ({ change, says }) => {
+    const only = ['coverage-is-true', 'bounded-in-flight', 'views-die-safely'] as const;
+    const { failed, reports, text } = await verdict(prototype(change), {}, { runs: RUNS, only });
+    expect(failed).toContain('coverage-is-true');
+    expect(text).toMatch(says);
+    // And the rest was gone on with.
+    expect(reports.map(({ name }) => name)).toEqual(expect.arrayContaining([...only]));
+  });
+});
