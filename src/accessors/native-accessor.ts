@@ -73,17 +73,18 @@ function processChannel(data: AccessorData): Channel {
   };
 }
 
-function endOf(started: Worker | ChildProcess): Promise<unknown> {
-  return new Promise((resolve) => {
-    let cause: unknown;
-    const emitter: NodeJS.EventEmitter = started;
-    emitter.on('error', (error) => (cause ??= error));
-    // A child that could not be started exits never; its channel closes all the same.
-    emitter.once('exit', (code: number | null, signal?: string) =>
-      resolve(cause ?? signal ?? (code || undefined)),
-    );
-    emitter.once('close', () => resolve(cause));
+/** Resolves when it and its channel are gone, with what went wrong, if anything did. */
+async function endOf(started: Worker | ChildProcess): Promise<unknown> {
+  const emitter: NodeJS.EventEmitter = started;
+  let cause: unknown;
+  emitter.on('error', (error) => (cause ??= error));
+  const closed =
+    started instanceof Worker ? undefined : new Promise((resolve) => emitter.once('disconnect', resolve));
+  const ended = await new Promise((resolve) => {
+    emitter.once('exit', (code: number | null, signal?: string) => resolve(signal ?? (code || undefined)));
   });
+  await closed; // the channel's descriptor may outlive the process by a moment
+  return cause ?? ended;
 }
 
 interface Waiting {

@@ -1,7 +1,7 @@
 import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Gpa, WINDOW_BYTES } from '../api/index.js';
+import { WINDOW_BYTES } from '../api/index.js';
 import { programmedVgic, type SavedVm } from './saved-vm.js';
 import { structuresOf } from './structure-map.js';
 
@@ -78,7 +78,3 @@ export function writeImage(
 function writeWhole(fd: number, bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done);
 }
-
-/** Where an address lies in an image. */
-export const offsetOf = (extent: Pick<ImageExtent, 'base'>, address: Gpa): number =>
-  Number(address - extent.base);

@@ -1,10 +1,11 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { type Leaks } from './restore-job.js';
 
 /** What this process has of the kernel's. */
 export interface Holdings {
-  readonly descriptors: number;
+  /** What each descriptor is of. */
+  readonly descriptors: readonly string[];
   readonly threads: number;
 }
 
@@ -13,7 +14,7 @@ export async function holdings(): Promise<Holdings | undefined> {
   try {
     await stat('/proc/self'); // starts libuv's pool of threads, which stays
     return {
-      descriptors: readdirSync('/proc/self/fd').length,
+      descriptors: readdirSync('/proc/self/fd').flatMap(targetOf),
       threads: readdirSync('/proc/self/task').length,
     };
   } catch {
@@ -31,12 +32,27 @@ export async function leaksSince(
   if (!before || !now) return undefined;
   const maps = readFileSync('/proc/self/maps', 'utf8').split('\n');
   const mapped = memory.filter((range) => maps.some((line) => covers(line, range)));
+  const left = [...now.descriptors];
+  for (const target of before.descriptors) {
+    const at = left.indexOf(target);
+    if (at >= 0) left.splice(at, 1);
+  }
   return {
-    descriptors: Math.max(0, now.descriptors - before.descriptors),
+    descriptors: left.length,
+    descriptorsOf: left,
     threads: Math.max(0, now.threads - before.threads),
     mappings: mapped.length,
     processes: processes.filter(isAlive).length,
   };
+}
+
+/** None for the descriptor of the listing itself, which is closed by now. */
+function targetOf(fd: string): string[] {
+  try {
+    return [readlinkSync(`/proc/self/fd/${fd}`)];
+  } catch {
+    return [];
+  }
 }
 
 /** Whether a line of maps is one mapping over all of a range: what is mapped there anew is smaller. */
@@ -53,3 +69,7 @@ function isAlive(pid: number): boolean {
     return false;
   }
 }
+
+/** Whether nothing is left. */
+export const isClean = ({ descriptors, threads, mappings, processes }: Leaks): boolean =>
+  descriptors + threads + mappings + processes === 0;

@@ -35,6 +35,7 @@ export interface RestoreOptions {
 }
 
 const DEFAULT_VECTOR = 'B-060';
+const REMOTE_PREFETCH_PAGES = 32;
 
 /** `restore`: brings a guest's memory page by page as it is accessed, and checks all of it. */
 export function restoreCommand(program: Command, context: CommandContext): void {
@@ -162,6 +163,8 @@ function prepare(image: string | undefined, options: RestoreOptions): { job: Res
       faultAroundPages: options.faultAround,
       onSourceFailure: options.policy,
       wait: options.spin ? 'spin' : 'block',
+      // What comes from afar ahead of time comes in small pieces: a demanded page may be behind one.
+      ...(options.latency > 0 ? { prefetchPages: REMOTE_PREFETCH_PAGES } : {}),
     },
   } as const;
   if (image === undefined) return rebuilt(options, common);

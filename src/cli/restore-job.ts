@@ -73,6 +73,8 @@ export interface VerifyResult {
 /** What is left after closing, beyond what was there before opening; undefined where this host does not tell. */
 export interface Leaks {
   readonly descriptors: number;
+  /** What the descriptors that are left are of. */
+  readonly descriptorsOf: readonly string[];
   readonly threads: number;
   readonly mappings: number;
   readonly processes: number;

@@ -218,8 +218,8 @@ function verdictLines({ verify, leaks }: RestoreResult): string[] {
 
 function leakLine(leaks: Leaks | undefined): string {
   if (!leaks) return 'closed; this host does not tell what is left';
-  const left = nonZero({ ...leaks });
-  return left === 'none'
-    ? 'closed: no descriptor, thread, mapping or process is left'
-    : `closed, but LEFT: ${left}`;
+  const { descriptorsOf, ...counts } = leaks;
+  const left = nonZero(counts);
+  if (left === 'none') return 'closed: no descriptor, thread, mapping or process is left';
+  return `closed, but LEFT: ${[left, ...descriptorsOf].join(', ')}`;
 }

@@ -12,7 +12,7 @@ import { addPage } from '../accessors/index.js';
 import { AccessorTeam, type Expectation } from './accessor-team.js';
 import { ImageFile } from './image-file.js';
 import { ItsRestore, type RestoredWords } from './its-restore.js';
-import { holdings, leaksSince } from './leak-check.js';
+import { holdings, isClean, leaksSince } from './leak-check.js';
 import { chooseBackend, imageSource, type Served } from './restore-backend.js';
 import {
   type RestoreJob,
@@ -75,7 +75,7 @@ export class RestoreRun {
       hva === undefined ? [] : [{ start: hva, length }],
     );
     const leaks = await leaksSince(before, mapped, this.#team.processes);
-    return { ...result, ok: result.ok && Object.values(leaks ?? {}).every((count) => count === 0), leaks };
+    return { ...result, ok: result.ok && (leaks === undefined || isClean(leaks)), leaks };
   }
 
   async #open(served: Served, source: SourceRef): Promise<Pager> {
