@@ -20,6 +20,7 @@ import {
 } from '../linux/index.js';
 import { KvmAttachment } from './attachment.js';
 import { type CanaryPlace } from './canary.js';
+import { DIRTY_PAGE_BYTES, DirtyPages } from './dirty-pages.js';
 import { ExitBoard } from './exit-board.js';
 import { type VcpuGateToken } from './gate.js';
 import { completeOptions, type KvmChoice, type KvmOptions } from './options.js';
@@ -48,6 +49,12 @@ export interface KvmBackend extends Backend {
    * its sight. Waits until the slots are in place. Errors: BAD_RANGE, CLOSED, KERNEL.
    */
   publish(ranges: readonly GpaRange[]): Promise<void>;
+  /**
+   * The pages that vCPUs wrote since the last call, those whose slots have gone since included: bit `n % 8` of
+   * byte `n / 8` for the `n`th 4096 bytes of the regions, in their order. Errors: NOT_SUPPORTED without `logWrites`,
+   * CLOSED, KERNEL. Source: KVM's api.rst, KVM_GET_DIRTY_LOG.
+   */
+  writtenPages(): Promise<Uint8Array>;
   /** How often slots were changed, and how many in all. */
   readonly swaps: { readonly swaps: number; readonly slots: number };
 }
@@ -90,6 +97,15 @@ export function makeKvmBackend(flavour: KvmFlavour, options: KvmOptions): KvmBac
       for (const pages of ranges.flatMap((range) => attachment.layout.pagesOf(range)))
         await client.publish(pages);
     },
+    async writtenPages() {
+      const { client, dirty } = attached();
+      if (!dirty)
+        throw new DemandPagingError('NOT_SUPPORTED', 'writes are not logged', {
+          hint: 'Attach with logWrites',
+        });
+      await client.gather();
+      return dirty.take();
+    },
     get swaps() {
       return attached().board.swaps;
     },
@@ -100,6 +116,7 @@ interface Opened {
   readonly attachment: Attachment;
   readonly board: ExitBoard;
   readonly client: SlotClient;
+  readonly dirty: DirtyPages | undefined;
   readonly regions: readonly PagedRegion[];
   readonly doorbell: EventFd;
   readonly strategy: SlotStrategy;
@@ -108,6 +125,9 @@ interface Opened {
 async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavour): Promise<Opened> {
   const { mediation } = flavour;
   for (const region of layout.regions) checkRegion(region, mediation);
+  if (choice.logWrites && mediation === 'guest-memfd') {
+    throw new DemandPagingError('NOT_SUPPORTED', 'KVM does not log writes to guest_memfd memory');
+  }
   using kvm = Kvm.open();
   using vm = new KvmVm(duplicate(choice.vm), kvm.runBytes);
   const strategy = chooseStrategy(vm, choice, mediation);
@@ -125,6 +145,9 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
     const doorbell = EventFd.create();
     undo.push(() => doorbell.close());
     if (choice.zapOnlyTheSlot && process.arch === 'x64') zapOnlyTheSlot(vm);
+    const basePages = layout.regions.reduce((sum, { length }) => sum + Number(length), 0) / DIRTY_PAGE_BYTES;
+    const sharedDirty = DirtyPages.share(basePages);
+    const dirty = choice.logWrites ? new DirtyPages(sharedDirty, basePages) : undefined;
     const client = await SlotClient.start({
       board: board.token,
       regions: regions.map(({ slot }) => slot),
@@ -137,6 +160,7 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
       strategy,
       canary: strategy === 'vacated-slot' ? canaryPlace(vm, choice, slots, layout) : undefined,
       hooks: choice.hooks,
+      dirty: dirty && sharedDirty,
     });
     const mapped = layout.mappedAt(regions.map(({ place }) => place));
     const keep = layout.regions.every((region) => region.hva !== undefined);
@@ -155,7 +179,7 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
       verbs: maskOf(supports.verbs),
       stagingBytes: choice.stagingBytes,
     });
-    return { attachment, board, client, regions, doorbell, strategy };
+    return { attachment, board, client, dirty, regions, doorbell, strategy };
   } catch (error) {
     for (const step of undo.reverse()) step();
     throw error;

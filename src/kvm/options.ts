@@ -32,6 +32,11 @@ export interface KvmOptions {
    * it cannot be switched on again.
    */
   readonly zapOnlyTheSlot?: boolean | undefined;
+  /**
+   * Logs the pages that vCPUs write, for {@link KvmBackend.writtenPages}. Default false. guest_memfd memory
+   * cannot be logged. What others write, the VMM and the gate of a memslot hole included, is not in it.
+   */
+  readonly logWrites?: boolean | undefined;
   /** Staging memory of the port, in bytes; at least a page. Default 4 MiB. */
   readonly stagingBytes?: number | undefined;
 }

@@ -65,6 +65,11 @@ export class SlotClient {
     return this.#send((id) => ({ id, kind: 'publish', pages }));
   }
 
+  /** Gathers what was written. */
+  gather(): Promise<void> {
+    return this.#send((id) => ({ id, kind: 'gather' }));
+  }
+
   /** Takes pages away from the guest and drops their memory. */
   drop(pages: PageRange): Promise<void> {
     return this.#send((id) => ({ id, kind: 'drop', pages }));

@@ -1,6 +1,7 @@
 import { type PageIndex } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { ERRNO, type KvmVm, raw, systemError } from '../linux/index.js';
+import { DIRTY_PAGE_BYTES, type DirtyPages, LOG_DIRTY } from './dirty-pages.js';
 import { type SlotRegion } from './slot-region.js';
 
 /** A run of pages under one slot, or, without a slot, a hole in the guest's memory. */
@@ -26,6 +27,7 @@ export class SlotTable {
   readonly #vm: KvmVm;
   readonly #regions: readonly SlotRegion[];
   readonly #holes: boolean;
+  readonly #dirty: DirtyPages | undefined;
   readonly #extents = new Map<PageIndex, Extent>();
   /** First page of the extent that a page lies in. */
   readonly #firstOf: Uint32Array;
@@ -38,7 +40,9 @@ export class SlotTable {
     regions: readonly SlotRegion[],
     slots: { readonly first: number; readonly count: number },
     holes: boolean,
+    dirty?: DirtyPages,
   ) {
+    this.#dirty = dirty;
     this.#vm = vm;
     this.#regions = regions;
     this.#holes = holes;
@@ -93,6 +97,11 @@ export class SlotTable {
     }
   }
 
+  /** Gathers the logs of every live slot, which goes on logging. */
+  gatherDirty(): void {
+    for (const extent of this.#extents.values()) if (extent.live) this.#gather(extent);
+  }
+
   /** Deletes every slot. */
   clear(): void {
     for (const extent of [...this.#extents.values()]) this.#remove(extent);
@@ -142,6 +151,7 @@ export class SlotTable {
       gpa: region.gpa + offset,
       length: count * region.pageSize,
       userspace: region.address + offset,
+      flags: this.#dirty ? LOG_DIRTY : 0,
       ...file,
     });
     this.#record({ page: first, count, slot, live: true });
@@ -150,8 +160,15 @@ export class SlotTable {
   #remove(extent: Extent): void {
     this.#extents.delete(extent.page);
     if (extent.slot === HOLE) return;
+    if (extent.live) this.#gather(extent); // the log goes with the slot
     this.#set({ slot: extent.slot, gpa: 0, length: 0, userspace: 0 });
     this.#free.push(extent.slot);
+  }
+
+  #gather({ page, count, slot }: Extent): void {
+    const { pageSize } = this.#regionOf(page);
+    const first = this.offsetOf(page) / DIRTY_PAGE_BYTES;
+    this.#dirty?.gather(this.#vm, slot, first, (count * pageSize) / DIRTY_PAGE_BYTES);
   }
 
   #take(): number {

@@ -29,6 +29,8 @@ export interface SlotThreadData {
   readonly strategy: SlotStrategy;
   readonly canary: CanaryPlace | undefined;
   readonly hooks: VmHooksRef | undefined;
+  /** Where pages that vCPUs wrote are gathered, where they are logged. */
+  readonly dirty: SharedArrayBuffer | undefined;
   readonly control: MessagePort;
 }
 
@@ -38,6 +40,8 @@ export type SlotCommand =
   | { readonly id: number; readonly kind: 'publish'; readonly pages: PageRange }
   /** Take filled pages away. */
   | { readonly id: number; readonly kind: 'drop'; readonly pages: PageRange }
+  /** Gather what the logs of the live slots say. */
+  | { readonly id: number; readonly kind: 'gather' }
   /** `keep`: what is present stays visible to the guest; else every slot goes. */
   | { readonly id: number; readonly kind: 'end'; readonly keep: boolean };
 

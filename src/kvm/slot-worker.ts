@@ -4,6 +4,7 @@ import { asDemandPagingError } from '../api/error.js';
 import { duplicate, installKickSignal, KvmVm } from '../linux/index.js';
 import { Canary } from './canary.js';
 import { dropPages } from './drop-pages.js';
+import { DirtyPages } from './dirty-pages.js';
 import { ExitBoard } from './exit-board.js';
 import { GatePause, type VmHooks, type VmHooksRef } from './pause.js';
 import { regionOf, type SlotRegion } from './slot-region.js';
@@ -29,13 +30,19 @@ class SlotThread {
   #ended = false;
 
   constructor(data: SlotThreadData, hooks: VmHooks) {
-    const { board, vm, runBytes, regions, slots, strategy, canary } = data;
+    const { board, vm, runBytes, regions, slots, strategy, canary, dirty } = data;
     this.#data = data;
     this.#board = new ExitBoard(board);
     this.#hooks = hooks;
     this.#vm = new KvmVm(duplicate(vm), runBytes);
     const ownSlots = canary ? { first: slots.first, count: slots.count - 2 } : slots;
-    this.#table = new SlotTable(this.#vm, regions, ownSlots, strategy === 'memslot-hole');
+    this.#table = new SlotTable(
+      this.#vm,
+      regions,
+      ownSlots,
+      strategy === 'memslot-hole',
+      dirty && new DirtyPages(dirty, 0),
+    );
     this.#canary = canary && new Canary(this.#vm, canary);
   }
 
@@ -107,6 +114,8 @@ class SlotThread {
         return this.#drop(command.pages);
       case 'publish':
         return this.#publish(command.pages);
+      case 'gather':
+        return this.#table.gatherDirty();
       case 'end':
         return this.#end(command.keep);
     }
