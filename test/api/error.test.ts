@@ -1,0 +1,81 @@
+import { describe, expect, it } from 'vitest';
+import { asDemandPagingError, DemandPagingError, errnoName } from '../../src/api/index.js';
+
+/** As it goes to another isolate and back. */
+const crossed = (error: DemandPagingError): DemandPagingError =>
+  DemandPagingError.fromPlain(structuredClone(error.toPlain()));
+
+describe('DemandPagingError', () => {
+  it('says what failed, where, and what to do', () => {
+    const error = new DemandPagingError('NO_PERMISSION', 'no userfaultfd', {
+      errno: 1,
+      syscall: 'userfaultfd',
+      hint: 'Run as root',
+    });
+    expect(error.message).toBe('no userfaultfd [userfaultfd: EPERM]. Run as root');
+    expect(error).toBeInstanceOf(Error);
+    expect(error.name).toBe('DemandPagingError');
+  });
+
+  it('crosses isolates whole', () => {
+    const error = new DemandPagingError('KERNEL', 'a page cannot be poisoned', {
+      errno: 22,
+      syscall: 'ioctl UFFDIO_POISON',
+      range: { start: 1n << 40n, length: 4096n },
+      hint: 'See errno',
+    });
+    const again = crossed(error);
+    expect(again).toBeInstanceOf(DemandPagingError);
+    for (const part of ['code', 'message', 'errno', 'syscall', 'range', 'hint', 'cause'] as const)
+      expect(again[part], part).toEqual(error[part]);
+  });
+
+  it('crosses isolates twice without its message growing', () => {
+    const error = new DemandPagingError('KERNEL', 'it failed', { errno: 22, syscall: 'poll', hint: 'Wait' });
+    expect(crossed(crossed(error)).message).toBe(error.message);
+  });
+
+  it('takes its causes along: its own kind whole, however deep, others by name and message', () => {
+    const root = new DemandPagingError('SOURCE_LENGTH', 'too short', { cause: new TypeError('the file') });
+    const middle = new DemandPagingError('PAGE_FAILED', 'not to be had', { cause: root });
+    const again = crossed(new DemandPagingError('STOPPED', 'stopped', { cause: middle }));
+    const first = again.cause as DemandPagingError;
+    const second = first.cause as DemandPagingError;
+    expect([first, second].map((cause) => cause instanceof DemandPagingError && cause.code)).toEqual([
+      'PAGE_FAILED',
+      'SOURCE_LENGTH',
+    ]);
+    expect(second.cause).toBe('TypeError: the file');
+  });
+
+  it('has no cause where there was none', () => {
+    expect('cause' in crossed(new DemandPagingError('CLOSED', 'closed'))).toBe(false);
+  });
+
+  it('crosses with a cause that cannot', () => {
+    const error = new DemandPagingError('SOURCE_FAILED', 'it threw', { cause: () => 'a function' });
+    expect(typeof crossed(error).cause).toBe('string');
+  });
+});
+
+describe('asDemandPagingError', () => {
+  it('keeps one that already is', () => {
+    const error = new DemandPagingError('CLOSED', 'closed');
+    expect(asDemandPagingError(error, 'KERNEL', 'anything')).toBe(error);
+  });
+
+  it.each([
+    [new Error('EIO'), 'the source failed: EIO'],
+    ['a string', 'the source failed: a string'],
+    [undefined, 'the source failed: undefined'],
+  ])('wraps %s, with its reason in the message', (thrown, message) => {
+    const error = asDemandPagingError(thrown, 'SOURCE_FAILED', 'the source failed');
+    expect([error.code, error.message, error.cause]).toEqual(['SOURCE_FAILED', message, thrown]);
+  });
+});
+
+describe('errnoName', () => {
+  it('knows what Node’s table lacks, prefers the usual name, and never fails', () => {
+    expect([11, 17, 133, 4095].map(errnoName)).toEqual(['EAGAIN', 'EEXIST', 'EHWPOISON', 'errno 4095']);
+  });
+});

@@ -1,0 +1,168 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  type ErrorCode,
+  fileOffset,
+  gpa,
+  hva,
+  MAX_LAYOUT_PAGES,
+  MemoryLayout,
+  type RegionSpec,
+} from '../../src/api/index.js';
+
+const PAGE = 4096;
+const HUGE = 0x20_0000;
+
+const spec = (given: Partial<RegionSpec> = {}): RegionSpec => ({
+  gpa: gpa(0),
+  length: BigInt(4 * PAGE),
+  sourceOffset: fileOffset(0),
+  memory: 'anonymous',
+  pageSize: PAGE,
+  ...given,
+});
+
+/** Two pages at 1 MiB, a hole, three huge pages at 1 GiB, and two pages right behind them. */
+const layout = new MemoryLayout([
+  spec({
+    gpa: gpa(2 ** 30),
+    length: BigInt(3 * HUGE),
+    pageSize: HUGE,
+    memory: 'hugetlb',
+    sourceOffset: fileOffset(HUGE),
+  }),
+  spec({ gpa: gpa(2 ** 20), length: BigInt(2 * PAGE), sourceOffset: fileOffset(512), hva: hva(0x7000_0000) }),
+  spec({ gpa: gpa(2 ** 30 + 3 * HUGE), length: BigInt(2 * PAGE), sourceOffset: fileOffset(0x1000_0000) }),
+]);
+
+const range = (start: number, length: number) => ({ start: gpa(start), length: BigInt(length) });
+
+describe('pages of a layout', () => {
+  it('are numbered through the regions in guest-physical order', () => {
+    expect(layout.pageCount).toBe(7);
+    expect(layout.regions.map(({ firstPage, pageCount }) => [firstPage, pageCount])).toEqual([
+      [0, 2],
+      [2, 3],
+      [5, 2],
+    ]);
+    expect(layout.pageAt(gpa(2 ** 30 + HUGE + 5))).toBe(3);
+    expect(layout.pageAt(gpa(2 ** 20 + 2 * PAGE))).toBe(undefined);
+    expect(layout.gpaOf(6)).toBe(gpa(2 ** 30 + 3 * HUGE + PAGE));
+  });
+
+  it('lie in the source at their region’s place, whatever that is aligned to', () => {
+    expect([1, 4, 5].map((page) => layout.sourceByteOf(page))).toEqual([512 + PAGE, 3 * HUGE, 0x1000_0000]);
+    expect(layout.sourceOffsetOf(4)).toBe(fileOffset(3 * HUGE));
+  });
+
+  it('lie in host memory where their region is mapped, if it is', () => {
+    expect(layout.hvaOf(1)).toBe(hva(0x7000_0000 + PAGE));
+    expect(() => layout.hvaOf(2)).toThrow(RangeError);
+  });
+
+  it('are no others', () => {
+    for (const page of [-1, 7, 2 ** 40, NaN]) expect(() => layout.regionOf(page)).toThrow(RangeError);
+  });
+});
+
+describe('pages of a range', () => {
+  it('are all that it touches, a run for each region', () => {
+    expect(layout.pagesOf(range(2 ** 20 + PAGE - 1, 2))).toEqual([{ first: 0, count: 2 }]);
+    expect(layout.pagesOf(range(2 ** 30 + 2 * HUGE + 7, HUGE))).toEqual([
+      { first: 4, count: 1 },
+      { first: 5, count: 1 },
+    ]);
+  });
+
+  it('are refused where a byte is outside every region, or there is none', () => {
+    const outside = expect.objectContaining({ code: 'BAD_RANGE' }) as Error;
+    expect(() => layout.pagesOf(range(2 ** 20 + PAGE, PAGE + 1))).toThrow(outside);
+    expect(() => layout.pagesOf(range(0, 1))).toThrow(outside);
+    expect(() => layout.pagesOf(range(2 ** 20, 0))).toThrow(outside);
+  });
+
+  it('are those inside regions where the rest does not matter', () => {
+    expect(layout.pagesInside(range(0, 2 ** 30 + 1))).toEqual([
+      { first: 0, count: 2 },
+      { first: 2, count: 1 },
+    ]);
+    expect(layout.pagesInside(range(0, PAGE))).toEqual([]);
+  });
+
+  it('must be whole where they are to be changed: each edge by its own region', () => {
+    const misaligned = expect.objectContaining({ code: 'BAD_ALIGNMENT' }) as Error;
+    expect(layout.wholePagesOf(range(2 ** 30 + HUGE, 2 * HUGE + PAGE))).toEqual([
+      { first: 3, count: 2 },
+      { first: 5, count: 1 },
+    ]);
+    expect(() => layout.wholePagesOf(range(2 ** 30 + PAGE, HUGE))).toThrow(misaligned);
+    expect(() => layout.wholePagesOf(range(2 ** 20, PAGE + 1))).toThrow(misaligned);
+  });
+
+  it('lead back to bytes that hold the range', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 3 * HUGE + 2 * PAGE - 1 }), fc.nat(), (start, size) => {
+        const length = 1 + (size % (3 * HUGE + 2 * PAGE - start));
+        const asked = range(2 ** 30 + start, length);
+        const runs = layout.pagesOf(asked).map((pages) => layout.gpaRangeOf(pages));
+        const last = runs.at(-1)!;
+        const together = runs.every(
+          (run, i) => i === 0 || runs[i - 1]!.start + runs[i - 1]!.length === (run.start as bigint),
+        );
+        return (
+          together &&
+          runs[0]!.start <= asked.start &&
+          last.start + last.length >= asked.start + asked.length &&
+          last.start + last.length - (asked.start + asked.length) < BigInt(HUGE)
+        );
+      }),
+    );
+  });
+});
+
+describe('a layout', () => {
+  it('crosses isolates by its specs', () => {
+    const specs = structuredClone(layout.toSpecs());
+    expect(new MemoryLayout(specs)).toEqual(layout);
+    expect(specs[0]).not.toHaveProperty('firstPage');
+  });
+
+  it('takes its mapping region by region', () => {
+    const mapped = layout.mappedAt([
+      { hva: hva(0x1_0000_0000) },
+      { hva: hva(0x2_0000_0000), file: { fd: 5, offset: fileOffset(0) } },
+      {},
+    ]);
+    expect([mapped.hvaOf(0), mapped.hvaOf(3)]).toEqual([hva(0x1_0000_0000), hva(0x2_0000_0000 + HUGE)]);
+    expect(mapped.regions[1]!.file).toEqual({ fd: 5, offset: fileOffset(0) });
+  });
+
+  it.each<[string, RegionSpec[], ErrorCode]>([
+    ['without regions', [], 'BAD_RANGE'],
+    ['with an empty region', [spec({ length: 0n })], 'BAD_RANGE'],
+    ['with a length that is not whole pages', [spec({ length: BigInt(PAGE + 1) })], 'BAD_ALIGNMENT'],
+    ['with a start that is not aligned', [spec({ gpa: gpa(512) })], 'BAD_ALIGNMENT'],
+    ['with a mapping that is not aligned', [spec({ hva: hva(100) })], 'BAD_ALIGNMENT'],
+    [
+      'with a file offset that is not aligned',
+      [spec({ file: { fd: 3, offset: fileOffset(1) } })],
+      'BAD_ALIGNMENT',
+    ],
+    ['with pages smaller than 4 KiB', [spec({ pageSize: 2048 })], 'BAD_ALIGNMENT'],
+    ['with pages that are no power of two', [spec({ pageSize: 12288, length: 12288n })], 'BAD_ALIGNMENT'],
+    ['past 64 bits', [spec({ gpa: gpa(2n ** 64n - BigInt(PAGE)) })], 'BAD_RANGE'],
+    ['with regions that overlap', [spec(), spec({ gpa: gpa(3 * PAGE) })], 'BAD_RANGE'],
+    [
+      'with mappings that overlap',
+      [spec({ hva: hva(0x1_0000) }), spec({ gpa: gpa(2 ** 20), hva: hva(0x1_0000 + 3 * PAGE) })],
+      'BAD_RANGE',
+    ],
+    [
+      'with more pages than can be numbered',
+      [spec({ length: BigInt(MAX_LAYOUT_PAGES + 1) * 4096n })],
+      'BAD_RANGE',
+    ],
+  ])('%s is refused', (_, specs, code) => {
+    expect(() => new MemoryLayout(specs)).toThrow(expect.objectContaining({ code }) as Error);
+  });
+});

@@ -1,0 +1,41 @@
+import { describe, expect, it } from 'vitest';
+import { completePolicy, DEFAULT_POLICY, type PagerPolicy } from '../../src/api/index.js';
+
+describe('completePolicy', () => {
+  it('fills in what is not given, and leaves the defaults alone', () => {
+    expect(completePolicy()).toEqual(DEFAULT_POLICY);
+    expect(completePolicy({ retries: 0, wait: 'spin' })).toEqual({
+      ...DEFAULT_POLICY,
+      retries: 0,
+      wait: 'spin',
+    });
+    expect(DEFAULT_POLICY).toMatchObject({ retries: 3, wait: 'block' });
+  });
+
+  it.each<[keyof PagerPolicy, unknown]>([
+    ['faultAroundPages', 0],
+    ['faultAroundPages', 12],
+    ['maxInFlight', 0],
+    ['maxInFlight', Infinity],
+    ['prefetchPages', -1],
+    ['batchRows', 1.5],
+    ['batchRows', NaN],
+    ['retries', -1],
+    ['retries', '3'],
+    ['retryDelayMs', -5],
+    ['retryDelayMs', 2 ** 31],
+    ['sourceTimeoutMs', 0],
+    ['sourceTimeoutMs', 2 ** 31],
+    ['maxNotices', 0],
+    ['onSourceFailure', 'zero'],
+    ['onFork', 'ignore'],
+    ['wait', 'sleep'],
+  ])('refuses %s %s, naming it', (name, value) => {
+    expect(() => completePolicy({ [name]: value })).toThrow(RangeError);
+    expect(() => completePolicy({ [name]: value })).toThrow(name);
+  });
+
+  it('refuses an option that does not exist, naming it', () => {
+    expect(() => completePolicy({ retrys: 1 } as Partial<PagerPolicy>)).toThrow(/retrys/);
+  });
+});
