@@ -23,7 +23,7 @@ const USER_PAGE_2M = 0x87n;
 const KVM_SET_MP_STATE = 0x4004_ae99;
 const RUNNABLE = 0;
 const BAIT_BYTES = 4096;
-/** Windows tried when the VMM has something at the first. */
+/** Windows and vCPU ids tried when the first is taken. */
 const TRIES = 16;
 
 const segment = (selector: number, type: number, long: number): X86Segment => ({
@@ -129,20 +129,27 @@ export class Canary {
   }
 
   #makeVcpu(): KvmVcpu {
-    const most = this.#vm.check(KVM_CAP.MAX_VCPUS);
-    try {
-      const vcpu = this.#vm.createVcpu(this.#place.vcpuId);
-      using state = new NativeBlock(4);
-      state.words[0] = RUNNABLE;
-      raw.ioctl(vcpu.fd, KVM_SET_MP_STATE, state.address); // refused where there is no such state: then it is runnable
-      return vcpu;
-    } catch (cause) {
-      const full = cause instanceof DemandPagingError && cause.errno === ERRNO.EINVAL;
-      throw new DemandPagingError(
-        'NOT_SUPPORTED',
-        `no vCPU ${this.#place.vcpuId} for the canary${full ? ` (${most} at most)` : ''}`,
-        { cause, hint: 'Give canaryVcpu an unused vcpu_id' },
-      );
+    const vcpu = this.#createVcpu();
+    using state = new NativeBlock(4);
+    state.words[0] = RUNNABLE;
+    raw.ioctl(vcpu.fd, KVM_SET_MP_STATE, state.address); // refused where there is no such state: then it is runnable
+    return vcpu;
+  }
+
+  /** A vCPU lives as long as its VM: one of an earlier attachment has the id, and the next lower is taken. */
+  #createVcpu(): KvmVcpu {
+    const { vcpuId } = this.#place;
+    for (let id = vcpuId; ; id--) {
+      try {
+        return this.#vm.createVcpu(id);
+      } catch (cause) {
+        const taken = cause instanceof DemandPagingError && cause.errno === ERRNO.EEXIST;
+        if (taken && id > 0 && vcpuId - id < TRIES) continue;
+        throw new DemandPagingError('NOT_SUPPORTED', `no vCPU ${id} for the canary`, {
+          cause,
+          hint: `Give canary.vcpuId an unused vcpu_id; this VM takes ${this.#vm.check(KVM_CAP.MAX_VCPUS)} vCPUs`,
+        });
+      }
     }
   }
 
