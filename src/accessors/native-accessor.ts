@@ -78,12 +78,14 @@ async function endOf(started: Worker | ChildProcess): Promise<unknown> {
   const emitter: NodeJS.EventEmitter = started;
   let cause: unknown;
   emitter.on('error', (error) => (cause ??= error));
-  const closed =
-    started instanceof Worker ? undefined : new Promise((resolve) => emitter.once('disconnect', resolve));
+  const disconnected = new Promise((resolve) => emitter.once('disconnect', resolve));
   const ended = await new Promise((resolve) => {
     emitter.once('exit', (code: number | null, signal?: string) => resolve(signal ?? (code || undefined)));
+    // What could not be started does not exit.
+    if (!(started instanceof Worker) && started.pid === undefined) emitter.once('error', resolve);
   });
-  await closed; // the channel's descriptor may outlive the process by a moment
+  // The channel's descriptor may outlive the process by a moment.
+  if (!(started instanceof Worker) && started.pid !== undefined) await disconnected;
   return cause ?? ended;
 }
 

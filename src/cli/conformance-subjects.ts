@@ -1,4 +1,4 @@
-import { type Attachment, type PageRange, SITE_NAMES } from '../api/index.js';
+import { SITE_NAMES } from '../api/index.js';
 import { type NativeSite, NATIVE_SITES, startAccessor } from '../accessors/index.js';
 import { memoryBackend, type ModelAttachment } from '../backends/memory/index.js';
 import { userfaultfd } from '../backends/userfaultfd/index.js';
@@ -25,18 +25,8 @@ export const SUBJECTS: Readonly<Record<string, () => Subject>> = {
     sites: NATIVE_SITES,
     backend: () => userfaultfd(),
     accessor: (site, { layout }) => startAccessor(site as NativeSite, layout),
-    discard,
+    discardSite: 'vmm-load',
     mayFail: ['vmm-syscall', 'kernel-copy', 'external-vm-readv'],
     killable: ['external-vm-readv'],
   }),
 };
-
-/** Drops pages from a thread of its own, which is not the one that has to read of it. */
-async function discard(pages: PageRange, { layout }: Attachment): Promise<void> {
-  const accessor = await startAccessor('vmm-load', layout);
-  try {
-    await accessor.discard!(pages);
-  } finally {
-    await accessor.stop();
-  }
-}

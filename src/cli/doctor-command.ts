@@ -15,8 +15,7 @@ export function doctorCommand(program: Command, context: CommandContext): void {
     .action(async ({ brief = false, json = false }: { brief?: boolean; json?: boolean }) => {
       const { terminal } = context;
       const facts = hostFacts();
-      const findings: BackendFinding[] = [];
-      for (const entry of CATALOGUE) findings.push(await examine(entry, !brief));
+      const findings = await examineAll(!brief);
       if (json) terminal.out(JSON.stringify({ host: facts, backends: findings }));
       else {
         const lines = brief ? briefLines(facts, findings) : doctorLines(facts, findings, terminal.columns);
@@ -26,7 +25,14 @@ export function doctorCommand(program: Command, context: CommandContext): void {
     });
 }
 
-/** One after the other: measuring is disturbed by measuring. */
+/** What each backend of the catalogue is here, in its order. */
+async function examineAll(deep: boolean): Promise<readonly BackendFinding[]> {
+  const together = CATALOGUE.filter(({ alone }) => !alone).map((entry) => examine(entry, deep));
+  const findings = new Map((await Promise.all(together)).map((finding) => [finding.name, finding]));
+  for (const entry of CATALOGUE) if (entry.alone) findings.set(entry.name, await examine(entry, deep));
+  return CATALOGUE.map(({ name }) => findings.get(name)!);
+}
+
 async function examine(
   { name, about, probe, measure }: CatalogueEntry,
   deep: boolean,
