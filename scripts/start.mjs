@@ -14,5 +14,7 @@ if (!existsSync(cli)) {
   process.stderr.write('the build made no dist/cli.js: src/cli/index.ts is missing\n');
   process.exit(1);
 }
+// Ctrl-C reaches the program, too, which gives everything back first: this process ends after it.
+process.on('SIGINT', () => {});
 const child = spawnSync(process.execPath, [cli, 'restore', ...process.argv.slice(2)], { stdio: 'inherit' });
 process.exit(child.status ?? 1);
