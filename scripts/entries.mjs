@@ -8,7 +8,16 @@ import { fileURLToPath } from 'node:url';
 export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
 /** Folders of `src` with an entry of their own; `src/api` is what the root entry exports. */
-const PUBLIC_FOLDERS = ['accessors', 'arm64', 'conformance', 'handler', 'kvm', 'linux', 'prototypes', 'sources'];
+const PUBLIC_FOLDERS = [
+  'accessors',
+  'arm64',
+  'conformance',
+  'handler',
+  'kvm',
+  'linux',
+  'prototypes',
+  'sources',
+];
 
 /** @typedef {{ name: string, source: string, kind: 'library' | 'worker' | 'cli' }} Entry */
 

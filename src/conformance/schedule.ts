@@ -1,5 +1,5 @@
 /** Something a schedule can pick. */
-export interface Actor {
+interface Actor {
   readonly runnable: boolean;
   step(): void;
 }

@@ -5,7 +5,7 @@ import { whyBuild } from '../../scripts/setup.mjs';
  * need not wait for a build. So this only warns, and `npm test` always builds first.
  */
 export default function setup(): void {
-  const reason = whyBuild();
+  const reason = whyBuild(false);
   if (reason !== undefined)
     process.stderr.write(`${reason}: workers started by these tests come from there\n`);
 }
