@@ -23,7 +23,8 @@ export const SUBJECTS: Readonly<Record<string, () => Subject>> = {
     memory: 'anonymous',
     pageBytes: pageSize(),
     sites: NATIVE_SITES,
-    backend: () => userfaultfd(),
+    // All that it can do, so that as little as possible is skipped.
+    backend: () => userfaultfd({ faults: ['missing', 'write-protect'] }),
     accessor: (site, { layout }) => startAccessor(site as NativeSite, layout),
     discardSite: 'vmm-load',
     mayFail: ['vmm-syscall', 'kernel-copy', 'external-vm-readv'],

@@ -1,5 +1,6 @@
 import fc, { type Arbitrary } from 'fast-check';
 import { type PagerPolicy } from '../api/index.js';
+import { AccessorPool } from './accessor-pool.js';
 import { PropertyFailure } from './failure.js';
 import { openManifest } from './manifest.js';
 import { type AnyProperty, type Manifest, type Property, type PropertyName } from './property.js';
@@ -77,6 +78,7 @@ async function check(
   const { name, part, claim } = property;
   const reason = property.unless(manifest);
   if (reason !== undefined) return { name, part, claim, outcome: 'skipped', reason };
+  const accessors = subject.deterministic ? undefined : new AccessorPool(subject);
   let lastFailure = '';
   const predicate = async (
     plan: unknown,
@@ -89,8 +91,15 @@ async function check(
       pages: property.pages,
       policy: { ...policy, ...property.policy?.(plan) },
       synchronous: property.synchronous?.(plan) ?? synchronous,
+      fatalSource: property.fatalSource ?? false,
     };
-    const failure = await playOnce(property, subject, manifest, { plan, setting, choices }, options);
+    const failure = await playOnce(
+      property,
+      subject,
+      manifest,
+      { plan, setting, choices, accessors },
+      options,
+    );
     if (failure === undefined) return;
     lastFailure = failure;
     throw new PropertyFailure(failure);
@@ -109,6 +118,7 @@ async function check(
       endOnFailure: !(options.shrink ?? subject.deterministic),
     },
   );
+  await accessors?.stop();
   if (!result.failed) return { name, part, claim, outcome: 'held', runs: result.numRuns };
   const title = part ? `${name} (${part})` : name;
   const message = `${title} does not hold on ${subject.name}: ${claim}\nrun ${result.numRuns}, seed ${result.seed}, path '${result.counterexamplePath}'\n${lastFailure || String(result.errorInstance)}`;
@@ -119,6 +129,8 @@ interface Run {
   readonly plan: unknown;
   readonly setting: Setting;
   readonly choices: Uint8Array;
+  /** Where threads are real. */
+  readonly accessors: AccessorPool | undefined;
 }
 
 /** Plays one run: what went wrong, with its timeline, or undefined. */
@@ -129,10 +141,10 @@ async function playOnce(
   run: Run,
   { nudge = false }: CheckOptions,
 ): Promise<string | undefined> {
-  const { plan, setting, choices } = run;
+  const { plan, setting, choices, accessors } = run;
   const stage = subject.deterministic
     ? await SteppedStage.open(subject, setting, choices, { nudge: nudge && !property.judgesWaking })
-    : await RealStage.open(subject, setting);
+    : await RealStage.open(subject, setting, accessors!);
   try {
     await stage.run(property.body(stage, plan, manifest));
     return undefined;

@@ -14,3 +14,4 @@ export * from './stage.js';
 export { Contents, type Seen } from './contents.js';
 export { PropertyFailure, Stuck } from './failure.js';
 export { ScriptedSource, type SourceFault } from './scripted-source.js';
+export { openFatalSource, type FatalSourceOptions } from './fatal-source.js';

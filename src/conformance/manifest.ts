@@ -12,7 +12,7 @@ export async function openManifest(subject: Subject): Promise<Manifest> {
     coverage,
     sites: subject.sites,
     deterministic: subject.deterministic,
-    discards: subject.deterministic || subject.discard !== undefined,
+    discards: subject.deterministic || subject.discardSite !== undefined,
     killable: subject.deterministic ? subject.sites : subject.killable,
     mayFail: subject.deterministic ? subject.sites : subject.mayFail,
     local: memory !== undefined,

@@ -69,6 +69,8 @@ export interface Property<Plan> {
   policy?(plan: Plan): Partial<PagerPolicy>;
   /** Whether the source answers at once; default: as generated. */
   synchronous?(plan: Plan): boolean;
+  /** Whether, where threads are real, the resolver's thread is to end at its first read. */
+  readonly fatalSource?: boolean;
   body(stage: Stage, plan: Plan, manifest: Manifest): Body;
 }
 

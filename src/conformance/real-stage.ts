@@ -1,27 +1,265 @@
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import {
+  type AccessSite,
+  type Attachment,
+  type Backend,
+  FaultBatch,
+  type FaultPort,
+  type MemoryLayout,
+  openPager,
+  openPort,
+  type PageIndex,
+  type PageRange,
+  type Pager,
+  ResolutionBatch,
+  servePort,
+  type SourceRef,
+  VERB,
+} from '../api/index.js';
+import { type Contents } from './contents.js';
+import { PropertyFailure, Stuck } from './failure.js';
+import { type AccessorPool } from './accessor-pool.js';
+import { RealPager } from './real-pager.js';
+import { type RealClock, RealTask, RealTouch } from './real-task.js';
+import { fatalSource } from './fatal-source.js';
+import { ScriptedSource } from './scripted-source.js';
+import {
+  type Body,
+  type Setting,
+  type Stage,
+  type Task,
+  type Touch,
+  type TouchRequest,
+  type Wait,
+} from './stage.js';
+import { contentsOf, stageLayout } from './stepped-stage.js';
 import { type RealSubject } from './subject.js';
-import { type Body, type Setting, type Stage } from './stage.js';
-import { type Timeline } from './timeline.js';
-export abstract class RealStage implements Stage {
-  static async open(_subject: RealSubject, _setting: Setting): Promise<RealStage> {
-    throw new Error('not yet');
+import { Timeline } from './timeline.js';
+
+/** No run takes this long unless something hangs; machines that are busy with other things included. */
+const HANG_MS = 60_000;
+/** So many looks follow each other at once; after that the processor is left to those who are waited for. */
+const EAGER_LOOKS = 32;
+
+/** What a stage has opened. */
+interface Opened {
+  readonly attachment: Attachment;
+  readonly port: FaultPort;
+  readonly pager: Pager | undefined;
+  readonly source: ScriptedSource;
+  /** The serving end of the source, at level `pager`. */
+  readonly serving: MessagePort | undefined;
+}
+
+/** A stage on a real kernel: threads and a process access memory, and the schedule is the machine's. */
+export class RealStage implements Stage, RealClock {
+  readonly exact = false;
+  readonly timeline = new Timeline();
+  readonly layout: MemoryLayout;
+  readonly attachment: Attachment;
+  readonly contents: Contents;
+  readonly source: ScriptedSource;
+  readonly port: FaultPort;
+  readonly #opened: Opened;
+  readonly #pager: RealPager | undefined;
+  readonly #checks: (() => string | undefined)[] = [];
+  readonly #tasks: Promise<unknown>[] = [];
+  readonly #touching: Promise<void>[] = [];
+  readonly #begin_ms = performance.now();
+  #touches = 0;
+  /** What went wrong with the stage's own machinery. */
+  #broken: Error | undefined;
+
+  private constructor(
+    readonly subject: RealSubject,
+    readonly setting: Setting,
+    opened: Opened,
+    private readonly accessors: AccessorPool,
+  ) {
+    this.#opened = opened;
+    this.attachment = opened.attachment;
+    this.layout = opened.attachment.layout;
+    this.contents = contentsOf(this.layout.regions[0]!.pageSize);
+    this.source = opened.source;
+    this.port = opened.port;
+    this.#pager = opened.pager && new RealPager(opened.pager, setting.policy, this);
+    this.source.onRead = () => void setImmediate(() => this.#answer());
   }
-  abstract run(body: Body): Promise<void>;
-  abstract close(): Promise<void>;
-  abstract readonly timeline: Timeline;
-  abstract readonly setting: Stage['setting'];
-  abstract readonly attachment: Stage['attachment'];
-  abstract readonly layout: Stage['layout'];
-  abstract readonly contents: Stage['contents'];
-  abstract readonly sites: Stage['sites'];
-  abstract readonly source: Stage['source'];
-  abstract readonly exact: boolean;
-  abstract readonly port: Stage['port'];
-  abstract readonly pager: Stage['pager'];
-  abstract touch: Stage['touch'];
-  abstract discard: Stage['discard'];
-  abstract unmap: Stage['unmap'];
-  abstract breakHandler: Stage['breakHandler'];
-  abstract look: Stage['look'];
-  abstract watch: Stage['watch'];
-  abstract note: Stage['note'];
+
+  static async open(subject: RealSubject, setting: Setting, accessors: AccessorPool): Promise<RealStage> {
+    const layout = stageLayout(subject, setting.pages);
+    const source = new ScriptedSource(contentsOf(layout.regions[0]!.pageSize), setting.pages, false);
+    const backend = subject.backend();
+    if (setting.level === 'port') {
+      const attachment = await backend.attach(layout);
+      const port = await openPort(attachment.shards[0]!.port);
+      return new RealStage(
+        subject,
+        setting,
+        {
+          attachment,
+          port,
+          source,
+          pager: undefined,
+          serving: undefined,
+        },
+        accessors,
+      );
+    }
+    let attachment: Attachment | undefined;
+    const watched: Backend = {
+      name: backend.name,
+      probe: () => backend.probe(),
+      attach: async (asked) => (attachment = await backend.attach(asked)),
+    };
+    const { port1, port2 } = new MessageChannel();
+    servePort(port1, source);
+    const served: SourceRef = setting.fatalSource
+      ? fatalSource(source.length)
+      : { port: port2, length: source.length, servedHere: true };
+    const options = { backend: watched, regions: layout.toSpecs(), policy: setting.policy, needs: [] };
+    const pager = await openPager({ ...options, source: served });
+    // A second port, only to look at: whether pages are there.
+    const port = await openPort(attachment!.shards[0]!.port);
+    return new RealStage(
+      subject,
+      setting,
+      { attachment: attachment!, port, source, pager, serving: port1 },
+      accessors,
+    );
+  }
+
+  get sites(): readonly AccessSite[] {
+    return this.subject.sites;
+  }
+
+  /** Milliseconds since the stage was opened. */
+  get moment(): number {
+    return Math.round(performance.now() - this.#begin_ms);
+  }
+
+  get pager(): RealPager {
+    if (!this.#pager) throw new TypeError('this stage has a bare port');
+    return this.#pager;
+  }
+
+  touch({ site = 'vmm-load', page, offset = 0, length = 8, bytes }: TouchRequest): Touch {
+    const touch = new RealTouch(++this.#touches, {
+      site,
+      page,
+      offset,
+      clock: this,
+      write: bytes !== undefined,
+      accessor: this.accessors.take(site, this.attachment),
+      access: (accessor) => accessor.access({ page, offset, ...(bytes ? { bytes } : { length }) }),
+      over: (accessor) => this.accessors.giveBack(site, this.attachment, accessor),
+      broken: (error) => {
+        this.#broken ??= error instanceof Error ? error : new Error(String(error));
+      },
+    });
+    this.#touching.push(touch.through);
+    return touch;
+  }
+
+  discard(pages: PageRange): Task {
+    const promise = this.#discard(pages);
+    this.#tasks.push(promise.catch(() => {}));
+    return new RealTask(`discard ${pages.first}+${pages.count}`, this, promise, String);
+  }
+
+  unmap(): Task {
+    throw new TypeError('nothing is unmapped on a real stage');
+  }
+
+  breakHandler(): void {
+    if (!this.setting.fatalSource) throw new TypeError('this stage has a source that lets its reader live');
+    this.note('source', 'ends whoever reads of it');
+  }
+
+  look(page: PageIndex): Uint8Array | undefined {
+    if (!this.port.resident(page)) return undefined;
+    const bytes = new Uint8Array(this.contents.pageBytes);
+    this.attachment.memory!.load(this.layout.gpaOf(page), bytes);
+    return bytes;
+  }
+
+  watch(check: () => string | undefined): void {
+    this.#checks.push(check);
+  }
+
+  note(who: string, what: string, page?: PageIndex): void {
+    this.timeline.note(this.moment, who, what, page);
+  }
+
+  /** Plays a body to its end. Rejects with {@link PropertyFailure}. */
+  async run(body: Body): Promise<void> {
+    let looks = 0;
+    let since = this.moment;
+    for (let next = body.next(); !next.done;) {
+      const wait: Wait = next.value;
+      this.#answer();
+      this.#check();
+      if (wait.until()) {
+        if (looks > 0) since = this.moment;
+        looks = 0;
+        next = body.next();
+      } else looks++;
+      if (this.moment - since > HANG_MS)
+        throw new Stuck(`nothing came within ${HANG_MS} ms, waiting for ${wait.what}`);
+      await (looks < EAGER_LOOKS
+        ? new Promise((resolve) => setImmediate(resolve))
+        : new Promise((resolve) => setTimeout(resolve, 1)));
+    }
+    this.#check();
+  }
+
+  /** Ends everything, whoever still waits included. */
+  async close(): Promise<void> {
+    const { pager, attachment, port, serving } = this.#opened;
+    this.source.resume();
+    if (pager) {
+      // Nobody may be left waiting, or the thread that waits can never be ended.
+      if (!this.pager.closed) await pager.close({ missing: 'zero' });
+      else await pager.close();
+      serving?.close();
+    } else this.#letGo();
+    await Promise.all(this.#tasks);
+    await Promise.all(this.#touching);
+    port.close();
+    await attachment.close();
+  }
+
+  async #discard(pages: PageRange): Promise<void> {
+    const site = this.subject.discardSite!;
+    const accessor = await this.accessors.take(site, this.attachment);
+    await accessor.discard!(pages);
+    this.accessors.giveBack(site, this.attachment, accessor);
+  }
+
+  #answer(): void {
+    while (this.source.answerable > 0) this.source.answer(0);
+  }
+
+  #check(): void {
+    if (this.#broken !== undefined) throw this.#broken;
+    for (const check of this.#checks) {
+      const failure = check();
+      if (failure) throw new PropertyFailure(failure);
+    }
+  }
+
+  /** At a bare port the stage is the one to let waiters go. */
+  #letGo(): void {
+    const rows = new ResolutionBatch(1);
+    const zeros = VERB.zeropage;
+    this.port.take(new FaultBatch(64), 'none', 0);
+    for (let page = 0; page < this.layout.pageCount; page++) {
+      rows.clear();
+      rows.pushRow(zeros, page, 1);
+      this.port.resolve(rows);
+    }
+    rows.clear();
+    rows.pushRow(VERB.wake, 0, this.layout.pageCount);
+    this.port.resolve(rows);
+  }
 }

@@ -37,6 +37,10 @@ export const waitingSites = ({ coverage, sites }: Manifest): readonly AccessSite
     .filter(({ site, effect }) => sites.includes(site) && (effect === 'blocks' || effect === 'exits'))
     .map(({ site }) => site);
 
+/** Loads, fetches and walks only read; stores only write; the others do both. */
+export const canRead = (site: AccessSite): boolean => !site.endsWith('-store');
+export const canWrite = (site: AccessSite): boolean => !/-(load|fetch|walk)$/.test(site);
+
 /** Those of a manifest's actions that its backend declares. */
 export function possible(manifest: Manifest, wanted: readonly Action['do'][]): readonly Action['do'][] {
   const { supports, discards } = manifest;
@@ -52,25 +56,33 @@ export function possible(manifest: Manifest, wanted: readonly Action['do'][]): r
   return wanted.filter((what) => needs[what] ?? true);
 }
 
+/** More than there are sites; which one is meant is the remainder. */
+const SITE_CHOICES = 59;
+
 /** Generates scenarios. */
 export function scenario(manifest: Manifest, options: ScenarioOptions): Arbitrary<readonly Action[]> {
   const { pages, most = 10, span = 4 } = options;
   const sites = options.sites ?? waitingSites(manifest);
-  const kinds = possible(manifest, options.of).filter(
-    (what) => sites.length > 0 || (what !== 'read' && what !== 'write'),
+  const readers = sites.filter(canRead);
+  const writers = sites.filter(canWrite);
+  const kinds = possible(manifest, options.of).filter((what) =>
+    what === 'read' ? readers.length > 0 : what !== 'write' || writers.length > 0,
   );
   const action = fc
     .tuple(
       fc.nat(kinds.length - 1),
       fc.nat(pages - 1),
       fc.integer({ min: 1, max: span }),
-      fc.nat(Math.max(0, sites.length - 1)),
+      fc.nat(SITE_CHOICES),
       fc.boolean(),
     )
     .map(([kind, page, length, site, wait]): Action => {
       const what = kinds[kind]!;
       const waits = options.wait ?? wait;
-      if (what === 'read' || what === 'write') return { do: what, site: sites[site]!, page, wait: waits };
+      if (what === 'read' || what === 'write') {
+        const possible = what === 'read' ? readers : writers;
+        return { do: what, site: possible[site % possible.length]!, page, wait: waits };
+      }
       return { do: what, pages: { first: page, count: Math.min(length, pages - page) }, wait: waits };
     });
   return fc.array(action, { minLength: 1, maxLength: most });

@@ -85,6 +85,8 @@ export interface Setting {
   readonly policy: Partial<PagerPolicy>;
   /** Whether the source answers at once, where that can be chosen. */
   readonly synchronous: boolean;
+  /** Whether, where threads are real, the first read of the source ends the resolver's thread. */
+  readonly fatalSource: boolean;
 }
 
 /** Where a property is played: memory, accessors, a source, and either a bare port or a pager. */
@@ -106,7 +108,10 @@ export interface Stage {
   discard(pages: PageRange): Task;
   /** Unmaps pages from another thread. Deterministic stages only. */
   unmap(pages: PageRange): Task;
-  /** Makes the resolver fail, as a fault in the handler would. Deterministic stages only. */
+  /**
+   * Makes the resolver fail, as a fault in the handler would: at once, or at its next read where the source
+   * is fatal.
+   */
   breakHandler(): void;
   /** What a page holds, if it is there now, without touching it: undefined otherwise. */
   look(page: PageIndex): Uint8Array | undefined;

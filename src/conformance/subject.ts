@@ -67,6 +67,8 @@ export interface RealAccessor {
     readonly length?: number;
     readonly bytes?: Uint8Array;
   }): Promise<RealResult>;
+  /** Drops pages of the memory (MADV_DONTNEED), behind the pager's back; absent where it cannot. */
+  discard?(pages: PageRange): Promise<void>;
   /** Ends it; kills it where it is a process that waits. */
   stop(): Promise<void>;
 }
@@ -98,10 +100,13 @@ export interface SteppedSubject extends SubjectBase {
 /** A backend on a real kernel, accessed by real threads. */
 export interface RealSubject extends SubjectBase {
   readonly deterministic: false;
-  /** Starts an accessor of mapped memory. */
+  /**
+   * Starts an accessor of mapped memory. It is used again for a later attachment whose memory is mapped at
+   * the same addresses.
+   */
   accessor(site: AccessSite, attachment: Attachment): Promise<RealAccessor>;
-  /** Drops pages from another thread than the pager's (MADV_DONTNEED); absent where there is no way. */
-  discard?(pages: PageRange, attachment: Attachment): Promise<void>;
+  /** The site whose accessor can drop pages; absent where none can. */
+  readonly discardSite?: AccessSite;
   /** Sites where an access that fails says so; elsewhere it ends the process. */
   readonly mayFail: readonly AccessSite[];
   /** Sites whose accessor is a process that can be killed while it waits. */

@@ -70,7 +70,7 @@ const SEED = 20231107;
 const RUNS = 200;
 
 describe('a backend with one fault', () => {
-  test.each(SINS)('$name: fails $breaks', async ({ subject, breaks, alsoBreaks = [] }) => {
+  test.each(SINS)('$name: fails $breaks', async ({ subject, breaks, mayBreak = [] }) => {
     const reports = await checkProperties(PROPERTIES, subject, {
       runs: RUNS,
       seed: SEED,
@@ -78,7 +78,9 @@ describe('a backend with one fault', () => {
       shrink: false,
     });
     const failed = new Set(reports.filter(({ outcome }) => outcome === 'failed').map(({ name }) => name));
-    expect([...failed].sort()).toEqual([breaks, ...alsoBreaks].sort());
+    expect(failed).toContain(breaks);
+    const surprises = [...failed].filter((name) => name !== breaks && !mayBreak.includes(name));
+    expect(surprises).toEqual([]);
   });
 
   test('every property but those that need other mechanisms is broken by somebody', () => {

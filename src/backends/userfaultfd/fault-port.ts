@@ -209,6 +209,7 @@ export class UserfaultfdPort implements FaultPort {
     const flags = batch.flags[row]!;
     const first = batch.page[row]!;
     let from = batch.from[row]!;
+    this.#checkPages(first, span);
     if (!(flags & FLAG.direct)) from += this.#staging.address;
     // As the kernel does while an event is unread: nothing is installed past it.
     if (this.#reader.carrying && verb !== VERB.wake) return batch.settle(row, OUTCOME.again, 0, ERRNO.EAGAIN);
@@ -225,11 +226,15 @@ export class UserfaultfdPort implements FaultPort {
     batch.settle(row, OUTCOME.installed, span, 0);
   }
 
+  /** Before anything of the row is done: what is misuse in part is misuse. */
+  #checkPages(page: PageIndex, span: number): void {
+    const { first, count } = this.#token.pages;
+    if (page >= first && span > 0 && page + span <= first + count && Number.isInteger(page)) return;
+    throw new RangeError(`pages ${page}+${span} are not of this port`);
+  }
+
   /** Something else was moved to where the page was: it is gone, as the kernel says of what is unmapped. */
   #nowhere(batch: ResolutionBatch, row: number, done: number): void {
-    const page = batch.page[row]! + done;
-    const { first, count } = this.#token.pages;
-    if (!(page >= first && page < first + count)) throw new RangeError(`page ${page} is not of this port`);
     batch.settle(row, OUTCOME.gone, done, ERRNO.ENOENT);
   }
 

@@ -3,6 +3,7 @@ import { type AccessSite, type Effect } from '../../api/index.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { BareResolver } from '../resolving.js';
+import { canRead, canWrite } from '../scenario.js';
 import { pause, settled, type Stage, type Touch } from '../stage.js';
 
 /** What was seen to become of an access to a missing page. */
@@ -37,10 +38,8 @@ export const coverageIsTrue = property<{
     const row = coverage.find((candidate) => candidate.site === site);
     const declared = row?.effect ?? 'unmediated';
     const bare = new BareResolver(stage);
-    const bytes =
-      write && site !== 'vcpu-fetch' && site !== 'vcpu-walk'
-        ? stage.contents.foreign(page).slice(0, 8)
-        : undefined;
+    const writes = canWrite(site) && (write || !canRead(site));
+    const bytes = writes ? stage.contents.foreign(page).slice(0, 8) : undefined;
     const touch = stage.touch({ site, page, ...(bytes && { bytes }) });
     while (!touch.settled && bare.faults.length === 0) {
       bare.take();
@@ -60,7 +59,7 @@ export const coverageIsTrue = property<{
       yield* bare.through({ first: page, count: 1 }, stage.contents.page(page));
       yield settled(touch);
       must(touch.end === 'done', `${site}, with its page installed: ${touch.end}`);
-    } else if (declared === 'errors' && mayFail.includes(site)) {
+    } else if (declared === 'errors' && mayFail.includes(site) && canRead(site)) {
       yield* bare.through({ first: page, count: 1 }, stage.contents.page(page));
       const again = stage.touch({ site, page });
       yield settled(again);

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { BareResolver } from '../resolving.js';
-import { waitingSites } from '../scenario.js';
+import { canRead, waitingSites } from '../scenario.js';
 import { pause, settled } from '../stage.js';
 
 export const duplicateWakes = property<{ readonly sites: readonly number[]; readonly page: number }>({
@@ -21,8 +21,8 @@ export const duplicateWakes = property<{ readonly sites: readonly number[]; read
   *body(stage, { sites, page }, manifest) {
     const bare = new BareResolver(stage);
     const pages = { first: page, count: 1 };
-    const possible = waitingSites(manifest);
-    const waiters = sites.map((site) => stage.touch({ site: possible[site]!, page }));
+    const possible = waitingSites(manifest).filter(canRead);
+    const waiters = sites.map((site) => stage.touch({ site: possible[site % possible.length]!, page }));
     while (bare.faults.length < waiters.length) {
       bare.take();
       yield pause;

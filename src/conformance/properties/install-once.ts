@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { BareResolver } from '../resolving.js';
-import { stamp } from '../scenario.js';
+import { canRead, stamp, waitingSites } from '../scenario.js';
 import { pause, settled } from '../stage.js';
 
 /** Where the guest writes, beside what is compared. */
@@ -24,10 +24,13 @@ export const installOnce = property<{
       waiting: fc.nat(3),
       written: fc.uniqueArray(fc.nat(3), { maxLength: 3 }),
     }),
-  *body(stage, { count, waiting, written }) {
+  *body(stage, { count, waiting, written }, manifest) {
     const bare = new BareResolver(stage);
     const pages = { first: 0, count };
-    const waiters = Array.from({ length: Math.min(waiting, count) }, (_, page) => stage.touch({ page }));
+    const site = waitingSites(manifest).find(canRead);
+    const waiters = site
+      ? Array.from({ length: Math.min(waiting, count) }, (_, page) => stage.touch({ site, page }))
+      : [];
     const first = yield* bare.through(pages, bare.original(pages));
     must(first.outcome === 'installed', `a missing page was ${first.outcome} (errno ${first.errno})`);
     yield settled(...waiters);

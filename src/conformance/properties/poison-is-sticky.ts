@@ -3,7 +3,7 @@ import { type AccessSite } from '../../api/index.js';
 import { must } from '../failure.js';
 import { type Manifest, property } from '../property.js';
 import { BareResolver } from '../resolving.js';
-import { type Action, play, played, scenario } from '../scenario.js';
+import { type Action, canRead, play, played, scenario } from '../scenario.js';
 import { pause, settled } from '../stage.js';
 
 const PAGES = 4;
@@ -11,7 +11,9 @@ const PAGES = 4;
 const failing = ({ coverage, sites, mayFail }: Manifest): readonly AccessSite[] =>
   sites.filter(
     (site) =>
-      mayFail.includes(site) && coverage.some((row) => row.site === site && row.effect !== 'unmediated'),
+      mayFail.includes(site) &&
+      canRead(site) &&
+      coverage.some((row) => row.site === site && row.effect !== 'unmediated'),
   );
 
 const unless = (manifest: Manifest): string | undefined =>

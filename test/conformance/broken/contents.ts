@@ -27,7 +27,7 @@ export const tornPage = sin({
   name: 'installs a page in two halves',
   breaks: 'no-torn-page',
   // Those that read whole pages while they come.
-  alsoBreaks: ['freeze-is-reversible', 'kernel-access-blocks'],
+  mayBreak: ['freeze-is-reversible', 'kernel-access-blocks'],
   port: (beneath) => ({
     resolve: rows(beneath, (row) => {
       if (!isInstall(row)) return undefined;
@@ -54,7 +54,7 @@ export const zeroLeak = sin({
   name: 'answers the faults of some pages with zeros',
   breaks: 'no-zero-leak',
   // Whoever compares contents, and has that many pages, sees it, too.
-  alsoBreaks: [
+  mayBreak: [
     'publish-before-present',
     'again-makes-progress',
     'source-failure-is-loud',
@@ -76,7 +76,7 @@ export const presentTooEarly = sin({
   name: 'says installed before it installs',
   breaks: 'publish-before-present',
   // What is said to be there is looked at, at once; what comes late, in spite of a removal, keeps its waiters.
-  alsoBreaks: ['again-makes-progress', 'no-lost-wake'],
+  mayBreak: ['again-makes-progress', 'no-lost-wake'],
   port: (beneath) => {
     let later: { readonly row: Row; readonly bytes: Uint8Array }[] = [];
     const install = ({ row, bytes }: (typeof later)[number]): boolean => {
@@ -137,7 +137,7 @@ export const poisonForgotten = sin({
   name: 'poison is forgotten',
   breaks: 'poison-is-sticky',
   // Nobody answers later faults once the resolver is gone, and closed memory reads as zeros.
-  alsoBreaks: ['handler-death-is-seen', 'no-zero-leak'],
+  mayBreak: ['handler-death-is-seen', 'no-zero-leak'],
   port: (beneath) => ({
     resolve: rows(beneath, (row) =>
       row.verb === VERB.poison ? beneath.row(VERB.fail, row.page, row.span) : undefined,

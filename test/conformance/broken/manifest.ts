@@ -14,7 +14,7 @@ export const coverageTooProud = sin({
   name: 'declares more coverage than there is',
   breaks: 'coverage-is-true',
   // Nor does poison stop an access that nothing stops.
-  alsoBreaks: ['poison-is-sticky'],
+  mayBreak: ['poison-is-sticky'],
   model: { sites: withoutVhost },
   attachment: ({ coverage }) => ({ coverage: declare(coverage, 'external-vhost', 'errors') }),
 });
@@ -70,7 +70,7 @@ export const kernelDoesNotWait = sin({
   name: "the kernel's own access looks no second time",
   breaks: 'kernel-access-blocks',
   // It reads what is not there, in whatever property it reads.
-  alsoBreaks: ['no-zero-leak', 'no-torn-page', 'again-makes-progress', 'freeze-is-reversible'],
+  mayBreak: ['no-zero-leak', 'no-torn-page', 'again-makes-progress', 'freeze-is-reversible'],
   model: { sites: kernelSites(impatient()) },
 });
 
@@ -94,6 +94,6 @@ function unforgiving(): ModelMechanism {
 export const kernelNeverRecovers = sin({
   name: "the kernel's own access never recovers",
   breaks: 'kernel-access-errors-then-retries',
-  alsoBreaks: ['coverage-is-true'],
+  mayBreak: ['coverage-is-true'],
   model: { sites: kernelSites(unforgiving()) },
 });

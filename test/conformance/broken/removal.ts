@@ -27,7 +27,7 @@ function without(batch: FaultBatch, from: number, unwanted: (row: number) => boo
 export const droppedRemove = sin({
   name: 'drops removal events',
   breaks: 'removed-reads-zero',
-  alsoBreaks: ['remove-before-fault', 'prefetch-never-resurrects', 'again-makes-progress'],
+  mayBreak: ['remove-before-fault', 'prefetch-never-resurrects', 'again-makes-progress'],
   port: ({ port }) => ({
     take: (batch, wait, timeoutMs) => {
       const before = batch.count;
@@ -66,7 +66,7 @@ export const againSwallowed = sin({
   name: 'swallows EAGAIN',
   breaks: 'again-makes-progress',
   // A page that is not there, and counts as present, is found lost in the end: that stops the pager.
-  alsoBreaks: [
+  mayBreak: [
     'publish-before-present',
     'kernel-access-blocks',
     'no-lost-wake',
@@ -87,7 +87,7 @@ export const signedAgain = sin({
   name: 'reads a signed EAGAIN as bytes',
   breaks: 'again-makes-progress',
   // A page that is not there, and counts as present, is found lost in the end: that stops the pager.
-  alsoBreaks: [
+  mayBreak: [
     'publish-before-present',
     'kernel-access-blocks',
     'no-lost-wake',
@@ -111,7 +111,7 @@ export const resurrects = sin({
   name: 'tells of a removal after what was being fetched',
   breaks: 'prefetch-never-resurrects',
   // A page that an access waits for is brought back as well.
-  alsoBreaks: ['remove-before-fault'],
+  mayBreak: ['remove-before-fault'],
   engine: (options) => {
     const { source, port } = options;
     let underWay = 0;

@@ -26,8 +26,8 @@ export interface Sin {
   readonly name: string;
   /** The property that it breaks. */
   readonly breaks: PropertyName;
-  /** Others that cannot hold with it either, and why is said there. */
-  readonly alsoBreaks?: readonly PropertyName[];
+  /** Others that it touches, so that they fail with some plans; why is said there. */
+  readonly mayBreak?: readonly PropertyName[];
   readonly subject: SteppedSubject;
 }
 
@@ -52,7 +52,7 @@ export type PortSin = (beneath: Beneath) => Partial<Pick<FaultPort, 'take' | 're
 export interface SinOptions {
   readonly name: string;
   readonly breaks: PropertyName;
-  readonly alsoBreaks?: readonly PropertyName[];
+  readonly mayBreak?: readonly PropertyName[];
   readonly port?: PortSin;
   readonly attachment?: (attachment: Attachment, beneath: ModelAttachment) => Partial<Attachment>;
   readonly engine?: (options: ResolverOptions) => Engine;
@@ -62,7 +62,7 @@ export interface SinOptions {
 
 /** Wraps the model in a sin. */
 export function sin(options: SinOptions): Sin {
-  const { name, breaks, alsoBreaks = [], engine, model = {}, more = {} } = options;
+  const { name, breaks, mayBreak = [], engine, model = {}, more = {} } = options;
   const base = modelSubject(name, model, more);
   let last: ModelAttachment | undefined;
   const backend = (): Backend => {
@@ -83,7 +83,7 @@ export function sin(options: SinOptions): Sin {
     stepping: () => last!.kernel,
     ...(engine && { engine }),
   };
-  return { name, breaks, alsoBreaks, subject };
+  return { name, breaks, mayBreak, subject };
 }
 
 function wrap(

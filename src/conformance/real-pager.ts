@@ -1,0 +1,86 @@
+import {
+  asDemandPagingError,
+  completePolicy,
+  type GpaRange,
+  type MemoryLayout,
+  type Notice,
+  type PageIndex,
+  type Pager,
+  type PagerPolicy,
+  type PageRange,
+} from '../api/index.js';
+import { type RealClock, RealTask } from './real-task.js';
+import { type Deed, type Paging } from './stage.js';
+
+/** A pager as a program has it, on a real kernel. */
+export class RealPager implements Paging {
+  readonly policy: PagerPolicy;
+  readonly notices: Notice[] = [];
+  readonly #pager: Pager;
+  readonly #layout: MemoryLayout;
+  readonly #clock: RealClock;
+  closed = false;
+
+  constructor(pager: Pager, policy: Partial<PagerPolicy>, clock: RealClock) {
+    this.policy = completePolicy(policy);
+    this.#pager = pager;
+    this.#layout = pager.layout;
+    this.#clock = clock;
+    this.#listen();
+  }
+
+  do(deed: Deed, pages: PageRange): RealTask {
+    const ranges = [this.#layout.gpaRangeOf(pages)];
+    return this.#task(`${deed} ${pages.first}+${pages.count}`, () => this.#carryOut(deed, ranges));
+  }
+
+  close(): RealTask {
+    const missing = this.#pager.supports.verbs.includes('poison') ? 'poison' : 'leave';
+    this.closed = true;
+    return this.#task('close', () => this.#pager.close({ missing }));
+  }
+
+  isPresent(page: PageIndex): boolean {
+    return this.#pager.states.isPresent(page);
+  }
+
+  load(page: PageIndex, into: Uint8Array): void {
+    into.set(this.#pager.memory!.readSync(this.#layout.gpaOf(page), into.length));
+  }
+
+  #carryOut(deed: Deed, ranges: readonly GpaRange[]): Promise<unknown> {
+    const pager = this.#pager;
+    switch (deed) {
+      case 'protect':
+        return pager.writeProtect(ranges);
+      case 'unprotect':
+        return pager.writeProtect(ranges, false);
+      default:
+        return pager[deed](ranges);
+    }
+  }
+
+  #task(name: string, start: () => Promise<unknown>): RealTask {
+    return new RealTask(
+      name,
+      this.#clock,
+      start(),
+      (error) => asDemandPagingError(error, 'KERNEL', name).code,
+    );
+  }
+
+  /** Hears what the pager says, as notices. */
+  #listen(): void {
+    const heard = (notice: Notice): void => {
+      this.notices.push(notice);
+      this.#clock.note('pager', `says ${notice.kind}`, 'pages' in notice ? notice.pages.first : undefined);
+    };
+    const pager = this.#pager;
+    for (const kind of ['removed', 'unmapped', 'written', 'poisoned'] as const)
+      pager.on(kind, (pages) => heard({ kind, pages }));
+    pager.on('source-failed', (pages, error) =>
+      heard({ kind: 'source-failed', pages, error: error.toPlain() }),
+    );
+    pager.on('stopped', (error, waiters) => heard({ kind: 'stopped', error: error.toPlain(), waiters }));
+  }
+}

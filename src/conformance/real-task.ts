@@ -1,0 +1,119 @@
+import { type AccessSite, type PageIndex } from '../api/index.js';
+import { type Task, type Touch } from './stage.js';
+import { type RealAccessor, type RealResult } from './subject.js';
+
+/** A real stage's time and timeline. */
+export interface RealClock {
+  /** Milliseconds. */
+  readonly moment: number;
+  note(who: string, what: string, page?: PageIndex): void;
+}
+
+/** A task of a real stage: a promise, seen from outside. */
+export class RealTask implements Task {
+  settled = false;
+  error: string | undefined;
+  ended = Infinity;
+  readonly started: number;
+
+  constructor(
+    readonly name: string,
+    clock: RealClock,
+    promise: Promise<unknown>,
+    codeOf: (error: unknown) => string,
+  ) {
+    this.started = clock.moment;
+    clock.note('program', name);
+    const over = (error?: string): void => {
+      this.settled = true;
+      this.error = error;
+      this.ended = clock.moment;
+      clock.note('program', `${name}: ${error ?? 'done'}`);
+    };
+    promise.then(
+      () => over(),
+      (thrown: unknown) => over(codeOf(thrown)),
+    );
+  }
+}
+
+/** What a touch of a real stage is made of. */
+export interface RealTouchParts {
+  readonly site: AccessSite;
+  readonly page: PageIndex;
+  readonly offset: number;
+  readonly write: boolean;
+  readonly clock: RealClock;
+  readonly accessor: Promise<RealAccessor>;
+  readonly access: (accessor: RealAccessor) => Promise<RealResult>;
+  /** It is over, and the accessor is free again. Not called for one that was killed. */
+  readonly over: (accessor: RealAccessor) => void;
+  /** The accessor itself failed, which says nothing about what is tested. */
+  readonly broken: (error: unknown) => void;
+}
+
+/** An access by a real thread or process. */
+export class RealTouch implements Touch {
+  readonly name: string;
+  readonly site: AccessSite;
+  readonly page: PageIndex;
+  readonly offset: number;
+  readonly started: number;
+  /** Resolves when it has ended, however. */
+  readonly through: Promise<void>;
+  readonly exits = undefined;
+  ended = Infinity;
+  end: Touch['end'];
+  errno: number | undefined;
+  bytes = new Uint8Array(0);
+  readonly #parts: RealTouchParts;
+  #killed = false;
+
+  constructor(number: number, parts: RealTouchParts) {
+    const { site, page, offset, clock, write } = parts;
+    this.#parts = parts;
+    this.site = site;
+    this.page = page;
+    this.offset = offset;
+    this.name = `${site}#${number} of page ${page}`;
+    this.started = clock.moment;
+    clock.note(this.name, write ? 'starts to write' : 'starts to read', page);
+    this.through = this.#run();
+  }
+
+  get settled(): boolean {
+    return this.end !== undefined;
+  }
+
+  get error(): string | undefined {
+    return this.end === 'done' ? undefined : this.end;
+  }
+
+  kill(): void {
+    this.#killed = true;
+    // It ends with an error, or went through before: both are ends.
+    void this.#parts.accessor.then((accessor) => accessor.stop());
+  }
+
+  async #run(): Promise<void> {
+    const { accessor, access, over, broken } = this.#parts;
+    try {
+      const used = await accessor;
+      const result = await access(used);
+      if (result.ok) this.bytes = new Uint8Array(result.bytes);
+      else this.errno = result.errno;
+      this.#settle(result.ok ? 'done' : 'errored');
+      if (!this.#killed) over(used);
+    } catch (error) {
+      if (!this.#killed) broken(error);
+      this.#settle('killed', this.#killed ? '' : String(error));
+    }
+  }
+
+  #settle(end: NonNullable<Touch['end']>, why = ''): void {
+    const { clock, page } = this.#parts;
+    this.end = end;
+    this.ended = clock.moment;
+    clock.note(this.name, this.errno === undefined ? `${end} ${why}` : `${end}, errno ${this.errno}`, page);
+  }
+}
