@@ -16,8 +16,11 @@ export class ImageFile implements ProgramMemory, Disposable {
     this.layout = { regionAt: (address) => (address >= base && address < end ? this : undefined) };
   }
 
-  /** Errors: SOURCE_FAILED where it cannot be opened; BAD_ALIGNMENT, BAD_IMAGE for what is no image of whole pages. */
-  static open(path: string, base: bigint, pageSize: number): ImageFile {
+  /**
+   * `length`: how long it was found to be before, whatever it has become. Default: as long as it is.
+   * Errors: SOURCE_FAILED where it cannot be opened; BAD_ALIGNMENT, BAD_IMAGE for what is no image of whole pages.
+   */
+  static open(path: string, base: bigint, pageSize: number, length?: number): ImageFile {
     let fd: number;
     try {
       fd = openSync(path, 'r');
@@ -28,8 +31,8 @@ export class ImageFile implements ProgramMemory, Disposable {
       });
     }
     try {
-      const { size } = checked(path, fd, base, pageSize);
-      return new ImageFile(path, base, size, fd);
+      const bytes = length ?? checked(path, fd, base, pageSize).size;
+      return new ImageFile(path, base, bytes, fd);
     } catch (error) {
       closeSync(fd);
       throw error;

@@ -98,7 +98,8 @@ export class RestoreRun {
   }
 
   async #restore(served: Served, pager: Pager, team: AccessorTeam): Promise<Omit<RestoreResult, 'leaks'>> {
-    using image = ImageFile.open(this.#job.image.path, this.#job.image.base, this.#job.pageSize);
+    const { path, base, length } = this.#job.image;
+    using image = ImageFile.open(path, base, this.#job.pageSize, length);
     const expected = this.#expectation(pager, image);
     const started = performance.now();
     const progress = setInterval(() => {

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { PROPERTIES } from 'demand-paging/conformance';
+import { userfaultfdSupport } from 'demand-paging/linux';
 import { cli } from './cli.js';
 
 interface Document {
@@ -16,6 +17,20 @@ test('the model holds every property that it does not declare away', async () =>
   expect(held + failed + skipped).toBe(PROPERTIES.length);
   for (const { outcome, runs, reason } of properties) expect(outcome === 'held' ? runs : reason).toBeTruthy();
   expect(properties.find(({ name }) => name === 'install-once')).toMatchObject({ outcome: 'held', runs: 20 });
+  expect(status).toBe(0);
+});
+
+test('userfaultfd holds them on the real kernel, with real threads', async (context) => {
+  try {
+    userfaultfdSupport();
+  } catch (error) {
+    return context.skip(String(error));
+  }
+  const { status, stdout } = await cli(['conformance', '--backend', 'userfaultfd', '--runs', '2', '--json']);
+  const { held, failed, skipped, properties } = JSON.parse(stdout) as Document;
+  expect(properties.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
+  expect(held + failed + skipped).toBe(PROPERTIES.length);
+  expect(properties.find(({ name }) => name === 'no-zero-leak')).toMatchObject({ outcome: 'held', runs: 2 });
   expect(status).toBe(0);
 });
 
