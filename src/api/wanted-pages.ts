@@ -4,7 +4,7 @@ import { type MemoryLayout } from './layout.js';
 import { type PageStates } from './page-states.js';
 
 /** States in which a missing page is not simply fetched. */
-const SPECIAL = ['removed', 'poisoned', 'frozen'] as const;
+const SPECIAL = ['removed', 'poisoned', 'frozen', 'unmapped'] as const;
 
 export interface WantedPagesOptions {
   readonly layout: MemoryLayout;

@@ -14,7 +14,7 @@ interface AccessAction {
 }
 
 interface RangeAction {
-  readonly do: Deed | 'discard';
+  readonly do: Deed | 'discard' | 'unmap';
   readonly pages: PageRange;
   readonly wait: boolean;
 }
@@ -43,12 +43,13 @@ export const canWrite = (site: AccessSite): boolean => !/-(load|fetch|walk)$/.te
 
 /** Those of a manifest's actions that its backend declares. */
 export function possible(manifest: Manifest, wanted: readonly Action['do'][]): readonly Action['do'][] {
-  const { supports, discards } = manifest;
+  const { supports, discards, deterministic } = manifest;
   const needs: Partial<Record<Action['do'], boolean>> = {
     withdraw: supports.withdraw,
     remove: supports.withdraw,
     // Without an event a removal is not noticed, and nothing can be said of it.
     discard: discards && supports.events.includes('remove'),
+    unmap: deterministic && supports.events.includes('unmap'),
     poison: supports.verbs.includes('poison'),
     protect: supports.verbs.includes('writeprotect'),
     unprotect: supports.verbs.includes('writeprotect'),
@@ -99,6 +100,11 @@ export interface Played {
 
 export const played = (): Played => ({ tasks: [], reads: [], writes: [], removals: [] });
 
+function begin(stage: Stage, { do: what, pages }: RangeAction): Task {
+  if (what === 'discard') return stage.discard(pages);
+  return what === 'unmap' ? stage.unmap(pages) : stage.pager.do(what, pages);
+}
+
 /** Does one action. `offset`: where in the page accesses are made. */
 export function act(
   stage: Stage,
@@ -119,8 +125,7 @@ export function act(
     tasks.push(touch);
     return touch;
   }
-  const task =
-    action.do === 'discard' ? stage.discard(action.pages) : stage.pager.do(action.do, action.pages);
+  const task = begin(stage, action);
   if (action.do === 'discard' || action.do === 'remove') removals.push({ pages: action.pages, task });
   tasks.push(task);
   return task;

@@ -138,4 +138,16 @@ describe('the engine on the kernel model', () => {
       'errored',
     ]);
   });
+
+  test('a request that reaches over an unmapped page is answered', async () => {
+    const { world, resolver } = await engineOn({ prefetchPages: 4 });
+    const unmap = world.kernel.unmap({ first: 1, count: 1 });
+    world.run(unmap);
+    resolver.turn('none');
+    world.run(unmap);
+    let reply: unknown;
+    resolver.execute({ command: 'ensure', ranges: [{ first: 0, count: 2 }] }, (given) => (reply = given));
+    for (let turn = 0; turn < 4; turn++) resolver.turn('none');
+    expect(reply).toMatchObject({ ok: false, error: { code: 'MEMORY_GONE' } });
+  });
 });

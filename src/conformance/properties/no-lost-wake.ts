@@ -26,6 +26,7 @@ export const noLostWake = property<readonly Action[]>({
         'discard',
         'withdraw',
         'remove',
+        'unmap',
         'freeze',
         'thaw',
         'protect',
