@@ -22,7 +22,8 @@ export interface PageRequest {
  *
  * 1. {@link obstacle}: *may this access go on?* Asked before every piece of every access. The ordinary
  *    answer is that of the page table, `kernel.memory.obstacle(access.page, access.write)`; a mechanism with
- *    a presence of its own (a bitmap, a memslot's state) answers from that.
+ *    a presence of its own (a bitmap, a memslot's state) answers from that, but passes on the page table's
+ *    errno, if it has one: what is poisoned or unmapped never becomes present.
  * 2. {@link stop}: *what becomes of it if not?* Exactly one of: `kernel.deliver(access, kind)` (it waits and a
  *    fault is delivered), `access.exit(kind)` (its vCPU leaves the kernel; see {@link reenter}), `access.fail(errno)`,
  *    `access.inject()`.

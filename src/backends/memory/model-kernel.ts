@@ -1,5 +1,7 @@
 import {
   type AccessSite,
+  type Gpa,
+  hex,
   type FaultKind,
   type MemoryEvent,
   type PageIndex,
@@ -16,8 +18,9 @@ import { settle, type Stepper } from './stepper.js';
 /** Which mechanisms stand before which sites. A site that is absent is unmediated. */
 export type SiteMechanisms = Partial<Readonly<Record<AccessSite, readonly ModelMechanism[]>>>;
 
-/** What {@link ModelKernel.run} does: an access by any site, awaited. */
-export type RunRequest = Omit<AccessRequest, 'pieceBytes'>;
+/** What {@link ModelKernel.run} does: an access from any site, by page or by guest-physical address. */
+export type RunRequest = Omit<AccessRequest, 'pieceBytes' | 'page' | 'offset'> &
+  ({ readonly page: PageIndex; readonly offset?: number } | { readonly gpa: Gpa });
 
 /**
  * A small deterministic kernel: memory, a userfaultfd-like queue, mechanisms before the access sites,
@@ -94,9 +97,12 @@ export class ModelKernel {
     return new ModelAccess(this, ++this.#threads, request);
   }
 
-  /** An access that runs by itself: for use without a scheduler. Resolves with its end. */
+  /**
+   * An access that runs by itself: for use without a scheduler. Resolves when it has ended, however; a
+   * missing page keeps it open until it was resolved. Throws RangeError for what is outside the layout.
+   */
   async run(request: RunRequest): Promise<ModelAccess> {
-    const access = this.access(request);
+    const access = this.access('gpa' in request ? { ...request, ...this.#placeOf(request.gpa) } : request);
     await settle(access);
     return access;
   }
@@ -256,6 +262,13 @@ export class ModelKernel {
 
   forkTo(fd: number): void {
     this.children.set(fd, new ModelKernel(this.memory.clone(), this.sites, this.#events));
+  }
+
+  #placeOf(address: Gpa): { readonly page: PageIndex; readonly offset: number } {
+    const { layout } = this.memory;
+    const page = layout.pageAt(address);
+    if (page === undefined) throw new RangeError(`${hex(address)} is outside every region`);
+    return { page, offset: Number(address - layout.gpaOf(page)) };
   }
 
   #change(name: string, steps: Generator<Step, void>): MemoryChange {
