@@ -140,14 +140,6 @@ const FAILING: readonly Failing[] = [
     not: ALL.filter((use) => (use.includes('+uffd') && !use.includes('no wake')) || use === 'file-uffd'),
     says: /given back before, read \d+ words of page/,
   },
-  {
-    hazard: "presence that is the VMM's page table, which its own load fills with zeros",
-    property: 'install-once',
-    runs: 60,
-    has: ['exit-on-missing'],
-    not: ['present-bitmap', 'kvm-userfault', 'async-pf', 'exit-on-missing+uffd', 'file-uffd'],
-    says: /a missing page was already-present/,
-  },
 ];
 
 const suite = (name: PropertyName): typeof lateMissing =>
