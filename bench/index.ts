@@ -81,7 +81,7 @@ const command = new Command('bench')
   .argument('[names...]', `what to measure: ${NAMES.join(', ')}; everything without a name`)
   .option('--json', 'machine-readable, with every run', false)
   .option('--rounds <n>', 'rounds of each comparison', wholeNumber, 21)
-  .option('--pages <n>', 'pages of 4 KiB', wholeNumber, 16_384)
+  .option('--pages <n>', 'pages of 4 KiB', wholeNumber, 8192)
   .action((names: string[], options: Options) => main(names, options));
 
 // Ended by a signal, Node would run no exit listener, and what was made would stay.

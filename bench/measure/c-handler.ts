@@ -1,9 +1,9 @@
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { type Interface, createInterface } from 'node:readline';
+import { createInterface } from 'node:readline';
 import { CannotMeasure } from './failure.js';
 import { type NativePrograms } from './native.js';
-import { type FaultRun, type Memory, type Measured, type Place, rateOf } from './run.js';
+import { type FaultRun, type Measured, type Memory, type Place, rateOf } from './run.js';
 
 interface Answer {
   readonly pages: number;
@@ -11,40 +11,34 @@ interface Answer {
   readonly sum: string;
 }
 
-/** The C handler: one process for all its runs, idle in between. */
-export class CHandler implements AsyncDisposable {
-  readonly #child: ChildProcessWithoutNullStreams;
-  readonly #lines: AsyncIterator<string>;
-  readonly #reader: Interface;
-
-  constructor(programs: NativePrograms, memory: Memory) {
-    const { pages, pageSize, seed } = memory;
-    this.#child = spawn(programs.handler, [pages, pageSize, seed].map(String), { stdio: 'pipe' });
-    this.#reader = createInterface({ input: this.#child.stdout });
-    this.#lines = this.#reader[Symbol.asyncIterator]();
-  }
+/** The C side. Each run is a process of its own, with memory of its own; a first pass warms it up. */
+export class CHandler {
+  constructor(
+    private readonly programs: NativePrograms,
+    private readonly memory: Memory,
+  ) {}
 
   faults({ wait, order, seed, place }: FaultRun): Promise<Measured> {
     const cpus = `${place.handler} ${place.toucher}`;
-    return this.#ask(`${wait} ${order === 'random' ? 'random' : 'ascending'} ${seed} ${cpus}`);
+    return this.#measure(`${wait} ${order === 'random' ? 'random' : 'ascending'} ${seed} ${cpus}`);
   }
 
   /** Copies everything, `pieceBytes` in one UFFDIO_COPY. */
   bulk(pieceBytes: number, place: Place): Promise<Measured> {
-    return this.#ask(`bulk ${pieceBytes} ${place.handler}`);
+    return this.#measure(`bulk ${pieceBytes} ${place.handler}`);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.stdin.end();
-    if (this.#child.exitCode === null && this.#child.signalCode === null) await once(this.#child, 'exit');
-    this.#reader.close();
-  }
-
-  async #ask(command: string): Promise<Measured> {
-    this.#child.stdin.write(`${command}\n`);
-    const { value, done } = await this.#lines.next();
-    if (done) throw new Error(`the C handler ended with status ${this.#child.exitCode} at '${command}'`);
-    const answer = JSON.parse(value as string) as Answer | { readonly error: string };
+  async #measure(command: string): Promise<Measured> {
+    const { pages, pageSize, seed } = this.memory;
+    const child = spawn(this.programs.handler, [pages, pageSize, seed].map(String), { stdio: 'pipe' });
+    const ended = once(child, 'close');
+    child.stdin.end(`${command}\n${command}\n`);
+    let line: string | undefined;
+    for await (const answer of createInterface({ input: child.stdout })) line = answer;
+    await ended;
+    if (line === undefined)
+      throw new Error(`the C handler ended with status ${child.exitCode} at '${command}'`);
+    const answer = JSON.parse(line) as Answer | { readonly error: string };
     if ('error' in answer) {
       throw new CannotMeasure(
         `the C handler fails at ${answer.error}`,

@@ -2,7 +2,7 @@ import { type BenchResult, type Goal, keeps } from './result.js';
 import { type Measured } from './run.js';
 import { bootstrapMedian, median, pairwiseRatios } from './statistics.js';
 
-/** One side of a comparison: what it is, and how to run it once. */
+/** One side of a comparison: what it is, and how to run it once, from the beginning. */
 export interface Side {
   readonly what: string;
   /** `round` seeds whatever is random, alike on both sides. */
@@ -31,7 +31,9 @@ export interface Rounds {
 
 /**
  * Runs the sides of a comparison in turns, round after round, the order reversed every other round so that
- * neither profits from what the machine does meanwhile, and compares run with neighbouring run.
+ * neither profits from what the machine does meanwhile, and compares run with neighbouring run. Every run starts
+ * anew, with other memory: which physical pages a process happens to have makes a tenth of its speed, and
+ * rounds that shared them would be one sample.
  * Throws when a side's memory is not what the snapshot says.
  */
 export async function compare(comparison: Comparison, rounds: Rounds): Promise<BenchResult[]> {

@@ -6,10 +6,11 @@ import { ROOT, type SharedHalf } from './native.js';
 import { type FaultRun, type Measured, type Memory, type Place, bytesOf, rateOf } from './run.js';
 
 /**
- * Passes before the first measured one: a resolver's thread is new, and its code is compiled while it
- * runs, which takes some tens of thousands of faults.
+ * Pages brought before the first measured run, in so many passes at least: a resolver's thread is new, and its
+ * code is compiled while it runs, which takes some tens of thousands of faults.
  */
-const WARM_UPS = 4;
+const WARM_UP_PAGES = 65_536;
+const LEAST_WARM_UPS = 4;
 
 /** What a pager is opened with. */
 interface Setting {
@@ -20,17 +21,11 @@ interface Setting {
 /** One pass over the whole memory: how long it took. */
 type Pass = (pager: Pager) => Promise<number>;
 
-/**
- * The library's side. A pager that waits in the kernel stays open from run to run, idle while the other side
- * is measured; one that spins would take a cpu from it, so it is opened and warmed up for each run.
- */
-export class Library implements AsyncDisposable {
-  #kept: { readonly setting: Setting; readonly pager: Pager } | undefined;
-
+/** The library's side. Each run opens a pager of its own, over memory and a snapshot of its own, and warms it up. */
+export class Library {
   constructor(
     private readonly shared: SharedHalf,
     private readonly memory: Memory,
-    private readonly snapshot: number,
   ) {}
 
   faults({ wait, order, seed, place }: FaultRun, policy: Partial<PagerPolicy>): Promise<Measured> {
@@ -51,37 +46,27 @@ export class Library implements AsyncDisposable {
     });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#kept?.pager.close();
-    this.#kept = undefined;
-  }
-
   async #measure(setting: Setting, pass: Pass): Promise<Measured> {
-    const pager = await this.#warm(setting, pass);
+    const length = bytesOf(this.memory);
+    const snapshot = this.shared.makeSnapshot(length, this.memory.seed);
     try {
-      await pager.withdraw(everything(pager));
+      await using pager = await this.#open(setting, snapshot);
+      const passes = Math.max(LEAST_WARM_UPS, Math.ceil(WARM_UP_PAGES / this.memory.pages));
+      for (let warmUp = 0; warmUp < passes; warmUp++) {
+        await pass(pager);
+        await pager.withdraw(everything(pager));
+      }
       const took_ns = await pass(pager);
-      const sum = this.shared.sumWords(addressOf(pager), bytesOf(this.memory));
-      return { rate: rateOf(this.memory.pages, took_ns), sum };
+      return {
+        rate: rateOf(this.memory.pages, took_ns),
+        sum: this.shared.sumWords(addressOf(pager), length),
+      };
     } finally {
-      if (setting.policy.wait === 'spin') await this[Symbol.asyncDispose]();
+      this.shared.unmap(snapshot, length); // after the pager that copies from it
     }
   }
 
-  /** The pager that is open, if it is of this setting, or a new one that has run a few passes. */
-  async #warm(setting: Setting, pass: Pass): Promise<Pager> {
-    if (this.#kept && JSON.stringify(this.#kept.setting) === JSON.stringify(setting)) return this.#kept.pager;
-    await this[Symbol.asyncDispose]();
-    const pager = await this.#open(setting);
-    this.#kept = { setting, pager };
-    for (let warmUp = 0; warmUp < WARM_UPS; warmUp++) {
-      await pager.withdraw(everything(pager));
-      await pass(pager);
-    }
-    return pager;
-  }
-
-  #open({ policy, place }: Setting): Promise<Pager> {
+  #open({ policy, place }: Setting, snapshot: number): Promise<Pager> {
     const length = bytesOf(this.memory);
     return openPager({
       backend: userfaultfd(),
@@ -97,7 +82,7 @@ export class Library implements AsyncDisposable {
       source: {
         module: pathToFileURL(join(ROOT, 'bench', 'children', 'pinned-source.mjs')).href,
         export: 'openPinned',
-        options: { native: { address: this.snapshot, length }, cpu: place.handler },
+        options: { native: { address: snapshot, length }, cpu: place.handler },
       },
       policy,
     });
