@@ -9,8 +9,31 @@ export {
   type Property,
   type PropertyName,
 } from './property.js';
-export * from './subject.js';
-export * from './stage.js';
+export {
+  type Engine,
+  type RealAccessor,
+  type RealResult,
+  type RealSubject,
+  type Stepped,
+  type SteppedAccess,
+  type SteppedAccessRequest,
+  type SteppedSubject,
+  type Stepping,
+  type Subject,
+} from './subject.js';
+export {
+  pause,
+  settled,
+  type Body,
+  type Deed,
+  type Paging,
+  type Setting,
+  type Stage,
+  type Task,
+  type Touch,
+  type TouchRequest,
+  type Wait,
+} from './stage.js';
 export { Contents, type Seen } from './contents.js';
 export { PropertyFailure, Stuck } from './failure.js';
 export { ScriptedSource, type SourceFault } from './scripted-source.js';

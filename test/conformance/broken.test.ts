@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { checkProperties, PROPERTIES } from 'demand-paging/conformance';
+import { checkProperties, checkProperty, PROPERTIES } from 'demand-paging/conformance';
 import {
   doubleCopy,
   clampsInput,
@@ -83,7 +83,24 @@ describe('a backend with one fault', () => {
     expect(surprises).toEqual([]);
   });
 
-  test('every property but those that need other mechanisms is broken by somebody', () => {
+  test('a failure prints how to play it again, and who did what', async () => {
+    const property = PROPERTIES.find(({ name }) => name === 'no-lost-wake')!;
+    const first = await checkProperty(property, lostWake.subject, { runs: RUNS, seed: SEED });
+    expect(first).toMatchObject({ outcome: 'failed' });
+    const { message } = first as { readonly message: string };
+    const [, seed, path] = /seed (-?\d+), path '([\d:]+)'/.exec(message)!;
+    expect(message).toMatch(/who did what:\n(.*\n)*\s+\d+ {2}vcpu-load#\d+\s+blocked page \d/);
+    const again = await checkProperty(property, lostWake.subject, {
+      runs: 1,
+      seed: Number(seed),
+      path: path!,
+    });
+    expect(again).toMatchObject({ outcome: 'failed', runs: 1 });
+    const timeline = (text: string): string => text.slice(text.indexOf('plan: '));
+    expect(timeline((again as { readonly message: string }).message)).toBe(timeline(message));
+  });
+
+  test('every property is broken by somebody', () => {
     const broken = new Set(SINS.map(({ breaks }) => breaks));
     expect(PROPERTIES.map(({ name }) => name).filter((name) => !broken.has(name))).toEqual([]);
   });
