@@ -68,11 +68,9 @@ export class Installer {
   /** Meaning of each row, beside the batch. */
   readonly #means: Uint8Array;
   #staged = 0;
-  readonly #installVerb: number;
 
   constructor(options: InstallerOptions) {
     this.#o = options;
-    this.#installVerb = VERB[options.supports.install];
     this.#batch = new ResolutionBatch(options.rows);
     this.#means = new Uint8Array(options.rows);
   }
@@ -110,19 +108,19 @@ export class Installer {
   /** Installs the contents at `from`. `cached`: the page cache has the page (a minor fault). */
   contents(pages: PageRange, from: number, direct: boolean, why: FetchReason, cached: boolean): void {
     const { states, layout, supports } = this.#o;
+    const { pageSize } = layout.regionOf(pages.first);
     const byContinue = cached || supports.install === 'continue';
     const base = (direct ? FLAG.direct : 0) | (byContinue ? FLAG.fill : 0);
-    const plainVerb = byContinue ? VERB.continue : this.#installVerb;
-    if (!states.any('write-protected', pages)) {
-      return this.#push(plainVerb, pages.first, pages.count, from, base, MEANS[why]);
-    }
-    const { pageSize } = layout.regionOf(pages.first);
+    const protectable = states.any('write-protected', pages);
     for (let at = pages.first; at < pages.first + pages.count;) {
-      const protect = states.is('write-protected', at);
+      const protect = protectable && states.is('write-protected', at);
       let end = at + 1;
-      while (end < pages.first + pages.count && states.is('write-protected', end) === protect) end++;
+      if (!protectable) end = pages.first + pages.count;
+      else while (end < pages.first + pages.count && states.is('write-protected', end) === protect) end++;
+      // A moved page cannot come protected.
+      const install = protect && supports.install === 'move' ? 'copy' : supports.install;
       this.#push(
-        protect && plainVerb === VERB.move ? VERB.copy : plainVerb, // a moved page cannot come protected
+        byContinue ? VERB.continue : VERB[install],
         at,
         end - at,
         from + (at - pages.first) * pageSize,

@@ -395,18 +395,8 @@ export class Resolver {
   ): void {
     const { counters, layout, source } = this.#o;
     const { pageSize } = layout.regionOf(pages.first);
-    counters.add(COUNTER.fetches);
-    const address = this.#addressOf(layout.sourceByteOf(pages.first), pages.count * pageSize);
-    if (address) {
-      counters.add(COUNTER.fetchedBytes, pages.count * pageSize);
-      // All of them: they were judged a moment ago, and nothing has happened since.
-      if (demand >= 0) this.#countDemand();
-      this.#installer.contents(pages, address, true, why, cached);
-      job?.settled();
-      if (demand >= 0) this.#served(demand, takenAtMs);
-      return;
-    }
     const run = this.#fitting(pages, demand, pageSize);
+    counters.add(COUNTER.fetches);
     const request: FetchRequest = {
       pages: run,
       demand,
@@ -420,6 +410,8 @@ export class Resolver {
       dropped: false,
     };
     const offset = layout.sourceByteOf(run.first);
+    const address = this.#addressOf(offset, run.count * pageSize);
+    if (address) return this.#install(request, address, true);
     if (source.synchronous) return this.#readNow(request, offset, run.count * pageSize);
     this.#fetcher.ask(request, this.#now());
     counters.max(COUNTER.maxInFlight, this.#fetcher.inFlight);
@@ -463,7 +455,7 @@ export class Resolver {
     } finally {
       this.#o.reading?.();
     }
-    if (!wrong) return this.#install(request, from);
+    if (!wrong) return this.#install(request, from, false);
     this.#installer.unstage(bytes);
     this.#attemptFailed(request, wrong);
   }
@@ -472,42 +464,40 @@ export class Resolver {
     this.#installer.makeRoom(bytes.length);
     const { into, from } = this.#installer.stage(bytes.length);
     into.set(bytes);
-    this.#install(request, from);
+    this.#install(request, from, false);
   }
 
-  /** Installs what was fetched, and lies in staging, where it is still wanted. */
-  #install(request: FetchRequest, from: number): void {
+  /** Installs what was fetched where it is still wanted. */
+  #install(request: FetchRequest, from: number, direct: boolean): void {
     const { layout, counters } = this.#o;
     const { pages, why, cached, demand } = request;
     const { pageSize } = layout.regionOf(pages.first);
     counters.add(COUNTER.fetchedBytes, pages.count * pageSize);
     // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
-    if (demand >= 0 && this.#wanted.isWanted(demand)) this.#countDemand();
+    if (demand >= 0 && this.#wanted.next(demand, demand + 1) === demand) {
+      counters.add(COUNTER.demandPages);
+      counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
+    }
     const stop = pages.first + pages.count;
     for (let at = this.#wanted.next(pages.first, stop); at < stop;) {
       const end = this.#wanted.nextUnwanted(at, stop);
       this.#installer.contents(
         { first: at, count: end - at },
         from + (at - pages.first) * pageSize,
-        false,
+        direct,
         why,
         cached,
       );
       at = this.#wanted.next(end, stop);
     }
+    if (this.#alone.size > 0) this.#alone.delete(demand);
     request.job?.settled();
-    if (demand >= 0) this.#served(demand, request.takenAtMs);
-  }
-
-  #countDemand(): void {
-    this.#o.counters.add(COUNTER.demandPages);
-    this.#o.counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
+    if (demand >= 0) this.#served(request);
   }
 
   /** Whoever waits is let go before anything else is begun. */
-  #served(demand: PageIndex, takenAtMs: number): void {
+  #served({ takenAtMs }: FetchRequest): void {
     this.#installer.flush();
-    if (this.#alone.size > 0) this.#alone.delete(demand);
     this.#o.latency?.(Math.max(1, Math.round((this.#now() - takenAtMs) * 1e6)));
   }
 
