@@ -26,7 +26,6 @@ export const noLostWake = property<readonly Action[]>({
         'discard',
         'withdraw',
         'remove',
-        'unmap',
         'freeze',
         'thaw',
         'protect',
