@@ -8,3 +8,4 @@ export { NATIVE_SITES, startAccessor } from './native-accessor.js';
 export { type NativeSite } from './touch.js';
 export { addPage, pageHash } from './checksum.js';
 export { pagesOf, type Walk, type WalkReport } from './walk.js';
+export { WalkTally } from './walk-tally.js';

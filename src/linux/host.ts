@@ -1,5 +1,6 @@
 import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import { availableParallelism, release, totalmem } from 'node:os';
+import { transparentHugePages } from './huge-pages.js';
 import { KVM_CAP, type KvmCapability } from './kvm-abi.js';
 import { Kvm, KVM_DEVICE } from './kvm.js';
 import { hugePageSizes } from './page-size.js';
@@ -142,7 +143,7 @@ export function hostFacts(): HostFacts {
     capabilities: Object.fromEntries(capabilities) as HostFacts['capabilities'],
     seccomp: seccomp === undefined ? undefined : Number(seccomp),
     hugePages: hugePools(),
-    transparentHugePages: /\[(\w+)\]/.exec(textOf('/sys/kernel/mm/transparent_hugepage/enabled') ?? '')?.[1],
+    transparentHugePages: transparentHugePages(),
   };
 }
 

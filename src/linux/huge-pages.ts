@@ -4,6 +4,19 @@ import { systemError } from './failure.js';
 import { defaultHugePageSize } from './page-size.js';
 
 const SYSCTL = '/proc/sys/vm/nr_hugepages';
+const TRANSPARENT = '/sys/kernel/mm/transparent_hugepage/enabled';
+
+/** The size of transparent huge pages on most hosts. */
+export const TRANSPARENT_HUGE_BYTES = 0x20_0000;
+
+/** `always`, `madvise` or `never`; undefined where the kernel has none. Source: transhuge.rst. */
+export function transparentHugePages(): string | undefined {
+  try {
+    return /\[(\w+)\]/.exec(readFileSync(TRANSPARENT, 'utf8'))?.[1];
+  } catch {
+    return undefined;
+  }
+}
 
 export interface HugePagePool {
   readonly total: number;

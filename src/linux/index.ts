@@ -6,8 +6,14 @@ export { FALLOC, HUGE_SHIFT, MADV, MAP, MFD, MREMAP, PROT, SC_PAGESIZE, type Adv
 export { defaultHugePageSize, hugePageSizes, pageSize } from './page-size.js';
 export { Mapping, mapMemory, type MapOptions, type MappingKind, type MappingToken } from './mapping.js';
 export { WINDOW_LIMIT } from './view-window.js';
-export { pagemap, residentPages, type PagemapEntry } from './residency.js';
-export { hugePagePool, reserveHugePages, type HugePagePool } from './huge-pages.js';
+export { pagemap, PAGEMAP_HIGH, residentPages, type PagemapEntry } from './residency.js';
+export {
+  hugePagePool,
+  reserveHugePages,
+  TRANSPARENT_HUGE_BYTES,
+  transparentHugePages,
+  type HugePagePool,
+} from './huge-pages.js';
 export {
   UFFD_API,
   UFFD_CONTINUE_MODE,
@@ -49,6 +55,7 @@ export {
 } from './userfaultfd.js';
 export { POLL, Poller } from './poller.js';
 export { EventFd } from './event-fd.js';
+export { endWith } from './process-end.js';
 export { isUnreachable, readMemory, writeMemory } from './remote-memory.js';
 export { copyMemory, fillMemory, load8, loadWord, store8, storeWord } from './touch.js';
 export {
@@ -97,12 +104,17 @@ export { KVM_RUN_HEAD_BYTES, KVM_RUN_OFFSET, KvmRun, type KvmExit } from './kvm-
 export {
   decodeX86Registers,
   decodeX86SpecialRegisters,
+  encodeX86Cpuid,
   encodeX86Registers,
   encodeX86SpecialRegisters,
+  X86_LONG_MODE_CPUID,
+  X86_USER_FLAGS,
+  x86UserMode,
   X86_REGISTERS,
   X86_SEGMENT_OFFSET,
   X86_SEGMENTS,
   X86_SREGS_OFFSET,
+  type X86CpuidEntry,
   type X86Register,
   type X86Registers,
   type X86Segment,
@@ -121,7 +133,7 @@ export {
   registerBytes,
 } from './kvm-arm64.js';
 export { Kvm, KVM_DEVICE, KvmDevice, KvmVcpu, KvmVm, type KvmSlot, type KvmTranslation } from './kvm.js';
-export { installKickSignal, kickThread } from './thread-signal.js';
+export { installKickSignal, kickThread, threadLives } from './thread-signal.js';
 export {
   hostFacts,
   isAtLeast,
@@ -133,3 +145,5 @@ export {
   type HostSysctl,
   type KvmFacts,
 } from './host.js';
+export { hasTwoStagePaging } from './kvm-paging.js';
+export { SharedBits } from './shared-bits.js';

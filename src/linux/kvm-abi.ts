@@ -56,8 +56,8 @@ export const KVM = {
   HAS_DEVICE_ATTR: iow(0xe3, KVM_SIZE.device_attr),
 } as const;
 
-/** Bytes of the x86-64 register structures. */
-export const KVM_X86_SIZE = { regs: 144, sregs: 312 } as const;
+/** Bytes of the x86-64 structures; `cpuid2` without its entries. */
+export const KVM_X86_SIZE = { regs: 144, sregs: 312, cpuid2: 8, cpuid_entry2: 40 } as const;
 
 /** Requests whose structure belongs to x86-64. */
 export const KVM_X86 = {
@@ -65,6 +65,7 @@ export const KVM_X86 = {
   SET_REGS: iow(0x82, KVM_X86_SIZE.regs),
   GET_SREGS: ior(0x83, KVM_X86_SIZE.sregs),
   SET_SREGS: iow(0x84, KVM_X86_SIZE.sregs),
+  SET_CPUID2: iow(0x90, KVM_X86_SIZE.cpuid2),
 } as const;
 
 /** Capabilities by number, for KVM_CHECK_EXTENSION and KVM_ENABLE_CAP. */

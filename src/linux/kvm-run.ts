@@ -93,9 +93,14 @@ export class KvmRun {
     return this.#words[AT.exit_reason / 4]!;
   }
 
-  /** Zero it before KVM_RUN: with an errno other than EFAULT and EHWPOISON the kernel leaves it stale. */
-  set exitReason(reason: number) {
-    this.#words[AT.exit_reason / 4] = reason;
+  /**
+   * Before KVM_RUN, which leaves the reason of an earlier exit where it is if it fails early: zeroes it, so that no old
+   * memory fault is taken for a new one. KVM_EXIT_MMIO stays: by it KVM on arm64 knows that an access waits to be
+   * completed, and does it again otherwise, for ever.
+   * Source: kvm_arch_vcpu_ioctl_run (arch/arm64/kvm/arm.c).
+   */
+  forgetExit(): void {
+    if (this.exitReason !== KVM_EXIT.MMIO) this.#words[AT.exit_reason / 4] = 0;
   }
 
   /** 1 makes the next KVM_RUN return -EINTR at once; the way to stop a vCPU without losing a signal. */

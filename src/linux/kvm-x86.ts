@@ -179,3 +179,76 @@ export function encodeX86SpecialRegisters(bytes: Uint8Array, registers: Partial<
     view.setBigUint64(at.interrupt_bitmap + index * 8, word, true),
   );
 }
+
+/** `struct kvm_cpuid_entry2`: what CPUID says of one function, to the guest. */
+export interface X86CpuidEntry {
+  function: number;
+  eax?: number;
+  ebx?: number;
+  ecx?: number;
+  edx?: number;
+}
+
+/**
+ * The least CPUID of a vCPU whose special registers say long mode. Linux 7.3 refuses EFER.LME
+ * (KVM_SET_SREGS: EINVAL) of a vCPU whose CPUID has no long mode; earlier kernels looked at the host's only.
+ */
+export const X86_LONG_MODE_CPUID: readonly X86CpuidEntry[] = [
+  { function: 0x8000_0000, eax: 0x8000_0008 },
+  { function: 0x8000_0001, edx: (1 << 29) | (1 << 20) }, // LM, NX
+  { function: 0x8000_0008, eax: (48 << 8) | 52 }, // bits of linear and physical addresses
+];
+
+/** A segment without base or limit, at CPL 3. `type` and `l` as in {@link X86Segment}. */
+const userSegment = (selector: number, type: number, l: number): X86Segment => ({
+  base: 0n,
+  limit: 0xffff_ffff,
+  selector,
+  type,
+  present: 1,
+  dpl: 3,
+  db: 1 - l,
+  s: 1,
+  l,
+  g: 1,
+  avl: 0,
+  unusable: 0,
+});
+
+/**
+ * Special registers of 64-bit code at CPL 3, with paging by the tables at guest-physical `cr3`. KVM takes them of a vCPU
+ * with {@link X86_LONG_MODE_CPUID}.
+ * Source: Intel SDM vol. 3, 2.5 (CR0.PE|ET|PG, CR4.PAE) and 2.2.1 (IA32_EFER.LME|LMA).
+ */
+export function x86UserMode(cr3: number): Partial<X86SpecialRegisters> {
+  const data = userSegment(0x23, 3, 0);
+  return {
+    cr0: 0x8000_0011n,
+    cr3: BigInt(cr3),
+    cr4: 0x20n,
+    efer: 0x500n,
+    cs: userSegment(0x1b, 11, 1),
+    ds: data,
+    es: data,
+    fs: data,
+    gs: data,
+    ss: data,
+  };
+}
+
+/** RFLAGS of such code, interrupts off: IOPL 3, so that IN and OUT are allowed. */
+export const X86_USER_FLAGS = 0x3002n;
+
+/** `struct kvm_cpuid2` with its entries. */
+export function encodeX86Cpuid(entries: readonly X86CpuidEntry[]): Uint8Array {
+  const bytes = new Uint8Array(KVM_X86_SIZE.cpuid2 + entries.length * KVM_X86_SIZE.cpuid_entry2);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, entries.length, true);
+  for (const [index, entry] of entries.entries()) {
+    const at = KVM_X86_SIZE.cpuid2 + index * KVM_X86_SIZE.cpuid_entry2;
+    const { function: leaf, eax = 0, ebx = 0, ecx = 0, edx = 0 } = entry;
+    for (const [word, value] of [leaf, 0, 0, eax, ebx, ecx, edx].entries())
+      view.setUint32(at + word * 4, value, true);
+  }
+  return bytes;
+}

@@ -7,8 +7,10 @@ import { KvmRun } from './kvm-run.js';
 import {
   decodeX86Registers,
   decodeX86SpecialRegisters,
+  encodeX86Cpuid,
   encodeX86Registers,
   encodeX86SpecialRegisters,
+  type X86CpuidEntry,
   type X86Registers,
   type X86SpecialRegisters,
 } from './kvm-x86.js';
@@ -85,6 +87,8 @@ export interface KvmSlot {
   readonly userspace: number;
   readonly guestMemfd?: number | undefined;
   readonly guestMemfdOffset?: number | undefined;
+  /** Address of a bitmap, on a kernel with KVM Userfault; its flag is the caller's to give. */
+  readonly userfaultBitmap?: number | undefined;
 }
 
 /**
@@ -97,10 +101,18 @@ export class KvmVm {
   readonly #argument = new NativeBlock(KVM_SIZE.userspace_memory_region2);
   #closed = false;
 
+  readonly #owned: boolean;
+
   /** Over a VM descriptor that this takes over; `runBytes` is {@link Kvm.runBytes}. */
-  constructor(fd: number, runBytes: number) {
+  constructor(fd: number, runBytes: number, owned = true) {
     this.fd = fd;
     this.#runBytes = runBytes;
+    this.#owned = owned;
+  }
+
+  /** Over a VM descriptor that stays somebody else's and outlives this. */
+  static borrow(fd: number, runBytes: number): KvmVm {
+    return new KvmVm(fd, runBytes, false);
   }
 
   check(capability: number): number {
@@ -123,9 +135,11 @@ export class KvmVm {
     store64(words, 2, slot.gpa);
     store64(words, 4, slot.length);
     store64(words, 6, slot.userspace);
-    if (!bound) return raw.ioctl(this.fd, KVM.SET_USER_MEMORY_REGION, address);
+    if (!bound && slot.userfaultBitmap === undefined)
+      return raw.ioctl(this.fd, KVM.SET_USER_MEMORY_REGION, address);
     store64(words, 8, slot.guestMemfdOffset ?? 0);
-    words[10] = slot.guestMemfd;
+    words[10] = slot.guestMemfd ?? 0;
+    store64(words, 12, slot.userfaultBitmap ?? 0);
     return raw.ioctl(this.fd, KVM.SET_USER_MEMORY_REGION2, address);
   }
 
@@ -218,7 +232,7 @@ export class KvmVm {
     if (this.#closed) return;
     this.#closed = true;
     this.#argument.free();
-    closeDescriptor(this.fd);
+    if (this.#owned) closeDescriptor(this.fd);
   }
 
   [Symbol.dispose](): void {
@@ -309,13 +323,13 @@ export class KvmVcpu {
   }
 
   /**
-   * KVM_RUN: 0 or `-errno`, with the reason in {@link run}, zeroed before. -EINTR: a signal or
-   * immediate_exit. -EFAULT and -EHWPOISON: look at the exit; it may still be `none`.
+   * KVM_RUN: 0 or `-errno`, with the reason in {@link run}. -EINTR: a signal or immediate_exit; the reason says
+   * nothing. -EFAULT and -EHWPOISON: look at the exit; it may be `none`, or an MMIO from before.
    * Blocks: until the guest exits.
    */
   enter(): number {
     if (this.#closed) return -ERRNO.EBADF;
-    this.run.exitReason = 0;
+    this.run.forgetExit();
     return raw.ioctl(this.fd, KVM.RUN, 0);
   }
 
@@ -343,6 +357,14 @@ export class KvmVcpu {
     this.#ioctl(KVM_X86.GET_SREGS, 'GET_SREGS');
     encodeX86SpecialRegisters(this.#argument.bytes, registers);
     this.#ioctl(KVM_X86.SET_SREGS, 'SET_SREGS');
+  }
+
+  /** x86-64: KVM_SET_CPUID2, before the vCPU first runs. Errors: KERNEL (EINVAL: it contradicts itself). */
+  setCpuid(entries: readonly X86CpuidEntry[]): void {
+    const encoded = encodeX86Cpuid(entries);
+    using argument = new NativeBlock(encoded.length);
+    argument.bytes.set(encoded);
+    must(raw.ioctl(this.fd, KVM_X86.SET_CPUID2, argument.address), 'SET_CPUID2');
   }
 
   /** x86-64: walks the guest's page tables, touching guest memory as KVM itself does. Blocks on its pages. */

@@ -31,6 +31,9 @@ export function residentPages(address: number, length: number): Uint8Array {
   return result;
 }
 
+/** Bits 57, 61, 62 and 63 of an entry of /proc/PID/pagemap, in its high word. Source: pagemap.rst. */
+export const PAGEMAP_HIGH = { uffdWp: 1 << 25, file: 1 << 29, swap: 1 << 30, present: 1 << 31 } as const;
+
 /** One entry of /proc/self/pagemap. Source: pagemap.rst. */
 export interface PagemapEntry {
   readonly present: boolean;
@@ -50,10 +53,10 @@ export function pagemap(address: number, count: number): PagemapEntry[] {
     return Array.from({ length: read / 8 }, (_, page) => {
       const high = buffer.readUInt32LE(page * 8 + 4); // bits 32 to 63
       return {
-        present: (high & 0x8000_0000) !== 0,
-        swapped: (high & 0x4000_0000) !== 0,
-        shared: (high & 0x2000_0000) !== 0,
-        writeProtected: (high & 0x0200_0000) !== 0,
+        present: (high & PAGEMAP_HIGH.present) !== 0,
+        swapped: (high & PAGEMAP_HIGH.swap) !== 0,
+        shared: (high & PAGEMAP_HIGH.file) !== 0,
+        writeProtected: (high & PAGEMAP_HIGH.uffdWp) !== 0,
       };
     });
   } finally {

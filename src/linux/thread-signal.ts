@@ -37,3 +37,11 @@ export function kickThread(thread: number): boolean {
   check(result, 'tgkill', `cannot interrupt thread ${thread}`);
   return true;
 }
+
+/** Whether a thread of this process is there, by its kernel id. Source: tgkill(2). */
+export function threadLives(thread: number): boolean {
+  const result = raw.syscall('tgkill', process.pid, thread, 0);
+  if (result === -ERRNO.ESRCH) return false;
+  check(result, 'tgkill', `cannot look for thread ${thread}`);
+  return true;
+}

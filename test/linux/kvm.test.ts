@@ -5,6 +5,7 @@ import {
   decodeX86Registers,
   decodeX86SpecialRegisters,
   duplicate,
+  encodeX86Cpuid,
   encodeX86Registers,
   encodeX86SpecialRegisters,
   ERRNO,
@@ -31,6 +32,8 @@ import {
   type KvmVcpu,
   type KvmVm,
   type Mapping,
+  X86_USER_FLAGS,
+  x86UserMode,
 } from '../../src/linux/index.js';
 
 const PAGE = pageSize();
@@ -64,20 +67,8 @@ function enterUserMode(vcpu: KvmVcpu, tables: DataView): void {
   for (let entry = 0; entry < 512; entry++) {
     tables.setBigUint64(0x2000 + entry * 8, BigInt(entry * 0x20_0000) | 0x87n, true); // 2 MiB pages
   }
-  const { cs } = vcpu.specialRegisters;
-  const flat = { ...cs, base: 0n, limit: 0xffff_ffff, present: 1, dpl: 3, s: 1, g: 1 };
-  const data = { ...flat, selector: 0x23, type: 3, l: 0, db: 1 };
-  vcpu.setSpecialRegisters({
-    cs: { ...flat, selector: 0x1b, type: 11, l: 1, db: 0 },
-    ds: data,
-    es: data,
-    ss: data,
-    cr0: 0x8000_0011n,
-    cr3: BigInt(TABLES),
-    cr4: 0x20n,
-    efer: 0x500n,
-  });
-  vcpu.setRegisters({ rip: BigInt(CODE), rflags: 0x3002n }); // IOPL 3, so that OUT is allowed
+  vcpu.setSpecialRegisters(x86UserMode(TABLES));
+  vcpu.setRegisters({ rip: BigInt(CODE), rflags: X86_USER_FLAGS });
 }
 
 /**
@@ -275,6 +266,15 @@ describe('codecs', () => {
     return new KvmRun(bytes);
   }
 
+  test('before KVM_RUN an old memory fault is forgotten, and an MMIO, which waits to be completed, is not', () => {
+    const fault = runOf(KVM_EXIT.MEMORY_FAULT, () => {});
+    fault.forgetExit();
+    expect(fault.exit().kind).toBe('none');
+    const mmio = runOf(KVM_EXIT.MMIO, () => {});
+    mmio.forgetExit();
+    expect(mmio.exit().kind).toBe('mmio');
+  });
+
   test('exits that a test guest does not produce', () => {
     const error = runOf(KVM_EXIT.INTERNAL_ERROR, (view) => {
       view.setUint32(32, 1, true);
@@ -324,6 +324,16 @@ describe('codecs', () => {
     const kept = again.slice();
     encodeX86SpecialRegisters(again, {});
     expect(again).toEqual(kept);
+  });
+
+  test('CPUID entries lie behind their count', () => {
+    const bytes = encodeX86Cpuid([
+      { function: 0x8000_0001, edx: 1 << 29 },
+      { function: 7, eax: 1, ebx: 2, ecx: 3 },
+    ]);
+    const words = new Uint32Array(bytes.buffer);
+    expect([...words.subarray(0, 12)]).toEqual([2, 0, 0x8000_0001, 0, 0, 0, 0, 0, 1 << 29, 0, 0, 0]);
+    expect([...words.subarray(12)]).toEqual([7, 0, 0, 1, 2, 3, 0, 0, 0, 0]);
   });
 
   test('arm64 register identities', () => {

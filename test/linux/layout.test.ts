@@ -332,6 +332,11 @@ test('x64: register structures', (context) => {
       ...named('KVM_', KVM_X86),
       [sizeOf('kvm_regs', 'KVM_RUN'), KVM_X86_SIZE.regs],
       [sizeOf('kvm_sregs', 'KVM_RUN'), KVM_X86_SIZE.sregs],
+      [sizeOf('kvm_cpuid2', 'KVM_RUN'), KVM_X86_SIZE.cpuid2],
+      [sizeOf('kvm_cpuid_entry2', 'KVM_RUN'), KVM_X86_SIZE.cpuid_entry2],
+      ...['function', 'index', 'flags', 'eax', 'ebx', 'ecx', 'edx'].map((name, index): Claim => {
+        return [offsetOf('kvm_cpuid_entry2', name, 'KVM_RUN'), index * 4];
+      }),
       [sizeOf('kvm_segment', 'KVM_RUN'), 24],
       [sizeOf('kvm_dtable', 'KVM_RUN'), 16],
       [offsetOf('kvm_dtable', 'limit', 'KVM_RUN'), 8],

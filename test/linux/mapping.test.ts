@@ -1,4 +1,4 @@
-import { describe, expect, test, type TestContext } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { Worker } from 'node:worker_threads';
 import { once } from 'node:events';
 import {
@@ -13,24 +13,15 @@ import {
   pageSize,
   PROT,
   readMemory,
-  reserveHugePages,
   store8,
   storeWord,
   WINDOW_LIMIT,
   writeMemory,
   type MappingKind,
 } from '../../src/linux/index.js';
+import { needHugePages } from '../support/huge-pages.js';
 
 const PAGE = pageSize();
-
-function hugePages(context: TestContext, count: number): Disposable {
-  try {
-    return reserveHugePages(count);
-  } catch (error) {
-    context.skip(`no huge pages: ${String(error)}`);
-    throw error;
-  }
-}
 
 describe('each kind of memory', () => {
   const base: readonly MappingKind[] = ['anonymous', 'shmem'];
@@ -231,13 +222,13 @@ describe('huge page pool', () => {
 
   test('a reservation is given back', (context) => {
     const before = hugePagePool();
-    hugePages(context, 1)[Symbol.dispose]();
+    needHugePages(context, 1)[Symbol.dispose]();
     expect(hugePagePool()).toEqual(before);
   });
 
   for (const kind of ['hugetlb', 'hugetlb-shmem'] as const) {
     test(`${kind} memory takes pages from the pool and gives them back`, (context) => {
-      using _pool = hugePages(context, 2);
+      using _pool = needHugePages(context, 2);
       const size = defaultHugePageSize()!;
       const before = hugePagePool()!.free;
       const memory = mapMemory({ kind, length: 2 * size });

@@ -12,7 +12,6 @@ import {
   POLL,
   Poller,
   raw,
-  reserveHugePages,
   UFFD_CONTINUE_MODE,
   UFFD_COPY_MODE,
   UFFD_EVENT,
@@ -27,6 +26,7 @@ import {
   type UffdFeature,
   type UserfaultfdOptions,
 } from '../../src/linux/index.js';
+import { needHugePages } from '../support/huge-pages.js';
 import { openOrSkip } from './host-needs.js';
 import { Toucher } from './toucher.js';
 
@@ -380,16 +380,8 @@ describe('other verbs', () => {
   });
 
   test('huge pages are copied whole', async (context) => {
-    const { pageSize: huge } = (() => {
-      try {
-        return reserveHugePages(0).pool;
-      } catch (error) {
-        context.skip(String(error));
-        throw error;
-      }
-    })();
-    if (huge !== 0x20_0000) context.skip(`huge pages of ${huge} bytes here`);
-    using _pool = reserveHugePages(2);
+    const huge = 0x20_0000;
+    using _pool = needHugePages(context, 2, huge);
     await using s = await scene(context, { kind: 'hugetlb', pages: 1, needs: ['MISSING_HUGETLBFS'] });
     using source = mapMemory({ kind: 'anonymous', length: huge });
     source.bytes().fill(0x3c);
