@@ -1,6 +1,7 @@
 import { type Gpa, type PageIndex, type PageRange } from './address.js';
 import { type Coverage } from './access.js';
 import { type Requirements, type Supports } from './capability.js';
+import { type DemandPagingError } from './error.js';
 import { type FaultBatch } from './fault.js';
 import { type MemoryLayout } from './layout.js';
 import { type ResolutionBatch } from './resolution.js';
@@ -107,10 +108,24 @@ export interface Attachment {
   withdraw(pages: PageRange): void | Promise<void>;
 
   /**
-   * The most pages that {@link withdraw} takes at once; default: any number. Where dropping a present page waits
-   * for somebody who may himself wait for a missing page of the same drop, it is 1.
+   * Runs `body` while nobody is where {@link withdraw} and {@link freeze} would wait for him: there where these wait for
+   * accessors to stand, and an accessor may itself wait for a page. Pages are kept back from accessors, for a drop or
+   * a freeze, only in here, or the two would wait for each other. One `body` at a time; the accessors stand for all of it.
+   * Waits for whoever waits for a missing page by then. Rejects as `body` does.
    */
-  readonly withdrawPages?: number | undefined;
+  quiesce?<T>(body: () => Promise<T>): Promise<T>;
+
+  /**
+   * Stops those who have their way to present pages already, once `rwprotect` rows have been carried out for them: where
+   * that takes more than a port may do. Resolves when nobody gets through.
+   */
+  freeze?(pages: PageRange): Promise<void>;
+
+  /**
+   * Resolves when what the attachment runs beside the resolvers has failed, so that pages can be brought and are not
+   * seen. Never rejects.
+   */
+  readonly failure?: Promise<DemandPagingError> | undefined;
 
   /** Tells the control side what the port saw happen to the mapping, so that {@link RawMemory} follows. */
   moved(pages: PageRange, to: number): void;

@@ -1,3 +1,4 @@
+import { DemandPagingError, type ErrorCode } from './error.js';
 import { type FaultKind, type MemoryEvent } from './fault.js';
 import { type Verb } from './resolution.js';
 import { type MemoryKind } from './layout.js';
@@ -16,6 +17,17 @@ export interface Requirement {
   readonly found: string;
   /** The exact setting or privilege that closes the gap; empty when met. */
   readonly remedy: string;
+  /** What opening the backend without it throws. Default NO_DEVICE. */
+  readonly code?: ErrorCode;
+}
+
+/** A requirement that is not met, as trying it out has shown. `remedy`: where the error knows none. */
+export function unmet(what: string, thrown: unknown, remedy = ''): Requirement {
+  if (!(thrown instanceof DemandPagingError)) return { what, met: false, found: String(thrown), remedy };
+  const { message, hint, code } = thrown;
+  // A message ends with its hint, which is the remedy here.
+  const found = hint === undefined ? message : message.replace(`. ${hint}`, '');
+  return { what, met: false, found, remedy: hint ?? remedy, code };
 }
 
 export interface Requirements {

@@ -15,10 +15,13 @@ export const ERROR_CODES = [
   'HANDLER_DIED', // the resolver ended without being told to
   'KERNEL', // a system call failed in a way that has no code of its own; see errno
   'MEMORY_GONE', // ENOENT, ESRCH: the mapping or the process went away
+  'MODULE_FAILED', // a module of the caller's throws, or does not come back, while it is loaded
+  'MODULE_NOT_FOUND', // there is no such module, and nothing of that name
   'NATIVE_UNAVAILABLE', // the FFI library cannot be loaded on this platform
   'NO_DEVICE', // ENOENT, ENXIO: a device node or kernel facility is missing
   'NO_HUGE_PAGES', // ENOMEM: not enough huge pages reserved
   'NO_PERMISSION', // EPERM, EACCES: says which setting or privilege is missing
+  'NOT_A_UAPI', // a module's default export is missing, or nothing that can be judged
   'NOT_SUPPORTED', // what the backend does not declare; nothing was changed
   'PAGE_FAILED', // an access waited for a page whose source failed; the page stays missing
   'PAGE_FROZEN', // the page is frozen and the policy is to refuse

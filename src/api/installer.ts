@@ -1,8 +1,8 @@
 import { type PageIndex, type PageRange } from './address.js';
 import { type FaultPort } from './backend.js';
 import { type Supports } from './capability.js';
-import { DemandPagingError } from './error.js';
-import { type MemoryLayout } from './layout.js';
+import { DemandPagingError, type ErrorCode } from './error.js';
+import { hasPageCache, type MemoryKind, type MemoryLayout } from './layout.js';
 import { type FetchReason, type InstallReason } from './notice.js';
 import { type PageStates } from './page-states.js';
 import { FLAG, OUTCOME, ResolutionBatch, VERB, VERBS } from './resolution.js';
@@ -18,6 +18,8 @@ const MEANS = {
   poison: 5,
   probe: 6,
   other: 7,
+  /** As `poison`, where write protection of a page that is not there was in its way. */
+  poisonUnmarked: 8,
 } as const;
 const REASONS: readonly (InstallReason | undefined)[] = [
   undefined,
@@ -56,6 +58,8 @@ export interface InstallerOptions {
 /** How often in one flush a row that meets EAGAIN is tried before the turn goes on without it. */
 const AGAIN_ROUNDS = 8;
 const ESRCH = 3;
+const ENOMEM = 12;
+const EFAULT = 14;
 
 /**
  * Carries a resolver's decisions to the port in batches and reads the outcomes. A row that could not
@@ -211,18 +215,48 @@ export class Installer {
         this.#o.counters.add(COUNTER.againOutcomes);
         kept = this.#keep(row, kept, rest, page);
       } else if (outcome === OUTCOME['already-present']) {
-        this.#foreign(row, rest.first); // somebody else's page, woken; go on after it
-        kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
+        const { first } = rest;
+        if (this.#isMarked(row, first)) (failures ??= []).push(() => this.#poisonUnmarked(first));
+        else this.#foreign(row, first); // somebody else's page, woken; go on after it
+        kept = this.#keep(row, kept, { first: first + 1, count: rest.count - 1 }, page);
       } else if (outcome === OUTCOME.gone && batch.errno[row] !== ESRCH) {
         // One page has no memory; the others may. Tried again without it.
         const errno = batch.errno[row]!;
         (failures ??= []).push(() => this.#o.events.gone({ first: rest.first, count: 1 }, errno));
         kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
+      } else if (this.#foundEmptied(row)) {
+        this.#turnIntoWake(row);
+        kept = this.#keep(row, kept, rest, page);
       } else (failures ??= []).push(this.#failure(row, rest));
     }
     batch.count = kept;
     failures?.forEach((act) => act());
     return again;
+  }
+
+  /**
+   * Whether what is in poison's way may be no page: of shared memory the kernel keeps that a page is write-protected where
+   * none is, and poison does not go there. Whoever touches the page then would find zeros.
+   */
+  #isMarked(row: number, page: PageIndex): boolean {
+    const { layout, states, supports } = this.#o;
+    if (this.#means[row] !== MEANS.poison || states.isPresent(page)) return false;
+    return supports.verbs.includes('writeprotect') && hasPageCache(layout.regionOf(page).memory);
+  }
+
+  /** Lifts the protection of a page that is not there, and poisons the place. */
+  #poisonUnmarked(page: PageIndex): void {
+    this.#push(VERB.writeprotect, page, 1, 0, 0, MEANS.other);
+    this.#push(VERB.poison, page, 1, 0, 0, MEANS.poisonUnmarked);
+  }
+
+  /**
+   * Whether a page was to be mapped as the page cache has it, and by now the page cache has none: it was dropped
+   * between the minor fault and this. Whoever waits for it faults anew, and then it is missing.
+   */
+  #foundEmptied(row: number): boolean {
+    const { verb, flags, errno } = this.#batch;
+    return verb[row] === VERB.continue && !(flags[row]! & FLAG.fill) && errno[row] === EFAULT;
   }
 
   /** What to do about a row that cannot be finished. */
@@ -232,10 +266,11 @@ export class Installer {
     const outcome = this.#batch.outcome[row]!;
     if (outcome === OUTCOME.gone) return () => events.gone(rest, errno);
     const verb = VERBS[this.#batch.verb[row]!];
-    const code = outcome === OUTCOME.refused ? 'NOT_SUPPORTED' : 'KERNEL';
+    const { memory } = this.#o.layout.regionOf(rest.first);
+    const { code, hint } = refused(outcome, errno, memory);
     const message = `the backend could not ${verb} ${rest.count} pages`;
-    return () =>
-      events.failed(rest, new DemandPagingError(code, message, { errno: errno || undefined, syscall: verb }));
+    const error = new DemandPagingError(code, message, { errno: errno || undefined, syscall: verb, hint });
+    return () => events.failed(rest, error);
   }
 
   /** Moves what remains of a row to the front, if its page still wants it. */
@@ -299,11 +334,27 @@ export class Installer {
     const means = this.#means[row]!;
     const why = REASONS[means];
     if (why !== undefined) this.#o.events.present(pages, why);
-    else if (means === MEANS.poison) this.#o.events.poisoned(pages);
+    else if (means === MEANS.poison || means === MEANS.poisonUnmarked) this.#o.events.poisoned(pages);
   }
 
   #foreign(row: number, page: PageIndex): void {
     if (REASONS[this.#means[row]!] !== undefined)
       this.#o.events.present({ first: page, count: 1 }, 'foreign');
   }
+}
+
+/** What a backend's failure is called. Memory that runs out does so for another reason with each kind. */
+function refused(
+  outcome: number,
+  errno: number,
+  memory: MemoryKind,
+): { readonly code: ErrorCode; readonly hint?: string } {
+  if (outcome === OUTCOME.refused) return { code: 'NOT_SUPPORTED' };
+  if (errno === ENOMEM && memory === 'hugetlb')
+    return { code: 'NO_HUGE_PAGES', hint: 'Set sysctl vm.nr_hugepages=N, and reserve when mapping' };
+  if (errno === ENOMEM && memory === 'guest-memfd') {
+    const hint = 'The process may have vm.max_map_count mappings: larger pages need fewer';
+    return { code: 'KERNEL', hint };
+  }
+  return { code: 'KERNEL' };
 }

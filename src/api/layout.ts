@@ -15,6 +15,9 @@ import { DemandPagingError } from './error.js';
 /** What backs a region. `guest-memfd` lives in a KVM guest_memfd file; `shmem` in a memfd or tmpfs file. */
 export type MemoryKind = 'anonymous' | 'shmem' | 'hugetlb' | 'guest-memfd';
 
+/** Whether its pages lie in a page cache, so that what a mapping knows of a place outlives the page. */
+export const hasPageCache = (memory: MemoryKind): boolean => memory === 'shmem' || memory === 'hugetlb';
+
 /** One region as a VMM states it. Cloneable: it crosses isolates as it is. */
 export interface RegionSpec {
   /** Guest-physical start; aligned to `pageSize`. */

@@ -50,6 +50,8 @@ export type Command =
   | { readonly command: 'drop-end'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'freeze' | 'thaw'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'poison'; readonly ranges: readonly PageRange[] }
+  /** Serve nobody any more: what pages are brought for has failed. */
+  | { readonly command: 'stop'; readonly error: PlainError }
   | { readonly command: 'write-protect' | 'write-unprotect'; readonly ranges: readonly PageRange[] }
   /** Faults of this kernel thread are of this class. */
   | {

@@ -55,7 +55,7 @@ export class PageLedger {
   dropped(pages: PageRange, then: 'missing' | 'zero'): void {
     const { states, counters } = this.#o;
     this.#presentCount -= states.setPresent(pages, false);
-    for (const plane of ['poisoned', 'write-protected'] as const) states.set(plane, pages, false);
+    for (const plane of ['poisoned', 'write-protected', 'unmapped'] as const) states.set(plane, pages, false);
     states.set('removed', pages, then === 'zero');
     counters.add(then === 'zero' ? COUNTER.removedPages : COUNTER.withdrawnPages, pages.count);
   }

@@ -45,25 +45,14 @@ export interface CloseOptions {
  * returns when missing pages are being served.
  *
  * Blocks nobody; the resolvers run where the backend's ports open (a thread each, for real backends).
- * Throws what the backend's `attach` throws; NO_DEVICE or NO_PERMISSION naming each requirement that is not
- * met; COVERAGE_GAP naming the sites that `needs` leaves open; NOT_SUPPORTED where the policy needs a
+ * Throws what the backend's `attach` throws; the first unmet requirement's code (NO_DEVICE, NO_PERMISSION,
+ * NATIVE_UNAVAILABLE), naming each with its remedy; COVERAGE_GAP naming the sites that `needs` leaves open; NOT_SUPPORTED where the policy needs a
  * verb the backend lacks; BAD_RANGE where a region reaches past the source; SOURCE_FAILED. Then nothing is left behind.
  */
 export async function openPager(options: PagerOptions): Promise<Pager> {
   const policy = completePolicy(options.policy);
   const layout = new MemoryLayout(options.regions);
-  const lacking = options.backend.probe().list.filter(({ met }) => !met);
-  if (lacking.length > 0) {
-    const [{ what, found, remedy }] = lacking as [(typeof lacking)[0]];
-    const code = /EPERM|EACCES|permi|privilege|capab/i.test(`${found} ${remedy}`)
-      ? 'NO_PERMISSION'
-      : 'NO_DEVICE';
-    throw new DemandPagingError(
-      code,
-      `${options.backend.name} lacks ${lacking.map((each) => each.what).join(', ')}: ${what} ${found}`,
-      { hint: remedy },
-    );
-  }
+  checkRequirements(options.backend);
   const attachment = await options.backend.attach(layout);
   try {
     checkFit(options, attachment, policy);
@@ -74,6 +63,16 @@ export async function openPager(options: PagerOptions): Promise<Pager> {
     await attachment.close();
     throw error;
   }
+}
+
+function checkRequirements(backend: Backend): void {
+  const lacking = backend.probe().list.filter(({ met }) => !met);
+  if (lacking.length === 0) return;
+  const [{ code = 'NO_DEVICE' }] = lacking as [(typeof lacking)[0]];
+  const reasons = lacking.map((each) => `${each.what}: ${each.found}`);
+  throw new DemandPagingError(code, `${backend.name} cannot be used here. ${reasons.join('; ')}`, {
+    hint: lacking.map((each) => each.remedy).join('; '),
+  });
 }
 
 function checkFit(
@@ -94,10 +93,12 @@ function checkFit(
   }
   const wanted = policy.onSourceFailure === 'stop' ? [] : ([policy.onSourceFailure] as const);
   const lacking = missingVerbs(supports, wanted);
+  const possible = ['stop', ...(['poison', 'fail'] as const).filter((verb) => supports.verbs.includes(verb))];
   if (lacking.length > 0) {
     throw new DemandPagingError(
       'NOT_SUPPORTED',
       `${backend.name} cannot ${lacking.join(', ')}, which onSourceFailure asks for`,
+      { hint: `Choose ${possible.map((choice) => `'${choice}'`).join(' or ')}` },
     );
   }
   if (supports.events.includes('fork') && policy.onFork === 'poison' && !supports.verbs.includes('poison')) {
@@ -130,6 +131,7 @@ export class Pager implements AsyncDisposable {
   #closing: Promise<void> | undefined;
   /** Drops under way: while one is, the resolver must go on reading events. */
   readonly #drops = new Set<Promise<void>>();
+  readonly #freezes = new Set<Promise<void>>();
 
   /** @internal */
   constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy) {
@@ -160,6 +162,12 @@ export class Pager implements AsyncDisposable {
       await this.#endHosts('leave');
       throw error;
     }
+    void this.#attachment.failure?.then((error) => this.#attachmentFailed(error));
+  }
+
+  /** Pages that are brought would not be seen: whoever waits learns that instead. */
+  #attachmentFailed(error: DemandPagingError): void {
+    for (const host of this.#hosts) host.send({ command: 'stop', error: error.toPlain() }).catch(() => {}); // one that died has said so
   }
 
   // ── events ──
@@ -248,11 +256,41 @@ export class Pager implements AsyncDisposable {
   async freeze(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
     this.#holds.check(pages, 'freeze');
-    await this.#sendEach(pages, (own) => ({ command: 'freeze', ranges: own }));
+    const freeze = this.#freezePages(pages);
+    this.#freezes.add(freeze);
+    await freeze.finally(() => this.#freezes.delete(freeze));
   }
 
+  #freezePages(pages: readonly PageRange[]): Promise<void> {
+    return this.#quiesced(async () => {
+      await this.#sendEach(pages, (own) => ({ command: 'freeze', ranges: own }));
+      for (const range of pages) await this.#attachment.freeze?.(range);
+    });
+  }
+
+  /** Lets accesses to the pages go on. What is being frozen when this is called does not stay so. */
   async thaw(ranges: readonly GpaRange[]): Promise<void> {
-    await this.#sendEvenClosing(this.#wholePages(ranges), (own) => ({ command: 'thaw', ranges: own }));
+    const before = new Set(this.#freezes);
+    const underWay = (): Promise<void>[] => [...this.#freezes].filter((freeze) => before.has(freeze));
+    await this.#thawUntilOver(this.#wholePages(ranges), underWay);
+  }
+
+  /**
+   * Thaws, again whenever one of `changes` has come to its end, until none is left. Once would not do: a freeze under way
+   * freezes later, and any change may wait for an access inside the kernel that waits for a frozen page.
+   */
+  async #thawUntilOver(pages: readonly PageRange[], changes: () => Promise<void>[]): Promise<void> {
+    for (;;) {
+      await this.#sendEvenClosing(pages, (own) => ({ command: 'thaw', ranges: own }));
+      const left = changes();
+      if (left.length === 0) return;
+      await Promise.race(left.map((change) => change.catch(() => {})));
+    }
+  }
+
+  /** With nobody in the way of a drop or a freeze; see {@link Attachment.quiesce}. */
+  #quiesced<T>(body: () => Promise<T>): Promise<T> {
+    return this.#attachment.quiesce ? this.#attachment.quiesce(body) : body();
   }
 
   /** Makes every later access to missing pages fail loudly. NOT_SUPPORTED where the backend lacks `poison`. */
@@ -328,8 +366,10 @@ export class Pager implements AsyncDisposable {
     if (!CLOSE_CHOICES.includes(missing)) {
       throw new RangeError(`close() takes missing: ${CLOSE_CHOICES.join(', ')}, not '${missing}'`);
     }
+    if (missing === 'populate') this.#checkPopulates();
     // A drop ends only while the resolver reads its event, and `complete` means nothing before it has.
-    await Promise.allSettled(this.#drops);
+    const changes = (): Promise<void>[] => [...this.#drops, ...this.#freezes];
+    if (changes().length > 0) await this.#thawUntilOver(this.#allPages(), changes).catch(() => {}); // by one that died nobody is kept
     if (missing === 'populate') await this.#populate();
     const complete = this.complete;
     if (missing === 'poison' && !complete && !this.supports.verbs.includes('poison')) {
@@ -344,12 +384,9 @@ export class Pager implements AsyncDisposable {
     this.#emitter.removeAllListeners();
   }
 
-  async #populate(): Promise<void> {
-    const pages = this.layout.regions.map(({ firstPage, pageCount }) => ({
-      first: firstPage,
-      count: pageCount,
-    }));
-    for (const range of pages) {
+  /** Throws PAGE_FROZEN. */
+  #checkPopulates(): void {
+    for (const range of this.#allPages()) {
       const missing = this.states.nextMissing(range.first, range.first + range.count);
       if (missing < range.first + range.count && this.states.any('frozen', range)) {
         throw new DemandPagingError('PAGE_FROZEN', 'pages to populate are frozen', {
@@ -357,7 +394,11 @@ export class Pager implements AsyncDisposable {
         });
       }
     }
-    await this.#sendEvenClosing(pages, (own) => ({ command: 'ensure', ranges: own }));
+  }
+
+  async #populate(): Promise<void> {
+    this.#checkPopulates();
+    await this.#sendEvenClosing(this.#allPages(), (own) => ({ command: 'ensure', ranges: own }));
   }
 
   async #endHosts(missing: MissingAtClose): Promise<void> {
@@ -485,17 +526,8 @@ export class Pager implements AsyncDisposable {
     this.#holds.check(pages, what);
     if (!this.supports.withdraw)
       throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
-    const most = this.#attachment.withdrawPages ?? Infinity;
-    if (most === Infinity) return this.#dropTogether(pages, then);
-    for (const { first, count } of pages) {
-      for (let at = first; at < first + count; at += most)
-        await this.#dropTogether([{ first: at, count: Math.min(most, first + count - at) }], then);
-    }
-  }
-
-  async #dropTogether(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
-    const drop = this.#dropPages(pages, then);
+    const drop = this.#quiesced(() => this.#dropPages(pages, then));
     this.#drops.add(drop);
     await drop.finally(() => this.#drops.delete(drop));
   }
@@ -535,6 +567,10 @@ export class Pager implements AsyncDisposable {
     return Promise.all(
       shares.filter(({ own }) => own.length > 0).map(({ host, own }) => host.send(command(own))),
     );
+  }
+
+  #allPages(): readonly PageRange[] {
+    return this.layout.regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
   }
 
   #everything(): readonly GpaRange[] {

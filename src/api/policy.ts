@@ -17,6 +17,12 @@ export interface PagerPolicy {
   readonly faultAroundPages: number;
   /** Fetches under way at once; further faults wait their turn. Meaningful for asynchronous sources. */
   readonly maxInFlight: number;
+  /**
+   * Bytes that may be under way at once though no access waits for them, meaningful for asynchronous sources: about
+   * what an access that comes then has to wait behind. A piece is cut to what is left of it, to no less than a page.
+   * What the program asked for by name has this much to itself beside the prefetching.
+   */
+  readonly maxAheadBytes: number;
   /** Pages in one piece of prefetching; between pieces faults are looked for. */
   readonly prefetchPages: number;
   /** Faults taken in one batch. */
@@ -38,6 +44,7 @@ export interface PagerPolicy {
 export const DEFAULT_POLICY: PagerPolicy = {
   faultAroundPages: 16,
   maxInFlight: 64,
+  maxAheadBytes: 4 * 2 ** 20,
   prefetchPages: 256,
   batchRows: 64,
   retries: 3,
@@ -66,6 +73,7 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
   for (const name of [
     'faultAroundPages',
     'maxInFlight',
+    'maxAheadBytes',
     'prefetchPages',
     'batchRows',
     'sourceTimeoutMs',

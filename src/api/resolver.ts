@@ -8,22 +8,17 @@ import { Drops } from './drops.js';
 import { FaultBatch, type MemoryEvent, ROW } from './fault.js';
 import { FaultCensus } from './fault-census.js';
 import { FaultQueue } from './fault-queue.js';
-import { type FetchRequest, Fetcher, lengthError } from './fetcher.js';
+import { Fetching } from './fetching.js';
+import { GonePages } from './gone-pages.js';
 import { Installer } from './installer.js';
+import { JobPieces } from './job-pieces.js';
 import { type MemoryLayout } from './layout.js';
-import {
-  type Command,
-  type CommandReply,
-  type FetchReason,
-  type MissingAtClose,
-  type Notice,
-} from './notice.js';
+import { type Command, type CommandReply, type MissingAtClose, type Notice } from './notice.js';
 import { PageLedger } from './page-ledger.js';
 import { eachMissing, perRegion } from './page-runs.js';
 import { type PageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
 import { Protection } from './protection.js';
-import { type RangeJob } from './range-job.js';
 import { RangeJobs } from './range-jobs.js';
 import { type PageSource } from './source.js';
 import { COUNTER, type Counters } from './statistics.js';
@@ -47,6 +42,8 @@ export interface ResolverOptions {
   /** Milliseconds of a monotonic clock. */
   now?(): number;
 }
+
+const ESRCH = 3;
 
 const within = (page: PageIndex, { first, count }: PageRange): boolean =>
   page >= first && page < first + count;
@@ -72,14 +69,14 @@ export class Resolver {
   readonly #o: ResolverOptions;
   readonly #batch: FaultBatch;
   readonly #installer: Installer;
-  readonly #fetcher: Fetcher;
+  readonly #fetching: Fetching;
   readonly #now: () => number;
   /** Pages that accessors wait for, not yet judged. */
   readonly #queue = new FaultQueue();
-  /** Pages to fetch alone: fetching their neighbourhood failed. */
-  readonly #alone = new Set<PageIndex>();
   readonly #drops = new Drops();
+  readonly #gonePages = new GonePages();
   readonly #jobs = new RangeJobs();
+  readonly #pieces: JobPieces;
   readonly #wanted: WantedPages;
   readonly #ledger: PageLedger;
   readonly #protection: Protection;
@@ -102,7 +99,10 @@ export class Resolver {
       ...options,
       rows: Math.max(options.policy.batchRows, 4),
       events: {
-        present: (pages, why) => this.#ledger.installed(pages, why),
+        present: (pages, why) => {
+          this.#gonePages.back(pages);
+          this.#ledger.installed(pages, why);
+        },
         poisoned: (pages) => this.#poisoned(pages),
         vanished: (pages) => this.#vanished(pages),
         changing: () => this.#takeEvents(),
@@ -110,25 +110,35 @@ export class Resolver {
         gone: (pages, errno) => this.#gone(pages, errno),
       },
     });
-    this.#fetcher = new Fetcher(options.source, options.layout, options.policy.sourceTimeoutMs, {
-      fetched: (request, bytes) => this.#fetched(request, bytes),
-      failed: (request, error) => this.#attemptFailed(request, error),
-      work: () => this.onWork(),
-      reading: () => options.reading?.(),
-    });
     this.#wanted = new WantedPages({
       ...options,
       drops: this.#drops,
       faultAroundPages: options.policy.faultAroundPages,
-      clip: (run, keep) => this.#fetcher.clip(run, keep),
+      clip: (run, keep) => this.#fetching.underWay.clip(run, keep),
     });
     const notify = (notice: Notice): void => options.notify(notice);
+    const shared = { ...options, installer: this.#installer, wanted: this.#wanted, notify };
+    this.#fetching = new Fetching({
+      ...shared,
+      now: this.#now,
+      events: {
+        again: (page, takenAtMs) => this.#enqueue(page, false, takenAtMs),
+        freed: () => this.#jobs.rewind(),
+        lost: (pages, error) => this.#giveUp(pages, error),
+        broken: (error) => this.#stop(error),
+        work: () => this.onWork(),
+      },
+    });
+    this.#pieces = new JobPieces({
+      ...shared,
+      jobs: this.#jobs,
+      fetching: this.#fetching,
+      queue: this.#queue,
+    });
     this.#ledger = new PageLedger({ ...options, notify });
     this.#census = new FaultCensus(options.counters, notify);
     this.#protection = new Protection({
-      ...options,
-      notify,
-      installer: this.#installer,
+      ...shared,
       cancel: (pages) => this.#cancel(pages),
     });
   }
@@ -140,15 +150,15 @@ export class Resolver {
 
   /** There is something to do without waiting for the port. */
   get busy(): boolean {
-    const room = this.#fetcher.inFlight < this.#o.policy.maxInFlight;
-    if (this.#installer.pending || this.#fetcher.hasAnswers) return true;
-    if (this.#stopped) return this.#queue.length > 0;
-    return room && (this.#queue.length > 0 || this.#jobs.ensuringLeft() || this.#prefetchReady());
+    if (this.#installer.pending || this.#fetching.underWay.hasAnswers) return true;
+    const faults = this.#queue.length > 0;
+    if (this.#stopped) return faults;
+    return (faults && this.#fetching.underWay.roomFor('demand') > 0) || this.#pieces.ready(!faults);
   }
 
   /** When the next retry or time-out is due, on the resolver's clock; Infinity for never. */
   get nextDueMs(): number {
-    return this.#fetcher.nextDueMs;
+    return this.#fetching.underWay.nextDueMs;
   }
 
   /**
@@ -160,11 +170,11 @@ export class Resolver {
     this.#o.counters.add(COUNTER.turns);
     const idle = !this.busy;
     const taken = this.#take(idle ? wait : 'none');
-    if (this.#fetcher.expects) this.#fetcher.collect(this.#now());
+    if (this.#fetching.underWay.expects) this.#fetching.underWay.collect(this.#now());
     this.#serve();
-    this.#runJobs(this.#jobs.ensuring);
+    this.#pieces.ensure();
     this.#installer.flush();
-    if (taken === 0 && this.#queue.length === 0) this.#runJobs(this.#jobs.prefetching);
+    if (taken === 0 && this.#queue.length === 0) this.#pieces.prefetch();
     this.#installer.flush();
     this.#jobs.finish(this.#o.states);
     this.#payOwed();
@@ -177,7 +187,10 @@ export class Resolver {
    */
   execute(command: Command, reply: (reply: CommandReply) => void): void {
     try {
-      if (this.#stopped && !['end', 'thaw', 'drop-end', 'listen', 'thread'].includes(command.command)) {
+      if (
+        this.#stopped &&
+        !['end', 'stop', 'thaw', 'drop-end', 'listen', 'thread'].includes(command.command)
+      ) {
         throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
       }
       const { states } = this.#o;
@@ -216,6 +229,7 @@ export class Resolver {
         this.#census.reports = faults;
         this.#ledger.reportsInstalls = installs;
       })
+      .with({ command: 'stop' }, ({ error }) => this.#stop(DemandPagingError.fromPlain(error)))
       .with({ command: 'end' }, ({ missing }) => this.#end(missing))
       .exhaustive();
   }
@@ -234,7 +248,11 @@ export class Resolver {
     this.#batch.clear();
     // A look at the clock costs as much as a system call: not where nothing can be due.
     const timeoutMs =
-      wait === 'none' ? 0 : this.#fetcher.expects ? Math.max(0, this.nextDueMs - this.#now()) : Infinity;
+      wait === 'none'
+        ? 0
+        : this.#fetching.underWay.expects
+          ? Math.max(0, this.nextDueMs - this.#now())
+          : Infinity;
     const taken = this.#o.port.take(this.#batch, wait, timeoutMs);
     if (taken === 0) return 0;
     this.#decode(taken);
@@ -280,6 +298,7 @@ export class Resolver {
       .with({ kind: 'unmap' }, ({ pages }) => this.#unmapped(pages))
       .with({ kind: 'remap' }, ({ pages, to }) => {
         this.#o.states.set('unmapped', pages, false);
+        this.#gonePages.back(pages);
         this.#o.notify({ kind: 'remapped', pages, to });
       })
       .with({ kind: 'fork' }, ({ fd }) =>
@@ -296,7 +315,7 @@ export class Resolver {
   /** Nothing on its way may reach these pages any more. Whoever waits for it is woken, and asks again. */
   #cancel(pages: PageRange): void {
     this.#installer.reconsider((page) => within(page, pages));
-    for (const request of this.#fetcher.drop(pages)) {
+    for (const request of this.#fetching.underWay.drop(pages)) {
       request.job?.settled(request.pages.count);
       this.#installer.wake(request.pages);
     }
@@ -304,6 +323,7 @@ export class Resolver {
   }
 
   #void(pages: PageRange, then: 'missing' | 'zero'): void {
+    this.#gonePages.back(pages);
     this.#ledger.dropped(pages, then);
     this.#cancel(pages);
     if (then === 'zero') this.#o.notify({ kind: 'removed', pages });
@@ -314,7 +334,7 @@ export class Resolver {
   #serve(): void {
     const queue = this.#queue;
     while (queue.length > 0) {
-      if (!this.#stopped && this.#fetcher.inFlight >= this.#o.policy.maxInFlight) {
+      if (!this.#stopped && this.#fetching.underWay.roomFor('demand') === 0) {
         return this.#o.counters.add(COUNTER.deferredFetches);
       }
       const { page, cached, takenAtMs } = queue;
@@ -332,23 +352,18 @@ export class Resolver {
         return this.#installer.poison({ first: page, count: 1 });
       case 'present':
         return this.#spurious(page, cached);
-      case 'unmapped': // it is mapped after all, or nobody could have touched it
-        states.set('unmapped', { first: page, count: 1 }, false);
+      case 'unmapped':
+        if (!this.#gonePages.mayBeBack(page)) return this.#unanswerable(page);
+        states.set('unmapped', { first: page, count: 1 }, false); // it may be mapped again
         return this.#servePage(page, cached, takenAtMs);
       case 'removed':
         if (cached) return this.#installer.cached(page); // dropped from the mapping, kept in the page cache
         return this.#installer.zero({ first: page, count: 1 });
       case 'missing':
         if (this.#stopped) return; // cannot be poisoned, and must not be served
-        if (this.#fetcher.find(page)) return counters.add(COUNTER.joinedFaults);
+        if (this.#fetching.underWay.find(page)) return counters.add(COUNTER.joinedFaults);
         if (cached && !supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
-        return this.#fetch(
-          cached || this.#alone.has(page) ? { first: page, count: 1 } : this.#wanted.window(page),
-          page,
-          'demand',
-          cached,
-          takenAtMs,
-        );
+        return this.#fetching.demand(page, cached, takenAtMs);
     }
   }
 
@@ -383,167 +398,6 @@ export class Resolver {
     );
   }
 
-  // ── fetching ──
-
-  #fetch(
-    pages: PageRange,
-    demand: PageIndex,
-    why: FetchReason,
-    cached: boolean,
-    takenAtMs: number,
-    job?: RangeJob,
-  ): void {
-    const { counters, layout, source } = this.#o;
-    const { pageSize } = layout.regionOf(pages.first);
-    const run = this.#fitting(pages, demand, pageSize);
-    counters.add(COUNTER.fetches);
-    const request: FetchRequest = {
-      pages: run,
-      demand,
-      why,
-      cached,
-      takenAtMs,
-      job,
-      attempt: 0,
-      dueMs: 0,
-      resting: false,
-      dropped: false,
-    };
-    const offset = layout.sourceByteOf(run.first);
-    const address = this.#addressOf(offset, run.count * pageSize);
-    if (address) return this.#install(request, address, true);
-    if (source.synchronous) return this.#readNow(request, offset, run.count * pageSize);
-    this.#fetcher.ask(request, this.#now());
-    counters.max(COUNTER.maxInFlight, this.#fetcher.inFlight);
-  }
-
-  #addressOf(offset: number, bytes: number): number | undefined {
-    const { source, supports } = this.#o;
-    if (!supports.directCopy || !source.address) return undefined;
-    try {
-      return source.address(offset, bytes);
-    } catch {
-      return undefined; // reading it will say why
-    }
-  }
-
-  /** As much of a run as staging holds, with the page that is waited for. */
-  #fitting(pages: PageRange, demand: PageIndex, pageSize: number): PageRange {
-    const most = Math.max(1, Math.floor(this.#o.port.staging.length / pageSize));
-    if (pages.count <= most) return pages;
-    const first =
-      demand < 0 ? pages.first : Math.max(pages.first, Math.min(demand, pages.first + pages.count - most));
-    return { first, count: most };
-  }
-
-  /** The source is synchronous: read into staging at once, without a buffer between. */
-  #readNow(request: FetchRequest, offset: number, bytes: number): void {
-    this.#installer.makeRoom(bytes);
-    const { into, from } = this.#installer.stage(bytes);
-    let wrong: DemandPagingError | undefined;
-    this.#o.reading?.();
-    try {
-      const given = this.#o.source.read(offset, into);
-      // A promise could write into staging at any later time: there is no safe way on.
-      if (typeof given !== 'number')
-        return this.#stop(
-          new DemandPagingError('SOURCE_FAILED', 'a synchronous source answered with a promise'),
-        );
-      wrong = lengthError(given, bytes);
-    } catch (cause) {
-      wrong = asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed');
-    } finally {
-      this.#o.reading?.();
-    }
-    if (!wrong) return this.#install(request, from, false);
-    this.#installer.unstage(bytes);
-    this.#attemptFailed(request, wrong);
-  }
-
-  #fetched(request: FetchRequest, bytes: Uint8Array): void {
-    this.#installer.makeRoom(bytes.length);
-    const { into, from } = this.#installer.stage(bytes.length);
-    into.set(bytes);
-    this.#install(request, from, false);
-  }
-
-  /** Installs what was fetched where it is still wanted. */
-  #install(request: FetchRequest, from: number, direct: boolean): void {
-    const { layout, counters } = this.#o;
-    const { pages, why, cached, demand } = request;
-    const { pageSize } = layout.regionOf(pages.first);
-    counters.add(COUNTER.fetchedBytes, pages.count * pageSize);
-    // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
-    if (demand >= 0 && this.#wanted.next(demand, demand + 1) === demand) {
-      counters.add(COUNTER.demandPages);
-      counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
-    }
-    const stop = pages.first + pages.count;
-    for (let at = this.#wanted.next(pages.first, stop); at < stop;) {
-      const end = this.#wanted.nextUnwanted(at, stop);
-      this.#installer.contents(
-        { first: at, count: end - at },
-        from + (at - pages.first) * pageSize,
-        direct,
-        why,
-        cached,
-      );
-      at = this.#wanted.next(end, stop);
-    }
-    if (this.#alone.size > 0) this.#alone.delete(demand);
-    request.job?.settled();
-    if (demand >= 0) this.#served(request);
-  }
-
-  /** Whoever waits is let go before anything else is begun. */
-  #served({ takenAtMs }: FetchRequest): void {
-    this.#installer.flush();
-    this.#o.latency?.(Math.max(1, Math.round((this.#now() - takenAtMs) * 1e6)));
-  }
-
-  #attemptFailed(request: FetchRequest, error: DemandPagingError): void {
-    const { policy, counters } = this.#o;
-    const { pages, demand, why } = request;
-    if (this.#stopped) return;
-    if (pages.count > 1 && why !== 'prefetch') return this.#narrow(request);
-    if (request.attempt >= policy.retries) {
-      request.job?.settled(pages.count);
-      counters.add(COUNTER.sourceFailures);
-      if (why === 'prefetch') return this.#prefetchFailed(pages, error);
-      this.#alone.delete(demand);
-      return this.#giveUp(pages, error);
-    }
-    counters.add(COUNTER.retries);
-    this.#fetcher.rest(request, this.#now() + policy.retryDelayMs * 2 ** request.attempt);
-    request.attempt++;
-    this.#o.notify({ kind: 'retrying', pages, attempt: request.attempt, error: error.toPlain() });
-  }
-
-  /** Nobody asked for these pages by name: the failure is said, and whoever came to wait meanwhile asks again. */
-  #prefetchFailed(pages: PageRange, error: DemandPagingError): void {
-    this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
-    this.#installer.wake(pages);
-    this.#jobs.rewind();
-  }
-
-  /** A window failed: only what is really wanted is worth retrying, page by page. */
-  #narrow({ pages, demand, why, takenAtMs, job }: FetchRequest): void {
-    const wanted =
-      why === 'demand' ? [demand] : Array.from({ length: pages.count }, (_, i) => pages.first + i);
-    job?.settled(pages.count);
-    for (const page of wanted) {
-      this.#alone.add(page);
-      this.#enqueue(page, false, takenAtMs || this.#now());
-    }
-    this.#jobs.rewind();
-    if (why !== 'demand') return; // every page is asked for by itself now, and with it whoever waits
-    // Whoever came to wait for one of the others meanwhile asks again. Not the demanded page's accessor:
-    // woken, it would fault anew and be gone whenever its failure comes to be told.
-    const after = pages.first + pages.count - (demand + 1);
-    if (demand > pages.first) this.#installer.wake({ first: pages.first, count: demand - pages.first });
-    if (after > 0) this.#installer.wake({ first: demand + 1, count: after });
-  }
-
   // ── outcomes ──
 
   #poisoned(pages: PageRange): void {
@@ -563,7 +417,6 @@ export class Resolver {
   }
 
   #gone(pages: PageRange, errno: number): void {
-    const ESRCH = 3;
     if (errno === ESRCH)
       return this.#stop(
         new DemandPagingError('MEMORY_GONE', 'the process whose memory is served has ended', { errno }),
@@ -580,67 +433,39 @@ export class Resolver {
     this.#o.notify({ kind: 'unmapped', pages });
   }
 
-  #stop(error: DemandPagingError): void {
+  /**
+   * Woken again and again, an access asks for a page that has no memory. It fails; or, where nothing can tell it so, it
+   * stays, and the pager stops, because whoever waits for ever must not go unheard.
+   */
+  #unanswerable(page: PageIndex): void {
+    const pages = { first: page, count: 1 };
+    const { start, length } = this.#o.layout.gpaRangeOf(pages);
+    const error = new DemandPagingError('MEMORY_GONE', 'an access asks for a page that is no longer mapped', {
+      range: { start, length },
+      hint: 'Stop who accesses it, or map memory there again and withdraw() the pages',
+    });
+    if (!this.#o.supports.verbs.includes('fail')) return this.#stop(error, 'blocked');
+    this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
+    this.#installer.fail(pages);
+  }
+
+  #stop(error: DemandPagingError, left?: 'blocked'): void {
     if (this.#stopped || this.#ended) return;
     this.#stopped = error;
-    this.#fetcher.drop(this.#o.pages);
-    const poison = this.#o.supports.verbs.includes('poison') && error.code !== 'MEMORY_GONE';
+    this.#fetching.end();
+    const poison = this.#o.supports.verbs.includes('poison') && error.errno !== ESRCH;
     this.#jobs.rejectAll('STOPPED', 'the pager has stopped', error);
+    const waiters = left ?? (poison ? 'poisoned' : 'blocked');
     // Said before the poison is seen, so that whoever handles the SIGBUS finds the reason.
-    this.#o.notify({ kind: 'stopped', error: error.toPlain(), waiters: poison ? 'poisoned' : 'blocked' });
+    this.#o.notify({ kind: 'stopped', error: error.toPlain(), waiters });
     if (poison) this.#poisonMissing(this.#o.pages);
-  }
-
-  // ── jobs ──
-
-  #prefetchReady(): boolean {
-    return this.#jobs.prefetchLeft() && this.#fetcher.inFlight < Math.max(1, this.#o.policy.maxInFlight / 2);
-  }
-
-  /** One piece of the first job that has one: of a prefetch when nobody waits, of what the program asked for in any case. */
-  #runJobs(jobs: readonly RangeJob[]): void {
-    for (const job of jobs) {
-      const limit =
-        job.why === 'prefetch' ? Math.max(1, this.#o.policy.maxInFlight / 2) : this.#o.policy.maxInFlight;
-      while (!job.exhausted && this.#fetcher.inFlight < limit) {
-        if (this.#piece(job) && this.#o.source.synchronous) return; // look for faults between pieces
-      }
-    }
-  }
-
-  /** Takes the next piece of a job; false if there was nothing to fetch in what it looked at. */
-  #piece(job: RangeJob): boolean {
-    const { states, layout, policy } = this.#o;
-    const page = job.next(states);
-    if (page === undefined) return false;
-    const state = states.stateOf(page);
-    if (state === 'poisoned' && job.why === 'ensured')
-      job.reject(new DemandPagingError('PAGE_POISONED', 'the page is poisoned'));
-    if (state === 'unmapped' && job.why === 'ensured')
-      job.reject(new DemandPagingError('MEMORY_GONE', 'the page is no longer mapped'));
-    if (
-      state !== 'missing' ||
-      this.#wanted.isHeld(page) ||
-      this.#fetcher.find(page) ||
-      this.#queue.has(page)
-    ) {
-      job.pass(1); // before the zeros: what their installing leads to may rewind the job
-      if (state === 'removed' && job.why === 'ensured' && !this.#wanted.isHeld(page))
-        this.#installer.zero({ first: page, count: 1 });
-      return false;
-    }
-    const region = layout.regionOf(page);
-    const end = Math.min(page + policy.prefetchPages, job.end, region.firstPage + region.pageCount);
-    const run = this.#fitting(this.#wanted.fetchable(page, end, page), -1, region.pageSize);
-    job.take(run.count);
-    this.#fetch(run, -1, job.why, false, 0, job);
-    return true;
   }
 
   // ── commands ──
 
   #markPresent(pages: PageRange): void {
     this.#ledger.markPresent(pages);
+    this.#gonePages.back(pages);
     this.#cancel(pages);
     this.#installer.wake(pages);
   }
@@ -696,7 +521,7 @@ export class Resolver {
   }
 
   #end(missing: MissingAtClose): void {
-    this.#fetcher.drop(this.#o.pages);
+    this.#fetching.end();
     this.#queue.clear();
     this.#jobs.rejectAll('CLOSED', 'the pager was closed');
     const { layout, states, pages: shard } = this.#o;

@@ -9,8 +9,8 @@
  */
 export type GateVerdict = 'again' | 'complete-mmio' | 'not-mine' | 'fatal';
 
-/** Why a gate answered `fatal`. */
-export type GateFailure = 'poisoned' | 'failed' | 'closed';
+/** Why a gate answered `fatal`. `stopped`: what shows pages to vCPUs has failed; the pager's `stopped` event says how. */
+export type GateFailure = 'poisoned' | 'failed' | 'closed' | 'stopped';
 
 /**
  * The way of one vCPU through a backend whose faults are exits of KVM_RUN: opened on the vCPU's own
@@ -26,7 +26,8 @@ export interface VcpuGate<Run> {
 
   /**
    * Call after each KVM_RUN, with its errno (positive; 0 for success). Blocks the thread until a missing
-   * page is there. Precondition: `exit_reason` was zeroed before KVM_RUN, which leaves it stale otherwise.
+   * page is there. Precondition: `exit_reason` was zeroed before KVM_RUN, which leaves it stale otherwise, unless it
+   * was KVM_EXIT_MMIO, by which KVM on arm64 knows what it has to complete.
    */
   onExit(run: Run, errno: number): GateVerdict;
 

@@ -61,8 +61,9 @@ class WorkerHost implements ResolverHost {
       workerData: this.#workerData(port2),
       transferList: this.#transfers(port2),
       stdout: false,
+      // It says how a script on the command line is to be read, and a worker that inherits it refuses its file.
+      ...(process.execArgv.some((given) => given.startsWith('--input-type')) && { execArgv: [] }),
     });
-    this.#worker.unref();
     let cause: unknown;
     this.#worker.on('error', (thrown) => (cause = thrown));
     this.#worker.on('exit', () => {
@@ -119,7 +120,9 @@ class WorkerHost implements ResolverHost {
       case 'ready':
         this.sourceLength = message.sourceLength;
         this.#started = true;
-        this.#control.unref(); // an open pager does not keep the process alive; a command under way does
+        // An open pager does not keep the process alive; one that is being opened, or a command under way, does.
+        this.#control.unref();
+        this.#worker.unref();
         return this.#becameReady();
       case 'reply': {
         const call = this.#calls.get(message.id);

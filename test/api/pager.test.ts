@@ -11,12 +11,14 @@ import {
   type Pager,
   type PagerOptions,
   type PageSource,
+  requirements,
   type Resolver,
   runResolver,
   servePort,
   type Shard,
   Signal,
   type Supports,
+  unmet,
 } from '../../src/api/index.js';
 import { memoryBackend } from '../../src/backends/memory/index.js';
 import { FakePort } from './fake-port.js';
@@ -136,6 +138,27 @@ describe('opening a pager', () => {
     const backend = inShards([], { verbs: ['copy', 'wake'] });
     await expect(open({ backend, policy: { onSourceFailure: 'poison' } })).rejects.toMatchObject({
       code: 'NOT_SUPPORTED',
+      hint: "Choose 'stop'",
+    });
+  });
+
+  it('refuses a backend that this host lacks something for, naming each thing and its remedy', async () => {
+    const denied = new DemandPagingError('NO_PERMISSION', 'opening is denied', { hint: 'Be root' });
+    const list = [
+      { what: 'Linux', met: true, found: 'linux', remedy: '' },
+      unmet('a descriptor', denied),
+      unmet('a machine', new Error('none'), 'Get one'),
+    ];
+    const backend: Backend = {
+      name: 'memory',
+      probe: () => requirements(list),
+      attach: () => Promise.reject(new Error('attached')),
+    };
+    await expect(open({ backend })).rejects.toMatchObject({
+      code: 'NO_PERMISSION',
+      hint: 'Be root; Get one',
+      message:
+        'memory cannot be used here. a descriptor: opening is denied; a machine: Error: none. Be root; Get one',
     });
   });
 });

@@ -17,6 +17,7 @@ describe('completePolicy', () => {
     ['faultAroundPages', 12],
     ['maxInFlight', 0],
     ['maxInFlight', Infinity],
+    ['maxAheadBytes', 0],
     ['prefetchPages', -1],
     ['batchRows', 1.5],
     ['batchRows', NaN],

@@ -6,6 +6,7 @@ import {
   type PlainError,
   type ResolutionBatch,
   VERB,
+  VERBS,
 } from '../../src/api/index.js';
 import { answered, heldSource, PAGES, pattern, setUp } from './engine-world.js';
 import { FakePort } from './fake-port.js';
@@ -24,7 +25,7 @@ class NoMemoryPort extends FakePort {
 
 /** One page has no memory: whatever is to be done there meets ENOENT. */
 class HolePort extends FakePort {
-  constructor(readonly hole: number) {
+  constructor(public hole: number) {
     super(PAGES);
   }
 
@@ -367,5 +368,54 @@ describe('waiting', () => {
     port.waits = [];
     resolver.turn('block');
     expect(port.waits[0]).toBe('none 0');
+  });
+});
+
+describe('a page that has no memory and is accessed all the same, past the mapping', () => {
+  /** What such an access does: woken, it asks again. */
+  const insist = (engine: ReturnType<typeof setUp>): void => {
+    for (let round = 0; round < 20; round++) {
+      engine.port.fault(9);
+      engine.turn();
+    }
+  };
+
+  it('fails the access, which is said, and serves the others', () => {
+    const engine = setUp({ faultAroundPages: 1 }, pattern, {}, new HolePort(9));
+    insist(engine);
+    expect(engine.port.log).toContain('fail 9+1');
+    expect(engine.notices).toContainEqual(
+      expect.objectContaining({
+        kind: 'source-failed',
+        error: expect.objectContaining({ code: 'MEMORY_GONE' }) as unknown,
+      }),
+    );
+    engine.port.fault(8);
+    engine.turn();
+    expect(engine.port.pages[8]).toBe(9);
+    expect(engine.notices.map(({ kind }) => kind)).not.toContain('stopped');
+  });
+
+  it('stops the pager where no access can be failed, and says that it waits', () => {
+    const verbs = VERBS.filter((verb) => verb !== 'fail');
+    const engine = setUp({ faultAroundPages: 1 }, pattern, { verbs }, new HolePort(9));
+    insist(engine);
+    expect(engine.notices).toContainEqual(expect.objectContaining({ kind: 'stopped', waiters: 'blocked' }));
+    expect(engine.port.pages[8]).toBe(-1); // nobody reads anything there by and by
+    const { length } = engine.port.log;
+    insist(engine);
+    expect(engine.port.log.length - length).toBeLessThan(20); // it does not go round and round
+  });
+
+  it('is brought when there is memory again and the program has said so', () => {
+    const port = new HolePort(9);
+    const engine = setUp({ faultAroundPages: 1 }, pattern, {}, port);
+    insist(engine);
+    port.hole = -1;
+    engine.execute({ command: 'drop-begin', ranges: one(9), then: 'missing' });
+    engine.execute({ command: 'drop-end', ranges: one(9) });
+    port.fault(9);
+    engine.turn();
+    expect(port.pages[9]).toBe(10);
   });
 });

@@ -24,7 +24,15 @@ export interface FetchRequest {
   readonly job: RangeJob | undefined;
 }
 
-export interface FetcherEvents {
+/** What may be under way at once. */
+export interface FetchLimits {
+  /** Fetches. */
+  readonly requests: number;
+  /** Bytes that nobody waits for: what an access that comes then may have to wait behind. */
+  readonly aheadBytes: number;
+}
+
+export interface FetchEvents {
   /** The bytes of a request are in `bytes`. */
   fetched(request: FetchRequest, bytes: Uint8Array): void;
   /** An attempt failed. */
@@ -34,6 +42,9 @@ export interface FetcherEvents {
   /** Called before and after asking a synchronous source. */
   reading(): void;
 }
+
+/** Shares of the places that work ahead of accesses may take. */
+const PLACES = { ensured: 3 / 4, prefetch: 1 / 2 } as const;
 
 interface Settled {
   readonly request: FetchRequest;
@@ -47,22 +58,30 @@ interface Settled {
  * a bounded list, few enough to look through. Answers that arrive between turns wait in
  * {@link collect}, so that states change only inside a turn.
  */
-export class Fetcher {
+export class FetchesUnderWay {
   readonly #source: PageSource;
   readonly #layout: MemoryLayout;
   readonly #timeoutMs: number;
-  readonly #events: FetcherEvents;
+  readonly #limits: FetchLimits;
+  readonly #events: FetchEvents;
   readonly #requests: FetchRequest[] = [];
   #settled: Settled[] = [];
 
-  constructor(source: PageSource, layout: MemoryLayout, timeoutMs: number, events: FetcherEvents) {
+  constructor(
+    source: PageSource,
+    layout: MemoryLayout,
+    timeoutMs: number,
+    limits: FetchLimits,
+    events: FetchEvents,
+  ) {
     this.#source = source;
     this.#layout = layout;
     this.#timeoutMs = timeoutMs;
+    this.#limits = limits;
     this.#events = events;
   }
 
-  get inFlight(): number {
+  get count(): number {
     return this.#requests.length;
   }
 
@@ -73,6 +92,28 @@ export class Fetcher {
   /** Something is under way, or has arrived: {@link collect} and {@link nextDueMs} have something to say. */
   get expects(): boolean {
     return this.#requests.length > 0 || this.#settled.length > 0;
+  }
+
+  /**
+   * The most bytes that a fetch for this reason may ask for now; 0 when it has to wait its turn. An access takes any
+   * place there is. Work ahead of accesses leaves places to them, and, because a source answers in some order, is
+   * bounded in bytes as well: what was asked for by name counts its own, a prefetch all of it.
+   */
+  roomFor(why: FetchReason): number {
+    const { requests, aheadBytes } = this.#limits;
+    const underWay = this.#requests.length;
+    if (why === 'demand') return underWay < requests ? Infinity : 0;
+    if (underWay === 0) return aheadBytes;
+    if (underWay >= Math.floor(requests * PLACES[why])) return 0;
+    return Math.max(0, aheadBytes - this.#bytesAhead(why));
+  }
+
+  #bytesAhead(why: 'ensured' | 'prefetch'): number {
+    let bytes = 0;
+    for (const { pages, why: other } of this.#requests)
+      if (other === 'ensured' || other === why)
+        bytes += pages.count * this.#layout.regionOf(pages.first).pageSize;
+    return bytes;
   }
 
   /** The request that brings a page, if one is under way. */
@@ -173,6 +214,12 @@ export class Fetcher {
       this.#remove(request);
     }
     return hit;
+  }
+
+  /** Forgets every request. */
+  clear(): void {
+    for (const request of this.#requests) request.dropped = true;
+    this.#requests.length = 0;
   }
 
   #remove(request: FetchRequest): void {

@@ -1,0 +1,250 @@
+import { type PageIndex, type PageRange } from './address.js';
+import { type FaultPort } from './backend.js';
+import { type Supports } from './capability.js';
+import { DemandPagingError, asDemandPagingError } from './error.js';
+import { FetchesUnderWay, type FetchRequest, lengthError } from './fetches-under-way.js';
+import { type Installer } from './installer.js';
+import { type MemoryLayout } from './layout.js';
+import { type FetchReason, type Notice } from './notice.js';
+import { type PagerPolicy } from './policy.js';
+import { type RangeJob } from './range-job.js';
+import { type PageSource } from './source.js';
+import { COUNTER, type Counters } from './statistics.js';
+import { type WantedPages } from './wanted-pages.js';
+
+/** What its owner does about what became of a fetch. */
+export interface FetchingEvents {
+  /** These pages must be judged again, each by itself: as a window they could not be had. */
+  again(page: PageIndex, takenAtMs: number): void;
+  /** Pages may have become free for the program's requests to take. */
+  freed(): void;
+  /** The source has failed for good, for pages that somebody waits for. */
+  lost(pages: PageRange, error: DemandPagingError): void;
+  /** There is no safe way on. */
+  broken(error: DemandPagingError): void;
+  /** Something asynchronous is ready for the next turn. */
+  work(): void;
+}
+
+export interface FetchingOptions {
+  readonly layout: MemoryLayout;
+  readonly port: FaultPort;
+  readonly supports: Supports;
+  readonly source: PageSource;
+  readonly policy: PagerPolicy;
+  readonly counters: Counters;
+  readonly installer: Installer;
+  readonly wanted: WantedPages;
+  readonly events: FetchingEvents;
+  notify(notice: Notice): void;
+  latency?(elapsed_ns: number): void;
+  reading?(): void;
+  now(): number;
+}
+
+/** Gets contents from the source and installs them where they are still wanted; tries again, and narrows, what failed. */
+export class Fetching {
+  readonly underWay: FetchesUnderWay;
+  readonly #o: FetchingOptions;
+  /** Pages to fetch alone: fetching their neighbourhood failed. */
+  readonly #alone = new Set<PageIndex>();
+  #ended = false;
+
+  constructor(options: FetchingOptions) {
+    this.#o = options;
+    const { source, layout, policy, events } = options;
+    const limits = { requests: policy.maxInFlight, aheadBytes: policy.maxAheadBytes };
+    this.underWay = new FetchesUnderWay(source, layout, policy.sourceTimeoutMs, limits, {
+      fetched: (request, bytes) => this.#fetched(request, bytes),
+      failed: (request, error) => this.#attemptFailed(request, error),
+      work: () => events.work(),
+      reading: () => options.reading?.(),
+    });
+  }
+
+  /** Brings what an access waits for, and what is fetched around it. */
+  demand(page: PageIndex, cached: boolean, takenAtMs: number): void {
+    const alone = cached || (this.#alone.size > 0 && this.#alone.has(page));
+    const pages = alone ? { first: page, count: 1 } : this.#o.wanted.window(page);
+    this.#fetch(this.#fitting(pages, page), page, 'demand', cached, takenAtMs, undefined);
+  }
+
+  /** Brings the next piece of a job. */
+  piece(pages: PageRange, job: RangeJob): void {
+    this.#fetch(pages, -1, job.why, false, 0, job);
+  }
+
+  /** Nothing is brought any more: what is under way is forgotten, and what fails is not tried again. */
+  end(): void {
+    this.#ended = true;
+    this.underWay.clear();
+  }
+
+  /** As much of a run as staging holds, with the page that is waited for, or from its start. */
+  #fitting(pages: PageRange, demand: PageIndex): PageRange {
+    const most = this.mostPages(pages.first);
+    if (pages.count <= most) return pages;
+    return {
+      first: Math.max(pages.first, Math.min(demand, pages.first + pages.count - most)),
+      count: most,
+    };
+  }
+
+  /** How many pages staging holds, at a place. */
+  mostPages(page: PageIndex): number {
+    const { layout, port } = this.#o;
+    return Math.max(1, Math.floor(port.staging.length / layout.regionOf(page).pageSize));
+  }
+
+  #fetch(
+    pages: PageRange,
+    demand: PageIndex,
+    why: FetchReason,
+    cached: boolean,
+    takenAtMs: number,
+    job: RangeJob | undefined,
+  ): void {
+    const { counters, layout, source } = this.#o;
+    const bytes = pages.count * layout.regionOf(pages.first).pageSize;
+    counters.add(COUNTER.fetches);
+    const request: FetchRequest = {
+      pages,
+      demand,
+      why,
+      cached,
+      takenAtMs,
+      job,
+      attempt: 0,
+      dueMs: 0,
+      resting: false,
+      dropped: false,
+    };
+    const offset = layout.sourceByteOf(pages.first);
+    const address = this.#addressOf(offset, bytes);
+    if (address) return this.#install(request, address, true);
+    if (source.synchronous) return this.#readNow(request, offset, bytes);
+    this.underWay.ask(request, this.#o.now());
+    counters.max(COUNTER.maxInFlight, this.underWay.count);
+  }
+
+  #addressOf(offset: number, bytes: number): number | undefined {
+    const { source, supports } = this.#o;
+    if (!supports.directCopy || !source.address) return undefined;
+    try {
+      return source.address(offset, bytes);
+    } catch {
+      return undefined; // reading it will say why
+    }
+  }
+
+  /** The source is synchronous: read into staging at once, without a buffer between. */
+  #readNow(request: FetchRequest, offset: number, bytes: number): void {
+    const { installer, source, events } = this.#o;
+    installer.makeRoom(bytes);
+    const { into, from } = installer.stage(bytes);
+    let wrong: DemandPagingError | undefined;
+    this.#o.reading?.();
+    try {
+      const given = source.read(offset, into);
+      // A promise could write into staging at any later time: there is no safe way on.
+      if (typeof given !== 'number')
+        return events.broken(
+          new DemandPagingError('SOURCE_FAILED', 'a synchronous source answered with a promise'),
+        );
+      wrong = lengthError(given, bytes);
+    } catch (cause) {
+      wrong = asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed');
+    } finally {
+      this.#o.reading?.();
+    }
+    if (!wrong) return this.#install(request, from, false);
+    installer.unstage(bytes);
+    this.#attemptFailed(request, wrong);
+  }
+
+  #fetched(request: FetchRequest, bytes: Uint8Array): void {
+    const { installer } = this.#o;
+    installer.makeRoom(bytes.length);
+    const { into, from } = installer.stage(bytes.length);
+    into.set(bytes);
+    this.#install(request, from, false);
+  }
+
+  /** Installs what was fetched where it is still wanted. */
+  #install(request: FetchRequest, from: number, direct: boolean): void {
+    const { layout, counters, wanted, installer } = this.#o;
+    const { pages, why, cached, demand } = request;
+    const { pageSize } = layout.regionOf(pages.first);
+    counters.add(COUNTER.fetchedBytes, pages.count * pageSize);
+    // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
+    if (demand >= 0 && wanted.next(demand, demand + 1) === demand) {
+      counters.add(COUNTER.demandPages);
+      counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
+    }
+    const stop = pages.first + pages.count;
+    for (let at = wanted.next(pages.first, stop); at < stop;) {
+      const end = wanted.nextUnwanted(at, stop);
+      installer.contents(
+        { first: at, count: end - at },
+        from + (at - pages.first) * pageSize,
+        direct,
+        why,
+        cached,
+      );
+      at = wanted.next(end, stop);
+    }
+    if (this.#alone.size > 0) this.#alone.delete(demand);
+    request.job?.settled();
+    if (demand >= 0) this.#served(request);
+  }
+
+  /** Whoever waits is let go before anything else is begun. */
+  #served({ takenAtMs }: FetchRequest): void {
+    this.#o.installer.flush();
+    this.#o.latency?.(Math.max(1, Math.round((this.#o.now() - takenAtMs) * 1e6)));
+  }
+
+  #attemptFailed(request: FetchRequest, error: DemandPagingError): void {
+    const { policy, counters, notify, events, now } = this.#o;
+    const { pages, demand, why } = request;
+    if (this.#ended) return;
+    if (pages.count > 1 && why !== 'prefetch') return this.#narrow(request);
+    if (request.attempt >= policy.retries) {
+      request.job?.settled(pages.count);
+      counters.add(COUNTER.sourceFailures);
+      if (why === 'prefetch') return this.#prefetchFailed(pages, error);
+      this.#alone.delete(demand);
+      return events.lost(pages, error);
+    }
+    counters.add(COUNTER.retries);
+    this.underWay.rest(request, now() + policy.retryDelayMs * 2 ** request.attempt);
+    request.attempt++;
+    notify({ kind: 'retrying', pages, attempt: request.attempt, error: error.toPlain() });
+  }
+
+  /** Nobody asked for these pages by name: the failure is said, and whoever came to wait meanwhile asks again. */
+  #prefetchFailed(pages: PageRange, error: DemandPagingError): void {
+    this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
+    this.#o.installer.wake(pages);
+    this.#o.events.freed();
+  }
+
+  /** A window failed: only what is really wanted is worth retrying, page by page. */
+  #narrow({ pages, demand, why, takenAtMs, job }: FetchRequest): void {
+    const { installer, events, now } = this.#o;
+    const wanted =
+      why === 'demand' ? [demand] : Array.from({ length: pages.count }, (_, i) => pages.first + i);
+    job?.settled(pages.count);
+    for (const page of wanted) {
+      this.#alone.add(page);
+      events.again(page, takenAtMs || now());
+    }
+    events.freed();
+    if (why !== 'demand') return; // every page is asked for by itself now, and with it whoever waits
+    // Whoever came to wait for one of the others meanwhile asks again. Not the demanded page's accessor:
+    // woken, it would fault anew and be gone whenever its failure comes to be told.
+    const after = pages.first + pages.count - (demand + 1);
+    if (demand > pages.first) installer.wake({ first: pages.first, count: demand - pages.first });
+    if (after > 0) installer.wake({ first: demand + 1, count: after });
+  }
+}

@@ -1,0 +1,92 @@
+import { type PageIndex } from './address.js';
+import { DemandPagingError } from './error.js';
+import { type FaultQueue } from './fault-queue.js';
+import { type Fetching } from './fetching.js';
+import { type Installer } from './installer.js';
+import { type MemoryLayout } from './layout.js';
+import { type PageStates } from './page-states.js';
+import { type PagerPolicy } from './policy.js';
+import { type RangeJob } from './range-job.js';
+import { type RangeJobs } from './range-jobs.js';
+import { type PageSource } from './source.js';
+import { type WantedPages } from './wanted-pages.js';
+
+export interface JobPiecesOptions {
+  readonly layout: MemoryLayout;
+  readonly states: PageStates;
+  readonly policy: PagerPolicy;
+  readonly source: PageSource;
+  readonly jobs: RangeJobs;
+  readonly wanted: WantedPages;
+  readonly fetching: Fetching;
+  readonly installer: Installer;
+  /** Pages that accesses wait for: whoever serves them brings them. */
+  readonly queue: FaultQueue;
+}
+
+/** Takes jobs apart into pieces and has them fetched, as far as there is room beside what accesses wait for. */
+export class JobPieces {
+  readonly #o: JobPiecesOptions;
+
+  constructor(options: JobPiecesOptions) {
+    this.#o = options;
+  }
+
+  /** A piece could be taken now. `idle`: of a prefetch, too. */
+  ready(idle: boolean): boolean {
+    const { jobs, fetching } = this.#o;
+    const { underWay } = fetching;
+    if (jobs.ensuringLeft() && underWay.roomFor('ensured') > 0) return true;
+    return idle && jobs.prefetchLeft() && underWay.roomFor('prefetch') > 0;
+  }
+
+  /** Takes pieces of what the program asked for by name. */
+  ensure(): void {
+    this.#run(this.#o.jobs.ensuring);
+  }
+
+  /** Takes pieces of what may be brought when nobody waits. */
+  prefetch(): void {
+    this.#run(this.#o.jobs.prefetching);
+  }
+
+  /** As many as there is room for; of a synchronous source one, because faults are looked for between pieces. */
+  #run(jobs: readonly RangeJob[]): void {
+    const { underWay } = this.#o.fetching;
+    for (const job of jobs) {
+      for (let room = underWay.roomFor(job.why); !job.exhausted && room > 0; room = underWay.roomFor(job.why))
+        if (this.#piece(job, room) && this.#o.source.synchronous) return;
+    }
+  }
+
+  /** Takes the next piece of a job; false if there was nothing to fetch in what it looked at. */
+  #piece(job: RangeJob, room: number): boolean {
+    const { states, layout, policy, wanted, fetching, source } = this.#o;
+    const page = job.next(states);
+    if (page === undefined) return false;
+    if (this.#passes(job, page)) return false;
+    const region = layout.regionOf(page);
+    const affordable = source.synchronous ? Infinity : Math.max(1, Math.floor(room / region.pageSize));
+    const most = Math.min(policy.prefetchPages, affordable, fetching.mostPages(page));
+    const end = Math.min(page + most, job.end, region.firstPage + region.pageCount);
+    const run = wanted.fetchable(page, end, page);
+    job.take(run.count);
+    fetching.piece(run, job);
+    return true;
+  }
+
+  /** Whether a job has to leave a page aside: it cannot be had, or comes otherwise. */
+  #passes(job: RangeJob, page: PageIndex): boolean {
+    const { states, wanted, fetching, installer, queue } = this.#o;
+    const state = states.stateOf(page);
+    if (state === 'poisoned' && job.why === 'ensured')
+      job.reject(new DemandPagingError('PAGE_POISONED', 'the page is poisoned'));
+    if (state === 'unmapped' && job.why === 'ensured')
+      job.reject(new DemandPagingError('MEMORY_GONE', 'the page is no longer mapped'));
+    const held = wanted.isHeld(page);
+    if (state === 'missing' && !held && !fetching.underWay.find(page) && !queue.has(page)) return false;
+    job.pass(1); // before the zeros: what their installing leads to may rewind the job
+    if (state === 'removed' && job.why === 'ensured' && !held) installer.zero({ first: page, count: 1 });
+    return true;
+  }
+}
