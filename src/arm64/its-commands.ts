@@ -148,7 +148,7 @@ function* discard(run: Run, its: Its, { device: id, event }: EventCommand): Prog
     its.invalidateCache(lpis);
     const slot = device.lpi(row);
     device.remove(row);
-    lpis.mapped[slot] = 0;
+    lpis.mapped[slot]!--;
     lpis.release(slot);
   };
   // As with MAPD, the kernel drops the entry first and leaves a stale one in memory if the write fails.

@@ -86,20 +86,20 @@ function* createLpi(run: Run, intid: number, target: number): Program<LpiSlot | 
 
 /**
  * The LPI for a new translation table entry, held by it: a new one whose configuration and pending
- * bit are read, or one that an ap_list kept alive, of which nothing is read. EEXIST if another entry
- * maps it already. {@link NEEDS_READ} if {@link mapLpi} has to be asked instead.
+ * bit are read, or one that an ap_list kept alive or, where LPIs are shared, another entry maps, of which nothing is
+ * read. EEXIST if another entry maps it already and they are not. {@link NEEDS_READ} if {@link mapLpi} has to be asked instead.
  */
 export function mapLpiFromKnown(run: Run, intid: number, target: number): LpiSlot {
-  const { lpis } = run.vgic;
+  const { lpis, quirks } = run.vgic;
   let slot: LpiSlot = lpis.find(intid);
   if (slot >= 0) {
-    if (lpis.mapped[slot] !== 0) return -EEXIST;
+    if (lpis.mapped[slot] !== 0 && !quirks.sharesLpis) return -EEXIST;
     lpis.hold(slot);
   } else {
     slot = createLpiFromKnown(run, intid, target);
     if (slot < 0) return slot;
   }
-  lpis.mapped[slot] = 1;
+  lpis.mapped[slot]!++;
   return slot;
 }
 
@@ -108,7 +108,7 @@ export function* mapLpi(run: Run, intid: number, target: number): Program<LpiSlo
   const known = mapLpiFromKnown(run, intid, target);
   if (known !== NEEDS_READ) return known;
   const slot = yield* createLpi(run, intid, target);
-  if (slot >= 0) run.vgic.lpis.mapped[slot] = 1;
+  if (slot >= 0) run.vgic.lpis.mapped[slot]!++;
   return slot;
 }
 

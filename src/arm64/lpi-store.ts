@@ -14,7 +14,7 @@ export const LPI_PENDING = 1;
 export const LPI_ENABLED = 2;
 
 /**
- * Every LPI of a VM, shared by its ITSes: one row per LPI over parallel typed arrays, 26 bytes a row,
+ * Every LPI of a VM, shared by its ITSes: one row per LPI over parallel typed arrays, 29 bytes a row,
  * because a realistic guest has tens of thousands. INTIDs that commands can map (below 65536) are
  * found through a dense index, those that only a restored table can name through a sparse one.
  */
@@ -24,8 +24,8 @@ export class LpiStore {
   target = new Int32Array(16);
   /** Index of the vCPU on whose ap_list the LPI is, or -1. */
   apList = new Int32Array(16);
-  /** Translation table entries that hold the LPI: 0 or 1. */
-  mapped = new Uint8Array(16);
+  /** Translation table entries that hold the LPI; more than one only where a kernel shares it. */
+  mapped = new Uint32Array(16);
   flags = new Uint8Array(16);
   priority = new Uint8Array(16);
   /** Holders: the entry, the ap_list, translation caches. At 0 the LPI is gone. */
@@ -158,7 +158,7 @@ export class LpiStore {
     this.intid = grown(this.intid, new Uint32Array(capacity));
     this.target = grown(this.target, new Int32Array(capacity));
     this.apList = grown(this.apList, new Int32Array(capacity));
-    this.mapped = grown(this.mapped, new Uint8Array(capacity));
+    this.mapped = grown(this.mapped, new Uint32Array(capacity));
     this.flags = grown(this.flags, new Uint8Array(capacity));
     this.priority = grown(this.priority, new Uint8Array(capacity));
     this.refs = grown(this.refs, new Uint32Array(capacity));

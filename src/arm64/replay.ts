@@ -22,7 +22,7 @@ export type ReplayResult =
   | { readonly kind: 'different'; readonly id: string; readonly first: ReplayDifference };
 
 export interface ReplayOptions {
-  /** Default: the reference kernel. */
+  /** Default: those of the kernel that the vector names. */
   readonly quirks?: KernelQuirks;
 }
 
@@ -32,7 +32,7 @@ export interface ReplayOptions {
  * and internal state. Pure: touches no file. Never throws for a difference.
  */
 export function replayVector(vector: Vector, options: ReplayOptions = {}): ReplayResult {
-  const replay = new Replay(vector, options.quirks ?? KERNELS['7.3']);
+  const replay = new Replay(vector, options.quirks ?? KERNELS[vector.kernel ?? '7.3']);
   for (const [step, recorded] of vector.steps.entries()) {
     const found = replay.step(recorded);
     if (found !== undefined) {
@@ -41,6 +41,8 @@ export function replayVector(vector: Vector, options: ReplayOptions = {}): Repla
   }
   return { kind: 'ok', id: vector.id, steps: vector.steps.length };
 }
+
+const ITS_REGISTERS = ['CTLR', 'IIDR', 'TYPER', 'CBASER', 'CWRITER', 'CREADR', 'BASER0', 'BASER1'] as const;
 
 type Found = Omit<ReplayDifference, 'step' | 'op'>;
 type Answered = Extract<VectorStep, { ret: number }> | Extract<VectorStep, { op: 'msis' }>;
@@ -82,7 +84,7 @@ class Replay {
         this.#memory.zero(step.gpa, step.len);
         return undefined;
       case 'queue':
-        this.#queue(step.qoff, step.cmds);
+        this.#queue(step.qoff, step.cmds, step.its);
         return undefined;
       case 'miss_all':
         this.#memory.missAll();
@@ -100,9 +102,14 @@ class Replay {
     }
   }
 
+  get #itsBases(): readonly bigint[] {
+    const { its_base: first, more_its_bases: more = [] } = this.vector.vm;
+    return [first, ...more];
+  }
+
   #create(): Vgic {
-    const { vcpu_ids: vcpuIds, its_base: base } = this.vector.vm;
-    return new Vgic({ vcpuIds, itsBases: [base], mode: 'kvm', quirks: this.quirks });
+    const { vcpu_ids: vcpuIds } = this.vector.vm;
+    return new Vgic({ vcpuIds, itsBases: this.#itsBases, mode: 'kvm', quirks: this.quirks });
   }
 
   #answered(step: Answered): Found | undefined {
@@ -119,10 +126,10 @@ class Replay {
 
   #call(step: Exclude<Answered, { op: 'msis' }>): Found | undefined {
     if (step.op === 'its_get') {
-      const { status, value } = this.#vgic.readItsRegister(0, Number(step.off));
+      const { status, value } = this.#vgic.readItsRegister(step.its ?? 0, Number(step.off));
       return differs('ret', step.ret, status) ?? differs('val', step.val, value);
     }
-    if (step.op === 'cmds') this.#queue(step.qoff, step.cmds);
+    if (step.op === 'cmds') this.#queue(step.qoff, step.cmds, step.its);
     return differs('ret', step.ret, this.#memory.run(operationOf(this.#vgic, step)));
   }
 
@@ -135,12 +142,12 @@ class Replay {
     return undefined;
   }
 
-  #queue(offset: bigint, commands: readonly (readonly bigint[])[]): void {
-    for (const [gpa, word] of queueWords(this.#vgic, offset, commands)) this.#memory.setWord(gpa, word);
+  #queue(offset: bigint, commands: readonly (readonly bigint[])[], its = 0): void {
+    for (const [gpa, word] of queueWords(this.#vgic, offset, commands, its)) this.#memory.setWord(gpa, word);
   }
 
-  #state({ lpis, ites }: Extract<VectorStep, { op: 'state' }>): Found | undefined {
-    const actual = stateOf(this.#vgic);
+  #state({ its, lpis, ites }: Extract<VectorStep, { op: 'state' }>): Found | undefined {
+    const actual = stateOf(this.#vgic, its);
     return differs('lpis', lpis, actual.lpis) ?? differs('ites', ites, actual.ites);
   }
 
@@ -159,17 +166,10 @@ class Replay {
   }
 
   *#readAll(): Generator<readonly [string, bigint]> {
-    for (const name of [
-      'CTLR',
-      'IIDR',
-      'TYPER',
-      'CBASER',
-      'CWRITER',
-      'CREADR',
-      'BASER0',
-      'BASER1',
-    ] as const) {
-      yield [`GITS_${name}`, this.#vgic.readItsRegister(0, GITS[name]).value];
+    for (const its of this.#itsBases.keys()) {
+      for (const name of ITS_REGISTERS) {
+        yield [`GITS${its || ''}_${name}`, this.#vgic.readItsRegister(its, GITS[name]).value];
+      }
     }
     for (const vcpu of this.vector.vm.vcpu_ids.keys()) {
       for (const name of ['CTLR', 'TYPER', 'PROPBASER', 'PENDBASER'] as const) {

@@ -1,12 +1,16 @@
 import { z } from 'zod';
 import { DemandPagingError } from '../api/index.js';
+import { KERNELS, type KernelName } from './kernel-quirks.js';
 
 /*
  * A golden vector: a VM, its memory, and steps with what the kernel answered. One JSON object a line.
  *
  * Strings are hexadecimal with 0x, plain numbers decimal; memory words are 64-bit little-endian and
  * 8-aligned. `vcpu_ids[i]` is the vcpu_id of vCPU i; `cpu` and the targets in `lpis` are indexes, a
- * collection's target is an id. A step that does something to the VM may carry
+ * collection's target is an id. A VM with several ITSes names the bases of those after the first in
+ * `more_its_bases`; `its` in a step is the index of the ITS it is about, 0 when it is left out, and the
+ * registers of ITS n > 0 are called `GITS<n>_…`. `kernel` is the one that answered, by its name in KERNELS; 7.3
+ * when it is left out. A step that does something to the VM may carry
  *   ret     0 or minus errno
  *   mem     the words of guest memory that the kernel changed, in order of address
  *   regs    the registers that read differently than before; all of them after `start` and `new_vm`
@@ -29,14 +33,16 @@ const effects = {
   faults: z.array(z.tuple([aligned(4096n), z.enum(['R', 'W'])])).optional(),
 };
 const answered = { ret: status, ...effects };
+/** Index of an ITS. */
+const its = z.number().int().min(0).max(15).optional();
 
 const step = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('start'), regs: z.record(z.string(), hex64) }),
   z.strictObject({ op: z.literal('new_vm'), regs: z.record(z.string(), hex64) }),
   z.strictObject({ op: z.literal('mem_write'), words: z.array(word) }),
   z.strictObject({ op: z.literal('mem_zero'), gpa: hex64, len: hex64 }),
-  z.strictObject({ op: z.literal('its_set'), off: hex64, val: hex64, ...answered }),
-  z.strictObject({ op: z.literal('its_get'), off: hex64, val: hex64, ...answered }),
+  z.strictObject({ op: z.literal('its_set'), its, off: hex64, val: hex64, ...answered }),
+  z.strictObject({ op: z.literal('its_get'), its, off: hex64, val: hex64, ...answered }),
   z.strictObject({
     op: z.literal('gicr_set'),
     cpu: u32,
@@ -54,17 +60,18 @@ const step = z.discriminatedUnion('op', [
   }),
   z.strictObject({
     op: z.literal('cmds'),
+    its,
     qoff: aligned(32n),
     cmds: z.array(command),
     cwriter: hex64,
     ...answered,
   }),
-  z.strictObject({ op: z.literal('queue'), qoff: aligned(32n), cmds: z.array(command) }),
-  z.strictObject({ op: z.literal('save_tables'), ...answered }),
-  z.strictObject({ op: z.literal('restore_tables'), ...answered }),
-  z.strictObject({ op: z.literal('ctrl_reset'), ...answered }),
+  z.strictObject({ op: z.literal('queue'), its, qoff: aligned(32n), cmds: z.array(command) }),
+  z.strictObject({ op: z.literal('save_tables'), its, ...answered }),
+  z.strictObject({ op: z.literal('restore_tables'), its, ...answered }),
+  z.strictObject({ op: z.literal('ctrl_reset'), its, ...answered }),
   z.strictObject({ op: z.literal('save_pending'), ...answered }),
-  z.strictObject({ op: z.literal('its_ctrl_raw'), attr: u32, ...answered }),
+  z.strictObject({ op: z.literal('its_ctrl_raw'), its, attr: u32, ...answered }),
   z.strictObject({
     op: z.literal('msis'),
     addr: hex64,
@@ -74,6 +81,7 @@ const step = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('msi_raw'), addr: hex64, flags: u32, dev: u32, ev: u32, ...answered }),
   z.strictObject({
     op: z.literal('state'),
+    its,
     lpis: z.array(z.array(z.number().int()).length(6)),
     ites: z.array(z.array(z.number().int()).length(6)),
   }),
@@ -82,20 +90,34 @@ const step = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('fill_page'), gpa: aligned(4096n) }),
 ]);
 
-const vector = z.strictObject({
+const recorded = z.strictObject({
   id: z.string(),
   family: z.string(),
   index: z.number().int(),
   desc: z.string(),
+  kernel: z.enum(Object.keys(KERNELS) as [KernelName, ...KernelName[]]).optional(),
   vm: z.strictObject({
     memslots: z.array(z.strictObject({ gpa: aligned(4096n), size: aligned(4096n) })).min(1),
     vcpu_ids: z.array(z.number().int().min(0).max(0xffff_fffe)).min(1),
     its_base: hex64,
+    more_its_bases: z.array(hex64).max(15).optional(),
     gicd_base: hex64,
     gicr_base: hex64,
   }),
   mem0: z.array(word),
   steps: z.array(step),
+});
+
+const vector = recorded.superRefine(({ vm, steps }, context) => {
+  const itses = 1 + (vm.more_its_bases?.length ?? 0);
+  for (const [at, each] of steps.entries()) {
+    if ('its' in each && each.its !== undefined && each.its >= itses)
+      context.addIssue({
+        code: 'custom',
+        path: ['steps', at, 'its'],
+        message: `there is no ITS ${each.its}`,
+      });
+  }
 });
 
 /** A recorded sequence of operations on a GIC and what came of each. */

@@ -2,8 +2,8 @@ import { isDeepStrictEqual } from 'node:util';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Gpa } from '../../src/api/index.js';
-import { type GuestMemory } from './guest-memory.js';
 import { anyImage } from './image-arbitrary.js';
+import { anyMutation, mutate } from './image-mutation.js';
 import { buildImage, LAYOUT, prepareVgic, stateOf } from './its-image.js';
 import { NaiveRestore, type NaiveRegisters } from './naive-restore.js';
 import { GITS } from '../../src/arm64/registers.js';
@@ -12,45 +12,6 @@ import type { Vgic } from '../../src/arm64/vgic.js';
 /* A million runs in the long version; ITS_FUZZ_RUNS sets any other number. */
 const LONG = process.env['DEMAND_PAGING_LONG'] === '1';
 const RUNS = Number(process.env['ITS_FUZZ_RUNS'] ?? (LONG ? 1_000_000 : 10_000));
-
-/** One corruption of an image: a word of a table is replaced or has a bit flipped. */
-const anyMutation = fc.record({
-  where: fc.constantFrom('collections', 'devices', 'block', 'itt', 'configuration', 'pending'),
-  index: fc.nat(600),
-  change: fc.oneof(
-    fc.record({ bit: fc.nat(63) }),
-    fc.record({ word: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }) }),
-    // A copy of another entry of the table: duplicates.
-    fc.record({ copy: fc.nat(600) }),
-    // A valid-looking entry whose address lands somewhere in guest memory or just outside.
-    fc.record({ word: fc.nat(0xffff).map((page) => (1n << 63n) | (BigInt(page) << 16n) | 0x8000_0000n) }),
-  ),
-});
-
-function mutate(
-  memory: GuestMemory,
-  itts: readonly bigint[],
-  mutation: typeof anyMutation extends fc.Arbitrary<infer T> ? T : never,
-): void {
-  const { where, index, change } = mutation;
-  const bases: Record<typeof where, bigint> = {
-    collections: LAYOUT.collections,
-    devices: LAYOUT.devices,
-    block: LAYOUT.blocks(index % 8),
-    itt: itts.length > 0 ? itts[index % itts.length]! : LAYOUT.itts,
-    configuration: LAYOUT.configuration,
-    pending: LAYOUT.pending(index % 4),
-  };
-  // Mutations of the word that is there hit far more often than those of empty space.
-  const used = [...memory.pages].filter(([page]) => page >= bases[where] && page < bases[where] + 0x1_0000n);
-  const [page, bytes] = used[index % Math.max(1, used.length)] ?? [bases[where], new Uint8Array(4096)];
-  const words: number[] = [];
-  new BigUint64Array(bytes.buffer).forEach((word, at) => word !== 0n && words.push(at * 8));
-  const gpa = page + BigInt(words[index % Math.max(1, words.length)] ?? (index % 512) * 8);
-  if ('bit' in change) memory.setWord(gpa, memory.word(gpa) ^ (1n << BigInt(change.bit)));
-  else if ('word' in change) memory.setWord(gpa, change.word);
-  else memory.setWord(gpa, memory.word(page + BigInt(words[change.copy % Math.max(1, words.length)] ?? 0)));
-}
 
 function registersOf(vgic: Vgic, vcpuIds: readonly number[], forwarding: boolean): NaiveRegisters {
   return {

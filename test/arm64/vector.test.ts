@@ -37,6 +37,15 @@ describe('malformed vectors', () => {
     ],
     ['an unknown operation', edited((v) => (v['steps'][0].op = 'dance')), /steps\.0\.op: /],
     ['a misspelt key', edited((v) => (v['steps'][1].fualts = [])), /steps\.1: .*fualts/],
+    [
+      'an ITS that the VM does not have',
+      edited((v) => {
+        v['vm'].more_its_bases = ['0x9000000'];
+        v['steps'].push({ op: 'save_tables', its: 2, ret: 0 });
+      }),
+      /steps\.\d+\.its: there is no ITS 2/,
+    ],
+    ['an unknown kernel', edited((v) => (v['kernel'] = '2.4')), /kernel: /],
     ['no vCPU', edited((v) => (v['vm'].vcpu_ids = [])), /vm\.vcpu_ids: /],
     ['an array', '[]', /^x\.jsonl:1: the line: /],
   ];
