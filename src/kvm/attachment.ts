@@ -4,12 +4,22 @@ import { type Attachment, type RawMemory, type Shard } from '../api/backend.js';
 import { type Supports } from '../api/capability.js';
 import { DemandPagingError } from '../api/error.js';
 import { type MemoryLayout } from '../api/layout.js';
-import { type EventFd, raw, type Userfaultfd } from '../linux/index.js';
+import {
+  endWith,
+  type EventFd,
+  raw,
+  type SharedBits,
+  TRANSPARENT_HUGE_BYTES,
+  transparentHugePages,
+  UFFD_FEATURE,
+  type Userfaultfd,
+} from '../linux/index.js';
 import { type ExitBoard } from './exit-board.js';
 import { type ExitPortToken } from './exit-port.js';
 import { HostMemory } from './host-memory.js';
 import { type PagedRegion } from './paged-memory.js';
 import { type SlotClient } from './slot-client.js';
+import { type Sweep, sweepSlots } from './sweep-slots.js';
 
 /** The module that a resolver's worker imports to open a port. */
 const PORT_MODULE = 'demand-paging/kvm';
@@ -23,6 +33,10 @@ export interface KvmAttachmentParts {
   readonly regions: readonly PagedRegion[];
   readonly uffd: Userfaultfd | undefined;
   readonly client: SlotClient;
+  /** For a userfault bitmap: a region's each. */
+  readonly bitmaps: readonly SharedBits[] | undefined;
+  /** How to take away what a slot thread that died has left; `vm` is closed in the end. */
+  readonly sweep: Sweep;
   /** The memory is the VMM's and outlives the attachment: what is present stays visible to the guest. */
   readonly keep: boolean;
   readonly verbs: number;
@@ -38,6 +52,7 @@ export class KvmAttachment implements Attachment {
   readonly memory: RawMemory;
   readonly #parts: KvmAttachmentParts;
   readonly #host: HostMemory;
+  readonly #forget: () => void;
   #closed = false;
 
   constructor(parts: KvmAttachmentParts) {
@@ -47,6 +62,8 @@ export class KvmAttachment implements Attachment {
     this.supports = parts.supports;
     const slots = parts.regions.map(({ slot }) => slot);
     this.memory = this.#host = new HostMemory(parts.layout, slots, parts.board, parts.uffd !== undefined);
+    // A vCPU's wait is one that Node can end; a thread in a page fault is not.
+    this.#forget = parts.uffd ? endWith(this) : () => {};
     const { board, doorbell } = parts;
     this.shards = [
       {
@@ -60,22 +77,37 @@ export class KvmAttachment implements Attachment {
     ];
   }
 
-  /** A vCPU stands only when no access of KVM's in it waits for a page; one that is held would hold it for ever. */
-  get withdrawPages(): number | undefined {
-    return this.#parts.uffd ? 1 : undefined;
+  get failure(): Promise<DemandPagingError> {
+    return this.#parts.client.failure;
+  }
+
+  /** What is frozen goes out of the guest's sight, and nothing of its contents is lost. */
+  async freeze(pages: PageRange): Promise<void> {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
+    for (const range of this.#filled(pages)) await this.#parts.client.hide(range);
+  }
+
+  /**
+   * A vCPU stands only when no access of KVM's in it waits for a page: while pages are held back it could wait for one of
+   * them, and the slot thread for it. Without a userfaultfd no such access waits.
+   */
+  quiesce<T>(body: () => Promise<T>): Promise<T> {
+    return this.#parts.uffd ? this.#parts.client.quiesce(body) : body();
   }
 
   async withdraw(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    const { board, client } = this.#parts;
-    // What is not there need not go, and must not be taken to the slot thread: whoever waits for it inside KVM_RUN
-    // would be waited for there, and in vain, because it is held until this is over.
-    for (let page = pages.first; page < pages.first + pages.count;) {
-      let end = page;
-      while (end < pages.first + pages.count && board.has('filled', end)) end++;
-      if (end > page) await client.drop({ first: page, count: end - page });
-      else board.mark('poisoned', end++, 1, false);
-      page = end;
+    this.#parts.board.mark('poisoned', pages.first, pages.count, false);
+    for (const range of this.#filled(pages)) await this.#parts.client.drop(range);
+  }
+
+  /** The runs of pages that are there. What is not need not go. */
+  *#filled(pages: PageRange): Generator<PageRange> {
+    const { board } = this.#parts;
+    const stop = pages.first + pages.count;
+    for (let page = pages.first, end = page; page < stop; page = ++end) {
+      while (end < stop && board.has('filled', end)) end++;
+      if (end > page) yield { first: page, count: end - page };
     }
   }
 
@@ -90,20 +122,41 @@ export class KvmAttachment implements Attachment {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    const { client, uffd, regions, doorbell, keep, board } = this.#parts;
     this.#host.close();
     try {
-      await client.end(keep);
+      // Unregistered first, so that no waiter is left: the slot thread would wait for one inside KVM_RUN.
+      this.#unregister();
+      await this.#endSlots();
     } finally {
-      board.close();
-      // Unregistered first, so that no waiter is left when the descriptor goes.
-      for (const { slot } of regions) uffd?.port.unregister(slot.address, slot.count * slot.pageSize);
-      uffd?.close();
-      for (const region of regions) region.giveBack();
-      doorbell.close();
+      this.#giveBack();
     }
   }
+
+  #unregister(): void {
+    const { uffd, regions } = this.#parts;
+    for (const { slot } of regions) uffd?.port.unregister(slot.address, slot.count * slot.pageSize);
+  }
+
+  async #endSlots(): Promise<void> {
+    const { client, keep, board, sweep } = this.#parts;
+    if (!(await client.end(keep)) && !keep) sweepSlots(board, sweep);
+  }
+
+  #giveBack(): void {
+    const { board, uffd, regions, doorbell, sweep, bitmaps } = this.#parts;
+    board.close();
+    uffd?.close();
+    for (const region of regions) region.giveBack();
+    doorbell.close();
+    for (const bits of bitmaps ?? []) bits.free();
+    raw.close(sweep.vm);
+    this.#forget();
+  }
 }
+
+/** The kernel moves pages, and makes huge ones where it is asked to. */
+const canMove = (uffd: Userfaultfd | undefined): boolean =>
+  uffd !== undefined && (uffd.enabled & UFFD_FEATURE.MOVE) !== 0 && transparentHugePages() !== 'never';
 
 function portToken({
   board,
@@ -112,6 +165,7 @@ function portToken({
   uffd,
   verbs,
   stagingBytes,
+  bitmaps,
 }: KvmAttachmentParts): ExitPortToken {
   const aliases = new Map(
     regions.flatMap(({ slot, alias }) => (alias === undefined ? [] : [[slot.page, alias] as const])),
@@ -121,12 +175,17 @@ function portToken({
     regions: regions.map(({ slot }) => slot),
     doorbell: doorbell.fd,
     uffd: uffd?.fd ?? -1,
+    moves: regions.some(({ slot, drop, alias, hugeUnit }) => {
+      const plain = drop.kind === 'anonymous' && alias === undefined && hugeUnit === undefined;
+      return plain && slot.pageSize >= TRANSPARENT_HUGE_BYTES && canMove(uffd);
+    }),
     hugeUnits: new Map(
       regions.flatMap(({ slot, hugeUnit }) =>
         hugeUnit === undefined ? [] : [[slot.page, hugeUnit] as const],
       ),
     ),
     aliases: aliases.size > 0 ? aliases : undefined,
+    userfault: bitmaps && new Map(regions.map(({ slot }, index) => [slot.page, bitmaps[index]!.address])),
     stagingBytes,
     verbs,
   };

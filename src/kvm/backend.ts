@@ -13,6 +13,8 @@ import {
   KVM_CAP,
   KVM_X86_QUIRK_SLOT_ZAP_ALL,
   KvmVm,
+  raw,
+  SharedBits,
   UFFD_FEATURE,
   UFFD_REGISTER_MODE,
   Userfaultfd,
@@ -27,13 +29,16 @@ import { completeOptions, type KvmChoice, type KvmOptions } from './options.js';
 import { bringRegion, checkRegion, type Mediation, type PagedRegion } from './paged-memory.js';
 import { probeKvm } from './probe.js';
 import { SlotClient } from './slot-client.js';
+import { bitsOf, USERFAULT_EXIT_FLAG, USERFAULT_SLOT_FLAG } from './userfault-slots.js';
+import { chunkFor } from './slot-region.js';
 import { type SlotStrategy, type SlotThreadData } from './slot-thread.js';
 
 /** What makes one backend of this family differ from another. */
 export interface KvmFlavour {
   readonly name: string;
   readonly mediation: Mediation;
-  coverage(layout: MemoryLayout, strategy: SlotStrategy): Coverage;
+  /** `chunk`: pages that vCPUs find present or missing together. */
+  coverage(layout: MemoryLayout, strategy: SlotStrategy, chunk: number): Coverage;
 }
 
 /** A backend whose vCPU faults are exits of KVM_RUN. */
@@ -90,6 +95,7 @@ export function makeKvmBackend(flavour: KvmFlavour, options: KvmOptions): KvmBac
         doorbell: doorbell.fd,
         vcpu,
         mmio: strategy === 'memslot-hole',
+        exitFlag: strategy === 'userfault-bitmap' ? (choice.userfault?.exitFlag ?? USERFAULT_EXIT_FLAG) : 0,
       };
     },
     async publish(ranges) {
@@ -131,11 +137,11 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
   using kvm = Kvm.open();
   using vm = new KvmVm(duplicate(choice.vm), kvm.runBytes);
   const strategy = chooseStrategy(vm, choice, mediation);
-  const slots = chooseSlots(vm, choice, layout, strategy);
+  const { slots, chunk } = chooseSlots(vm, choice, layout, strategy);
   const undo: (() => void)[] = [];
   try {
     const regions = layout.regions.map((region) => {
-      const paged = bringRegion(region, mediation, vm);
+      const paged = bringRegion(region, mediation, vm, chunk);
       undo.push(() => paged.giveBack());
       return paged;
     });
@@ -148,23 +154,31 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
     const basePages = layout.regions.reduce((sum, { length }) => sum + Number(length), 0) / DIRTY_PAGE_BYTES;
     const sharedDirty = DirtyPages.share(basePages);
     const dirty = choice.logWrites ? new DirtyPages(sharedDirty, basePages) : undefined;
+    const bitmaps = strategy === 'userfault-bitmap' ? regions.map(bitmapOf) : undefined;
+    undo.push(() => bitmaps?.forEach((bits) => bits.free()));
+    const ownVm = duplicate(choice.vm);
+    undo.push(() => void raw.close(ownVm));
     const client = await SlotClient.start({
       board: board.token,
       regions: regions.map(({ slot }) => slot),
       drops: regions.map(({ drop }): SlotThreadData['drops'][number] =>
         drop.kind === 'guest-memfd' ? { ...drop, uffd: uffd!.fd } : drop,
       ),
-      vm: choice.vm,
+      vm: ownVm,
       runBytes: kvm.runBytes,
       slots,
       strategy,
+      userfault: bitmaps && {
+        flag: choice.userfault?.slotFlag ?? USERFAULT_SLOT_FLAG,
+        bitmaps: bitmaps.map(({ address }) => address),
+      },
       canary: strategy === 'vacated-slot' ? canaryPlace(vm, choice, slots, layout) : undefined,
       hooks: choice.hooks,
       dirty: dirty && sharedDirty,
     });
     const mapped = layout.mappedAt(regions.map(({ place }) => place));
     const keep = layout.regions.every((region) => region.hva !== undefined);
-    const coverage = flavour.coverage(mapped, strategy);
+    const coverage = flavour.coverage(mapped, strategy, chunk);
     const supports = supportsOf(flavour, mapped, uffd);
     const attachment = new KvmAttachment({
       layout: mapped,
@@ -175,6 +189,8 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
       regions,
       uffd,
       client,
+      bitmaps,
+      sweep: { vm: ownVm, runBytes: kvm.runBytes, slots, gates: !choice.hooks },
       keep,
       verbs: maskOf(supports.verbs),
       stagingBytes: choice.stagingBytes,
@@ -186,12 +202,19 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
   }
 }
 
-function chooseStrategy(vm: KvmVm, { strategy }: KvmChoice, mediation: Mediation): SlotStrategy {
+function chooseStrategy(vm: KvmVm, { strategy, userfault }: KvmChoice, mediation: Mediation): SlotStrategy {
   const vacatable = (vm.guestMemfdFlags & (MMAP | INIT_SHARED)) === (MMAP | INIT_SHARED);
   if (strategy === 'vacated-slot' && !vacatable) {
     throw new DemandPagingError('NOT_SUPPORTED', 'this VM takes no mappable, initially shared guest_memfd', {
       hint: 'Vacated slots need Linux 6.18; the memslot hole works on every kernel, for plain data',
     });
+  }
+  if (strategy === 'userfault-bitmap' && vm.check(userfault!.capability) === 0) {
+    throw new DemandPagingError(
+      'NOT_SUPPORTED',
+      `this VM's kernel has no capability ${userfault!.capability}: no KVM Userfault`,
+      { hint: 'No released kernel has it: give the numbers of a kernel that does, or take another strategy' },
+    );
   }
   if (strategy === 'memslot-hole' && mediation === 'guest-memfd') {
     throw new DemandPagingError('NOT_SUPPORTED', 'guest_memfd memory is not paged through holes', {
@@ -206,7 +229,7 @@ function chooseSlots(
   { slots, canary }: KvmChoice,
   layout: MemoryLayout,
   strategy: SlotStrategy,
-): { first: number; count: number } {
+): { readonly slots: { readonly first: number; readonly count: number }; readonly chunk: number } {
   const most = vm.check(KVM_CAP.NR_MEMSLOTS);
   const chosen = slots ?? { first: FIRST_SLOT, count: most - FIRST_SLOT };
   if (chosen.first + chosen.count > most)
@@ -214,19 +237,19 @@ function chooseSlots(
       'BAD_RANGE',
       `slots up to ${chosen.first + chosen.count - 1}, but this VM has ${most}`,
     );
+  // A region is under one slot, whatever is missing of it.
+  if (strategy === 'userfault-bitmap' && layout.regions.length <= chosen.count)
+    return { slots: chosen, chunk: 1 };
   const usable = chosen.count - (strategy === 'vacated-slot' && canary !== false ? CANARY_SLOTS : 0);
-  if (layout.pageCount > usable) {
-    const least =
-      2 ** Math.ceil(Math.log2(layout.regions.reduce((sum, { length }) => sum + Number(length), 0) / usable));
+  const chunk = chunkFor(layout.regions, usable);
+  if (chunk === undefined) {
     throw new DemandPagingError(
       'BAD_RANGE',
-      `${layout.pageCount} pages need as many memslots; there are ${usable}`,
-      {
-        hint: `Give the regions a pageSize of ${least} bytes or more`,
-      },
+      `${layout.regions.length} regions need a memslot each; there are ${usable}`,
+      { hint: 'Give the backend more slots' },
     );
   }
-  return chosen;
+  return { slots: chosen, chunk };
 }
 
 function canaryPlace(
@@ -251,6 +274,9 @@ function canaryPlace(
   };
 }
 
+const bitmapOf = ({ slot }: PagedRegion): SharedBits =>
+  SharedBits.create(bitsOf(slot, { first: slot.page, count: slot.count }).count);
+
 function zapOnlyTheSlot(vm: KvmVm): void {
   const quirks = vm.check(KVM_CAP.DISABLE_QUIRKS2);
   if (quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL) vm.enable(KVM_CAP.DISABLE_QUIRKS2, [KVM_X86_QUIRK_SLOT_ZAP_ALL]);
@@ -259,7 +285,7 @@ function zapOnlyTheSlot(vm: KvmVm): void {
 function openUserfaultfd(layout: MemoryLayout, regions: readonly PagedRegion[]): Userfaultfd {
   const kinds = new Set(layout.regions.map(({ memory }) => memory));
   const { mask } = userfaultfdSupport();
-  const wanted = UFFD_FEATURE.THREAD_ID | UFFD_FEATURE.POISON;
+  const wanted = UFFD_FEATURE.THREAD_ID | UFFD_FEATURE.POISON | UFFD_FEATURE.MOVE;
   const needed =
     (kinds.has('shmem') ? UFFD_FEATURE.MISSING_SHMEM : 0) |
     (kinds.has('hugetlb') ? UFFD_FEATURE.MISSING_HUGETLBFS : 0);
@@ -286,6 +312,9 @@ function supportsOf(
   if (zero) verbs.push('zeropage');
   if (poison) verbs.push('poison');
   if (!uffd) verbs.push('fail'); // a page fault cannot fail once; an exit can
+  // A userfaultfd cannot keep accessors from what is mapped; what lives in a guest_memfd need not stay mapped.
+  const freeze = mediation === 'userfaultfd' ? 'missing-only' : 'full';
+  if (freeze === 'full') verbs.push('rwprotect');
   return Object.freeze<Supports>({
     verbs,
     faults: ['missing'],
@@ -293,7 +322,7 @@ function supportsOf(
     memory: mediation === 'guest-memfd' ? ['guest-memfd'] : ['anonymous', 'shmem', 'hugetlb'],
     threadIds: true,
     withdraw: true,
-    freeze: 'missing-only',
+    freeze,
     directCopy: true,
     install: 'copy',
     fill: false,

@@ -6,15 +6,13 @@ export type Effects = Readonly<Record<AccessSite, Effect>>;
 
 const ADDRESSED: readonly Effect[] = ['blocks', 'exits'];
 
-/** The rows of a table of effects, for a layout. */
-export function coverageOf(
-  effects: Effects,
-  layout: MemoryLayout,
-  evidence: SiteCoverage['evidence'],
-): Coverage {
-  const granuleBytes = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
+/** The rows of a table of effects, for a layout. `chunk`: pages that vCPUs find present or missing together. */
+export function coverageOf(effects: Effects, layout: MemoryLayout, chunk: number): Coverage {
+  const evidence = 'declared';
+  const pageBytes = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
   return SITE_NAMES.map((site): SiteCoverage => {
     const effect = effects[site];
+    const granuleBytes = effect === 'exits' ? pageBytes * chunk : pageBytes;
     return { site, effect, granuleBytes, address: ADDRESSED.includes(effect) ? 'exact' : 'none', evidence };
   });
 }

@@ -25,7 +25,7 @@ export class DirtyPages {
   }
 
   /** Adds what the log of a slot says of its `count` pages, the first of which is page `first` here; clears the log. */
-  gather(vm: KvmVm, slot: number, first: number, count: number): void {
+  gather(vm: Pick<KvmVm, 'dirtyLog'>, slot: number, first: number, count: number): void {
     using bitmap = new NativeBlock(Math.ceil(count / 64) * 8);
     vm.dirtyLog(slot, bitmap.address);
     for (let word = 0; word * 32 < count; word++) {

@@ -1,4 +1,4 @@
-import { type PageIndex } from '../api/address.js';
+import { type PageRange } from '../api/address.js';
 import { FALLOC, MADV, MAP, PROT, raw, systemError, UFFD_REGISTER_MODE, UffdPort } from '../linux/index.js';
 import { type SlotRegion } from './slot-region.js';
 import { type DropKind } from './slot-thread.js';
@@ -7,38 +7,48 @@ import { type DropKind } from './slot-thread.js';
  * Gives the memory of pages back, so that they are missing. Precondition: no slot shows them and the guest
  * stands. Blocks: for the kernel's mmap lock. Errors: KERNEL with errno.
  */
-export function dropPages(region: SlotRegion, drop: DropKind, first: PageIndex, count: number): void {
-  const offset = (first - region.page) * region.pageSize;
-  const length = count * region.pageSize;
+export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange): void {
+  const offset = (pages.first - region.page) * region.pageSize;
+  const length = pages.count * region.pageSize;
   const address = region.address + offset;
-  const must = (result: number, syscall: string): void => {
-    if (result < 0)
-      throw systemError(syscall, -result, 'the pages cannot be dropped', {
-        range: { start: BigInt(address), length: BigInt(length) },
-      });
-  };
   const punch = (fd: number, at: number): void =>
-    must(raw.fallocate(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, at, length), 'fallocate');
+    must(raw.fallocate(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, at, length), 'fallocate', address, length);
   switch (drop.kind) {
     case 'anonymous':
-      return must(raw.madvise(address, length, MADV.DONTNEED), 'madvise');
+      return must(raw.madvise(address, length, MADV.DONTNEED), 'madvise', address, length);
     case 'file':
       return punch(drop.fd, drop.fileOffset + offset);
-    case 'guest-memfd': {
-      // Without access until it is registered: an access in between fails instead of reading zeros.
-      must(
-        raw.mmap(address, length, PROT.NONE, MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE | MAP.FIXED, -1, 0),
-        'mmap',
-      );
-      must(raw.madvise(address, length, MADV.DONTFORK), 'madvise');
-      const uffd = new UffdPort(drop.uffd, 1);
-      try {
-        must(uffd.register(address, length, UFFD_REGISTER_MODE.MISSING), 'ioctl UFFDIO_REGISTER');
-      } finally {
-        uffd.close();
-      }
-      must(raw.mprotect(address, length, PROT.READ | PROT.WRITE), 'mprotect');
+    case 'guest-memfd':
+      hidePages(region, drop, pages);
       return punch(region.guestMemfd, region.guestMemfdOffset + offset);
-    }
   }
+}
+
+/**
+ * Keeps everybody else from pages whose contents stay, where there is a way: memory that lives in a
+ * guest_memfd is not mapped any more where accessors look for it. Precondition, blocking, errors: as {@link dropPages}.
+ */
+export function hidePages(region: SlotRegion, drop: DropKind, pages: PageRange): void {
+  if (drop.kind !== 'guest-memfd') return;
+  const length = pages.count * region.pageSize;
+  const address = region.address + (pages.first - region.page) * region.pageSize;
+  const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE | MAP.FIXED;
+  // Without access until it is registered: an access in between fails instead of reading zeros.
+  must(raw.mmap(address, length, PROT.NONE, flags, -1, 0), 'mmap', address, length);
+  must(raw.madvise(address, length, MADV.DONTFORK), 'madvise', address, length);
+  const uffd = new UffdPort(drop.uffd, 1);
+  try {
+    const registered = uffd.register(address, length, UFFD_REGISTER_MODE.MISSING);
+    must(registered, 'ioctl UFFDIO_REGISTER', address, length);
+  } finally {
+    uffd.close();
+  }
+  must(raw.mprotect(address, length, PROT.READ | PROT.WRITE), 'mprotect', address, length);
+}
+
+function must(result: number, syscall: string, address: number, length: number): void {
+  if (result >= 0) return;
+  throw systemError(syscall, -result, 'the pages cannot be taken away', {
+    range: { start: BigInt(address), length: BigInt(length) },
+  });
 }

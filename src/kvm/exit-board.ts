@@ -1,4 +1,4 @@
-import { type PageIndex } from '../api/address.js';
+import { type PageIndex, type PageRange } from '../api/address.js';
 
 /** Words at the front. */
 const WORD = {
@@ -6,7 +6,7 @@ const WORD = {
   pause: 0,
   /** Counts up whenever the slot thread should look. */
   work: 1,
-  /** 1: the pager has closed. */
+  /** See {@link END}. */
   closed: 2,
   /** 1 while the resolver sleeps in poll(2): only then is its doorbell rung. */
   asleep: 3,
@@ -24,22 +24,44 @@ const SEAT = {
   /** 1 while it may be inside KVM_RUN. */
   inside: 0,
   thread: 1,
-  /** The vCPU's descriptor plus one; 0: nobody sits here. */
+  /** The vCPU's descriptor plus one; 0: nobody sits here; {@link NO_VCPU}: a thread that runs none. */
   descriptor: 2,
   mail: 3,
   page: 4,
   /** The page plus one that the thread waits for in a page fault, as far as the resolver has heard. */
   blocked: 5,
+  /** 1 while the slot thread, or whoever leaves, needs the descriptor to stay what it is. */
+  held: 6,
+  /** Counts who has sat here. */
+  sitting: 7,
   size: 8,
 } as const;
+
+const NO_VCPU = -1;
+
+/** Who sits in a place: the vCPU's descriptor, if its thread runs one, the thread, and the how manieth it is. */
+export interface Seat {
+  readonly descriptor: number | undefined;
+  readonly thread: number;
+  readonly sitting: number;
+}
 
 /** What became of a fault that a vCPU waits on. */
 export const MAIL = { none: 0, posted: 1, taken: 2, answered: 3 } as const;
 /** With which word it was answered. */
-export const ANSWER = { again: 0, poisoned: 1, failed: 2, closed: 3 } as const;
+export const ANSWER = { again: 0, poisoned: 1, failed: 2, closed: 3, stopped: 4 } as const;
+/** Whether pages still come: they do; the pager has closed; slots cannot be changed any more. */
+const END = { open: 0, closed: 1, stopped: 2 } as const;
+/** Of a letter box: the state of the letter, then the answer, then the letter's number. */
+const STATE_BITS = 3;
+const ANSWER_SHIFT = 2;
+const LETTER_BITS = 31;
+const NEXT_LETTER = 32;
 
-/** One bit a page each. `filled`: the contents are there. `live`: a slot shows them to the guest. */
-const BITMAPS = ['filled', 'live', 'poisoned'] as const;
+/**
+ * One bit a page each. `filled`: the contents are there. `live`: a slot shows them to the guest. `frozen`: none may.
+ */
+const BITMAPS = ['filled', 'live', 'poisoned', 'frozen'] as const;
 export type PageBitmap = (typeof BITMAPS)[number];
 
 /** What crosses to other isolates; the buffer is shared. */
@@ -72,7 +94,12 @@ export class ExitBoard {
     this.#words = new Int32Array(words);
     const start = WORD.header + vcpus * SEAT.size;
     const size = Math.ceil(pages / 32);
-    this.#bitmapAt = { filled: start, live: start + size, poisoned: start + 2 * size };
+    this.#bitmapAt = {
+      filled: start,
+      live: start + size,
+      poisoned: start + 2 * size,
+      frozen: start + 3 * size,
+    };
   }
 
   static create(pages: number, vcpus: number): ExitBoard {
@@ -88,6 +115,19 @@ export class ExitBoard {
 
   has(bitmap: PageBitmap, page: PageIndex): boolean {
     return ((Atomics.load(this.#words, this.#bitmapAt[bitmap] + (page >>> 5)) >>> (page & 31)) & 1) === 1;
+  }
+
+  /** Whether any of these pages is marked. */
+  any(bitmap: PageBitmap, { first, count }: PageRange): boolean {
+    for (let page = first; page < first + count; page++) if (this.has(bitmap, page)) return true;
+    return false;
+  }
+
+  /** Whether these pages can be shown: every one is filled, and none is frozen. */
+  ready({ first, count }: PageRange): boolean {
+    for (let page = first; page < first + count; page++)
+      if (!this.has('filled', page) || this.has('frozen', page)) return false;
+    return true;
   }
 
   mark(bitmap: PageBitmap, first: PageIndex, count: number, on: boolean): void {
@@ -125,23 +165,69 @@ export class ExitBoard {
     return WORD.header + vcpu * SEAT.size + word;
   }
 
-  /** False: somebody sits there already. */
-  sit(vcpu: number, descriptor: number, thread: number): boolean {
-    if (Atomics.compareExchange(this.#words, this.#seat(vcpu, SEAT.descriptor), 0, descriptor + 1) !== 0)
-      return false;
+  /** False: somebody sits there already. `descriptor`: undefined for a thread that runs no vCPU. */
+  sit(vcpu: number, descriptor: number | undefined, thread: number): boolean {
+    const word = descriptor === undefined ? NO_VCPU : descriptor + 1;
+    if (Atomics.compareExchange(this.#words, this.#seat(vcpu, SEAT.descriptor), 0, word) !== 0) return false;
     Atomics.store(this.#words, this.#seat(vcpu, SEAT.thread), thread);
+    Atomics.add(this.#words, this.#seat(vcpu, SEAT.sitting), 1); // before anybody is inside
     return true;
   }
 
+  /** Waits, for a moment, while the slot thread uses the descriptor: afterwards its owner may close it. */
   leaveSeat(vcpu: number): void {
+    this.#hold(vcpu);
+    this.#vacate(vcpu);
+    this.#letGo(vcpu);
+  }
+
+  /**
+   * Slot thread: who sits there, after `body` was called with it; nobody leaves meanwhile, so that the descriptor stays
+   * open and no other's. Nothing in `body` may wait.
+   */
+  withSeat(vcpu: number, body: (seat: Seat) => void): Seat | undefined {
+    this.#hold(vcpu);
+    try {
+      const seat = this.#seatOf(vcpu);
+      if (seat) body(seat);
+      return seat;
+    } finally {
+      this.#letGo(vcpu);
+    }
+  }
+
+  /** Slot thread: the thread of who sat there has ended without leaving. */
+  abandonSeat(vcpu: number, { sitting }: Seat): void {
+    this.#hold(vcpu);
+    if (this.#seatOf(vcpu)?.sitting === sitting) this.#vacate(vcpu);
+    this.#letGo(vcpu);
+  }
+
+  #seatOf(vcpu: number): Seat | undefined {
+    const word = Atomics.load(this.#words, this.#seat(vcpu, SEAT.descriptor));
+    if (word === 0) return undefined;
+    return {
+      descriptor: word === NO_VCPU ? undefined : word - 1,
+      thread: this.threadOf(vcpu),
+      sitting: Atomics.load(this.#words, this.#seat(vcpu, SEAT.sitting)),
+    };
+  }
+
+  #vacate(vcpu: number): void {
     this.setInside(vcpu, false);
     Atomics.store(this.#words, this.#seat(vcpu, SEAT.blocked), 0);
     Atomics.store(this.#words, this.#seat(vcpu, SEAT.descriptor), 0);
   }
 
-  /** The descriptor of the vCPU that sits there, or -1. */
-  descriptorOf(vcpu: number): number {
-    return Atomics.load(this.#words, this.#seat(vcpu, SEAT.descriptor)) - 1;
+  #hold(vcpu: number): void {
+    const word = this.#seat(vcpu, SEAT.held);
+    while (Atomics.compareExchange(this.#words, word, 0, 1) !== 0) Atomics.wait(this.#words, word, 1);
+  }
+
+  #letGo(vcpu: number): void {
+    const word = this.#seat(vcpu, SEAT.held);
+    Atomics.store(this.#words, word, 0);
+    Atomics.notify(this.#words, word, 1);
   }
 
   threadOf(vcpu: number): number {
@@ -194,7 +280,7 @@ export class ExitBoard {
   post(vcpu: number, page: PageIndex, mail: 1 | 2): void {
     const word = this.#seat(vcpu, SEAT.mail);
     Atomics.store(this.#words, this.#seat(vcpu, SEAT.page), page);
-    Atomics.store(this.#words, word, ((Atomics.load(this.#words, word) & ~15) + 16) | mail);
+    Atomics.store(this.#words, word, ((Atomics.load(this.#words, word) & ~LETTER_BITS) + NEXT_LETTER) | mail);
     if (mail === MAIL.posted) Atomics.add(this.#words, WORD.posted, 1);
   }
 
@@ -203,9 +289,9 @@ export class ExitBoard {
     const word = this.#seat(vcpu, SEAT.mail);
     for (;;) {
       const letter = Atomics.load(this.#words, word);
-      if ((letter & 3) === MAIL.answered) {
-        Atomics.store(this.#words, word, letter & ~15);
-        return (letter >>> 2) & 3;
+      if ((letter & STATE_BITS) === MAIL.answered) {
+        Atomics.store(this.#words, word, letter & ~LETTER_BITS);
+        return (letter & LETTER_BITS) >>> ANSWER_SHIFT;
       }
       Atomics.wait(this.#words, word, letter);
     }
@@ -220,15 +306,15 @@ export class ExitBoard {
   take(vcpu: number): PageIndex {
     const word = this.#seat(vcpu, SEAT.mail);
     const letter = Atomics.load(this.#words, word);
-    if ((letter & 3) !== MAIL.posted) return -1;
+    if ((letter & STATE_BITS) !== MAIL.posted) return -1;
     const page = Atomics.load(this.#words, this.#seat(vcpu, SEAT.page)) >>> 0;
-    const taken = (letter & ~3) | MAIL.taken;
+    const taken = (letter & ~STATE_BITS) | MAIL.taken;
     return Atomics.compareExchange(this.#words, word, letter, taken) === letter ? page : -1;
   }
 
   /** The page a vCPU waits for, or -1. */
   waitsFor(vcpu: number): PageIndex {
-    const state = Atomics.load(this.#words, this.#seat(vcpu, SEAT.mail)) & 3;
+    const state = Atomics.load(this.#words, this.#seat(vcpu, SEAT.mail)) & STATE_BITS;
     if (state !== MAIL.posted && state !== MAIL.taken) return -1;
     return Atomics.load(this.#words, this.#seat(vcpu, SEAT.page)) >>> 0;
   }
@@ -246,10 +332,10 @@ export class ExitBoard {
     const word = this.#seat(vcpu, SEAT.mail);
     for (;;) {
       const letter = Atomics.load(this.#words, word);
-      const state = letter & 3;
+      const state = letter & STATE_BITS;
       if (state !== MAIL.posted && state !== MAIL.taken) return false;
       const page = Atomics.load(this.#words, this.#seat(vcpu, SEAT.page)) >>> 0;
-      const answered = (letter & ~15) | MAIL.answered | (verdict << 2);
+      const answered = (letter & ~LETTER_BITS) | MAIL.answered | (verdict << ANSWER_SHIFT);
       if (page < first || page >= first + count) {
         // The page may be a newer letter's than the one looked at.
         if (Atomics.load(this.#words, word) === letter) return false;
@@ -309,13 +395,33 @@ export class ExitBoard {
 
   // ── the end ──
 
+  /** Pages come no more. */
   get closed(): boolean {
-    return Atomics.load(this.#words, WORD.closed) === 1;
+    return Atomics.load(this.#words, WORD.closed) !== END.open;
+  }
+
+  /** What a vCPU is told that waits now. */
+  get endAnswer(): number {
+    return Atomics.load(this.#words, WORD.closed) === END.stopped ? ANSWER.stopped : ANSWER.closed;
   }
 
   /** Nobody is waited for any more. */
   close(): void {
-    Atomics.store(this.#words, WORD.closed, 1);
-    this.answer(0, 2 ** 32, ANSWER.closed);
+    this.#end(END.closed);
+  }
+
+  /** Slots cannot be changed any more: whoever waits for one waits in vain. */
+  stop(): void {
+    this.#end(END.stopped);
+  }
+
+  /** The slot thread is gone: nobody else ends its pause. */
+  endPauseOfTheDead(): void {
+    if (this.pause & 1) this.endPause();
+  }
+
+  #end(end: number): void {
+    Atomics.compareExchange(this.#words, WORD.closed, END.open, end);
+    this.answer(0, 2 ** 32, this.endAnswer);
   }
 }

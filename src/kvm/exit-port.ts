@@ -1,4 +1,4 @@
-import { type PageIndex } from '../api/address.js';
+import { type PageIndex, type PageRange } from '../api/address.js';
 import { type FaultPort, type Wait } from '../api/backend.js';
 import { DemandPagingError } from '../api/error.js';
 import { type FaultBatch, WRITE } from '../api/fault.js';
@@ -11,14 +11,26 @@ import {
   pageSize,
   Poller,
   residentPages,
+  SharedBits,
   systemError,
+  TRANSPARENT_HUGE_BYTES,
   UFFD_EVENT,
   UFFD_PAGEFAULT_FLAG,
   UffdPort,
 } from '../linux/index.js';
+import { mapAligned } from './aligned-mapping.js';
 import { ANSWER, ExitBoard, type ExitBoardToken } from './exit-board.js';
-import { GuestMemfdInstaller, type PageInstaller, plainInstaller, UffdInstaller } from './installer.js';
-import { regionOf, type SlotRegion } from './slot-region.js';
+import {
+  GuestMemfdInstaller,
+  HugeInstaller,
+  type Installed,
+  type Moving,
+  type PageInstaller,
+  plainInstaller,
+  UffdInstaller,
+} from './installer.js';
+import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
+import { bitsOf } from './userfault-slots.js';
 
 /** All that a port needs to be opened in any isolate of the process. Cloneable. */
 export interface ExitPortToken {
@@ -27,13 +39,24 @@ export interface ExitPortToken {
   readonly doorbell: number;
   /** The userfaultfd for everyone who is no vCPU; -1 for none. */
   readonly uffd: number;
+  /** Whether contents of transparent huge pages can be moved in, which costs no copy. */
+  readonly moves: boolean;
   /** Regions of huge pages, by first page: installed in units of that size. */
   readonly hugeUnits: ReadonlyMap<number, number>;
   /** For guest_memfd: where each region, by first page, is filled. */
   readonly aliases: ReadonlyMap<number, number> | undefined;
+  /** Bitmaps in which pages that come are marked, by the region's first page. */
+  readonly userfault: ReadonlyMap<number, number> | undefined;
   readonly stagingBytes: number;
   /** Verbs declared, as a mask by verb code. */
   readonly verbs: number;
+}
+
+/** What stopped a row: with which outcome and errno, and how many pages were done. */
+interface Stopped {
+  readonly outcome: number;
+  readonly pages: number;
+  readonly errno: number;
 }
 
 const MESSAGES = 128;
@@ -52,10 +75,14 @@ export class ExitPort implements FaultPort {
   readonly #token: ExitPortToken;
   readonly #board: ExitBoard;
   readonly #staging: Mapping;
+  /** Never written: as many zeros as the largest page has. */
+  readonly #zeros: Mapping | undefined;
   readonly #doorbell: EventFd;
   readonly #uffd: UffdPort | undefined;
   readonly #poller: Poller;
   readonly #installer: PageInstaller;
+  /** Pages that complete the chunks of pages asked for, with who asked; not told yet. */
+  readonly #rest: { page: PageIndex; vcpu: number }[] = [];
   #seenPosts = 0;
   #seenKicks = 0;
   #closed = false;
@@ -64,12 +91,15 @@ export class ExitPort implements FaultPort {
     this.#token = token;
     this.#board = new ExitBoard(token.board);
     const largest = Math.max(...token.regions.map((region) => region.pageSize));
-    this.#staging = mapMemory({ kind: 'anonymous', length: Math.max(largest, token.stagingBytes) });
-    this.staging = this.#staging.bytes();
+    const length = Math.max(largest, token.stagingBytes);
+    this.#staging = token.moves ? mapHuge(length) : mapMemory({ kind: 'anonymous', length });
+    this.staging = this.#staging.bytes(0, length);
     this.#doorbell = EventFd.borrow(token.doorbell);
     this.#uffd = token.uffd < 0 ? undefined : new UffdPort(token.uffd, MESSAGES);
     this.#poller = new Poller([token.doorbell, ...(token.uffd < 0 ? [] : [token.uffd])]);
-    this.#installer = installerOf(token, this.#uffd);
+    if (token.uffd < 0 && token.hugeUnits.size > 0)
+      this.#zeros = mapMemory({ kind: 'anonymous', length: largest });
+    this.#installer = installerOf(token, this.#uffd, this.#zeros, { address: this.#staging.address, length });
   }
 
   // ── taking ──
@@ -95,7 +125,8 @@ export class ExitPort implements FaultPort {
 
   /** Whether a post or a kick has come that nobody has looked at. */
   #waiting(): boolean {
-    return this.#board.posted !== this.#seenPosts || this.#board.kicks !== this.#seenKicks;
+    const { posted, kicks } = this.#board;
+    return posted !== this.#seenPosts || kicks !== this.#seenKicks || this.#rest.length > 0;
   }
 
   #sleep(batch: FaultBatch, deadline: number): number {
@@ -133,19 +164,45 @@ export class ExitPort implements FaultPort {
 
   #collect(batch: FaultBatch): number {
     const before = batch.count;
+    this.#tellRest(batch);
     const { posted } = this.#board;
     if (posted !== this.#seenPosts) {
       for (let vcpu = 0; vcpu < this.#board.vcpus && !batch.full; vcpu++) {
         const page = this.#board.take(vcpu);
-        if (page < 0) continue;
-        batch.pushFault(0, page, WRITE.unknown, this.#board.threadOf(vcpu) >>> 0);
-        batch.vcpu[batch.count - 1] = vcpu;
+        if (page >= 0) this.#asked(page, vcpu, batch);
       }
       // A batch that filled up may have left letters: they are looked for again.
       if (!batch.full) this.#seenPosts = posted;
     }
     if (this.#uffd) this.#readMessages(this.#uffd, batch);
     return batch.count - before;
+  }
+
+  /** A vCPU waits for a page, and with it for what completes its chunk. */
+  #asked(page: PageIndex, vcpu: number, batch: FaultBatch): void {
+    const region = regionOf(this.#token.regions, page)!;
+    if (region.chunk === 1) return this.#tell(page, vcpu, batch);
+    const chunk = chunksAround(region, { first: page, count: 1 });
+    // A chunk of which something cannot be had can never be shown.
+    if (this.#board.any('poisoned', chunk)) return void this.#board.answer(page, 1, ANSWER.poisoned);
+    const missing = (each: PageIndex): boolean => !this.#board.ready({ first: each, count: 1 });
+    for (let each = chunk.first; each < chunk.first + chunk.count; each++)
+      if (each !== page && missing(each)) this.#rest.push({ page: each, vcpu });
+    if (missing(page)) this.#tell(page, vcpu, batch);
+    else if (this.#board.ready(chunk)) this.#board.answer(page, 1); // complete meanwhile: asked anew, it is shown
+    this.#tellRest(batch);
+  }
+
+  #tellRest(batch: FaultBatch): void {
+    while (this.#rest.length > 0 && !batch.full) {
+      const { page, vcpu } = this.#rest.shift()!;
+      if (!this.#board.has('filled', page)) this.#tell(page, vcpu, batch);
+    }
+  }
+
+  #tell(page: PageIndex, vcpu: number, batch: FaultBatch): void {
+    batch.pushFault(0, page, WRITE.unknown, this.#board.threadOf(vcpu) >>> 0);
+    batch.vcpu[batch.count - 1] = vcpu;
   }
 
   #readMessages(uffd: UffdPort, batch: FaultBatch): void {
@@ -197,56 +254,152 @@ export class ExitPort implements FaultPort {
     const verb = batch.verb[row]!;
     const first = batch.page[row]!;
     const count = batch.span[row]!;
+    this.#checkPages(first, count);
     if (!(this.#token.verbs & (1 << verb))) return batch.settle(row, OUTCOME.refused, 0);
-    const region = regionOf(this.#token.regions, first);
-    if (!region) throw new RangeError(`page ${first} is not of this port`);
-    if (verb === VERB.wake) this.#wake(region, first, count, ANSWER.again);
-    else if (verb === VERB.fail) this.#wake(region, first, count, ANSWER.failed);
-    else return this.#install(batch, row, region);
+    if (verb === VERB.copy && !this.#isStaged(batch, row))
+      return batch.settle(row, OUTCOME.failed, 0, ERRNO.EFAULT);
+    for (let done = 0; done < count;) {
+      const page = first + done;
+      const region = regionOf(this.#token.regions, page)!;
+      const part = Math.min(count - done, region.page + region.count - page);
+      const stopped = this.#part(batch, row, region, { first: page, count: part });
+      if (stopped) return batch.settle(row, stopped.outcome, done + stopped.pages, stopped.errno);
+      done += part;
+    }
     batch.settle(row, OUTCOME.installed, count);
   }
 
-  #install(batch: ResolutionBatch, row: number, region: SlotRegion): void {
-    const verb = batch.verb[row]!;
-    const first = batch.page[row]!;
-    const count = batch.span[row]!;
+  /** Before anything of the row is done: what is misuse in part is misuse. */
+  #checkPages(first: PageIndex, count: number): void {
+    if (Number.isInteger(first) && first >= 0 && count > 0 && first + count <= this.#board.pages) return;
+    throw new RangeError(`pages ${first}+${count} are not of this port`);
+  }
+
+  /** Whether a row's contents lie in staging, or where the row says that they lie. */
+  #isStaged(batch: ResolutionBatch, row: number): boolean {
+    if (batch.flags[row]! & FLAG.direct) return true;
+    const from = batch.from[row]!;
+    const end = batch.page[row]! + batch.span[row]!;
+    let bytes = 0;
+    for (let page = batch.page[row]!; page < end;) {
+      const region = regionOf(this.#token.regions, page)!;
+      const count = Math.min(end, region.page + region.count) - page;
+      bytes += count * region.pageSize;
+      page += count;
+    }
+    return from >= 0 && from + bytes <= this.staging.length;
+  }
+
+  /** The part of a row in one region; what stopped it, if anything did. */
+  #part(batch: ResolutionBatch, row: number, region: SlotRegion, pages: PageRange): Stopped | undefined {
+    const { first, count } = pages;
+    switch (batch.verb[row]) {
+      case VERB.wake:
+        this.#wake(region, first, count, ANSWER.again);
+        return undefined;
+      case VERB.fail:
+        this.#wake(region, first, count, ANSWER.failed);
+        return undefined;
+      case VERB.rwprotect:
+        return this.#freeze(region, pages, (batch.flags[row]! & FLAG.protect) !== 0);
+      default:
+        return this.#install(region, pages, batch.verb[row]!, this.#contentsAt(batch, row, first));
+    }
+  }
+
+  /** The address of a page's contents. */
+  #contentsAt(batch: ResolutionBatch, row: number, page: PageIndex): number {
     const direct = (batch.flags[row]! & FLAG.direct) !== 0;
-    const from = batch.from[row]! + (direct ? 0 : this.#staging.address);
-    for (let done = 0; done < count; done++) {
+    let address = batch.from[row]! + (direct ? 0 : this.#staging.address);
+    for (let at = batch.page[row]!; at < page;) {
+      const region = regionOf(this.#token.regions, at)!;
+      const count = Math.min(page, region.page + region.count) - at;
+      address += count * region.pageSize;
+      at += count;
+    }
+    return address;
+  }
+
+  /**
+   * Who comes from now on is not let through, and the attachment sees to who is through already; or everybody is again.
+   */
+  #freeze(region: SlotRegion, { first, count }: PageRange, on: boolean): Stopped | undefined {
+    // Only what is present is ever frozen here: what is missing is held without that.
+    const errno = on ? 0 : this.#installer.unhide(region, first, count);
+    if (errno !== 0) return { outcome: outcomeOf(errno), pages: 0, errno };
+    this.#board.mark('frozen', first, count, on);
+    if (!on) this.#wake(region, first, count, ANSWER.again);
+    return undefined;
+  }
+
+  #install(region: SlotRegion, { first, count }: PageRange, verb: number, from: number): Stopped | undefined {
+    for (let done = 0; done < count;) {
       const page = first + done;
       if (this.#board.has('filled', page)) {
         this.#wake(region, page, 1, ANSWER.again);
-        return batch.settle(row, OUTCOME['already-present'], done, ERRNO.EEXIST);
+        return { outcome: OUTCOME['already-present'], pages: done, errno: ERRNO.EEXIST };
       }
-      const errno = this.#installPage(verb, region, page, from + done * region.pageSize);
-      if (errno !== 0) return batch.settle(row, outcomeOf(errno), done, errno);
+      let end = page + 1;
+      while (end < first + count && !this.#board.has('filled', end)) end++;
+      const { pages, errno } = this.#installRun(
+        verb,
+        region,
+        page,
+        end - page,
+        from + done * region.pageSize,
+      );
+      done += pages;
+      if (errno !== 0) return { outcome: outcomeOf(errno), pages: done, errno };
     }
-    batch.settle(row, OUTCOME.installed, count);
-    if (verb !== VERB.poison && this.#isWaitedFor(first, count)) this.#board.callSlotThread();
+    return undefined;
   }
 
-  #installPage(verb: number, region: SlotRegion, page: PageIndex, from: number): number {
+  /** Runs of missing pages. */
+  #installRun(verb: number, region: SlotRegion, first: PageIndex, count: number, from: number): Installed {
     if (verb === VERB.poison) {
-      this.#board.mark('poisoned', page, 1, true);
-      const errno = this.#installer.poison(region, page);
-      this.#board.clearBlocked(page, 1);
-      this.#board.answer(page, 1, ANSWER.poisoned);
-      return errno;
+      this.#board.mark('poisoned', first, count, true);
+      const poisoned = this.#installer.poison(region, first, count);
+      this.#board.clearBlocked(first, count);
+      this.#answerChunks(region, first, count, ANSWER.poisoned);
+      return poisoned;
     }
-    const errno =
-      verb === VERB.copy ? this.#installer.copy(region, page, from) : this.#installer.zero(region, page);
-    this.#board.clearBlocked(page, 1);
-    if (errno === 0) this.#board.mark('filled', page, 1, true); // after the contents, before any slot shows them
-    return errno;
+    const installed =
+      verb === VERB.copy
+        ? this.#installer.copy(region, first, count, from)
+        : this.#installer.zero(region, first, count);
+    this.#board.clearBlocked(first, count);
+    // After the contents, and before any slot shows them.
+    this.#board.mark('filled', first, installed.pages, true);
+    if (this.#token.userfault && installed.pages > 0) {
+      this.#show(region, { first, count: installed.pages });
+      return installed;
+    }
+    if (installed.pages > 0 && this.#isWaitedFor(chunksAround(region, { first, count: installed.pages })))
+      this.#board.callSlotThread();
+    return installed;
+  }
+
+  /** Of a userfault bitmap: what has come is seen at once, and takes no slot. */
+  #show(region: SlotRegion, pages: PageRange): void {
+    const bits = bitsOf(region, pages);
+    SharedBits.borrow(this.#token.userfault!.get(region.page)!).clear(bits.first, bits.count);
+    this.#board.mark('live', pages.first, pages.count, true);
+    this.#board.answer(pages.first, pages.count);
   }
 
   #wake(region: SlotRegion, first: PageIndex, count: number, answer: number): void {
     this.#installer.wake(region, first, count);
     this.#board.clearBlocked(first, count);
-    this.#board.answer(first, count, answer);
+    this.#answerChunks(region, first, count, answer);
   }
 
-  #isWaitedFor(first: PageIndex, count: number): boolean {
+  /** A vCPU waits for all of a chunk. */
+  #answerChunks(region: SlotRegion, first: PageIndex, count: number, answer: number): void {
+    const chunks = chunksAround(region, { first, count });
+    this.#board.answer(chunks.first, chunks.count, answer);
+  }
+
+  #isWaitedFor({ first, count }: PageRange): boolean {
     for (let vcpu = 0; vcpu < this.#board.vcpus; vcpu++) {
       const page = this.#board.waitsFor(vcpu);
       if (page >= first && page < first + count) return true;
@@ -269,6 +422,7 @@ export class ExitPort implements FaultPort {
     this.#doorbell.close();
     this.#uffd?.close();
     this.#staging.dispose();
+    this.#zeros?.dispose();
   }
 }
 
@@ -284,11 +438,27 @@ function outcomeOf(errno: number): number {
   }
 }
 
-function installerOf(token: ExitPortToken, uffd: UffdPort | undefined): PageInstaller {
-  if (!uffd) return plainInstaller;
+/** Memory that huge pages are moved out of, with one to spare at its end. */
+function mapHuge(bytes: number): Mapping {
+  const length = spareAfter(bytes) + TRANSPARENT_HUGE_BYTES;
+  return mapAligned({ kind: 'anonymous', length, transparentHugePages: true }, TRANSPARENT_HUGE_BYTES);
+}
+
+const spareAfter = (bytes: number): number =>
+  Math.ceil(bytes / TRANSPARENT_HUGE_BYTES) * TRANSPARENT_HUGE_BYTES;
+
+function installerOf(
+  token: ExitPortToken,
+  uffd: UffdPort | undefined,
+  zeros: Mapping | undefined,
+  staging: Moving['staging'],
+): PageInstaller {
+  if (!uffd) return zeros ? new HugeInstaller(zeros.address) : plainInstaller;
   if (token.aliases) return new GuestMemfdInstaller(uffd, token.aliases);
   const base = pageSize();
-  return new UffdInstaller(uffd, { unitOf: (region) => token.hugeUnits.get(region.page) ?? base });
+  const unitOf = (region: SlotRegion): number => token.hugeUnits.get(region.page) ?? base;
+  const spare = staging.address + spareAfter(staging.length);
+  return new UffdInstaller(uffd, { unitOf }, token.moves ? { staging, spare } : undefined);
 }
 
 /**

@@ -5,4 +5,5 @@ export { type SlotRegion } from './slot-region.js';
 export { type SlotStrategy } from './slot-thread.js';
 export { type VmHooks, type VmHooksRef } from './pause.js';
 export { type KvmBackend } from './backend.js';
+export { type UserfaultNumbers } from './userfault-slots.js';
 export { type KvmOptions } from './options.js';

@@ -1,5 +1,6 @@
 import { type VmHooksRef } from './pause.js';
 import { type SlotStrategy } from './slot-thread.js';
+import { type UserfaultNumbers } from './userfault-slots.js';
 
 export interface KvmOptions {
   /** The VM's descriptor; it stays the VMM's and must outlive the attachment. */
@@ -10,15 +11,20 @@ export interface KvmOptions {
    */
   readonly vcpus: number;
   /**
-   * Memslot numbers that nothing else uses: one for each page of the layout, and two for the canary.
+   * Memslot numbers that nothing else uses: one for each page of the layout, and two for the canary. With fewer,
+   * pages are shown to vCPUs in chunks, each when it is complete: a page that cannot be had takes its chunk along.
    * Default: from 16, as many as the kernel has.
    */
   readonly slots?: { readonly first: number; readonly count: number } | undefined;
   /**
    * How missing pages are kept from vCPUs. `vacated-slot`: any access exits (Linux 6.18). `memslot-hole`: every
-   * kernel, plain loads and stores only. Default: what the host has, in this order.
+   * kernel, plain loads and stores only. Default: what the host has, in this order. `userfault-bitmap`: any access
+   * exits and no slot is changed for a page that comes; only on a kernel with KVM Userfault, which is in no release,
+   * and only with its numbers (`userfault`).
    */
   readonly strategy?: SlotStrategy | 'auto' | undefined;
+  /** For `userfault-bitmap`. */
+  readonly userfault?: UserfaultNumbers | undefined;
   /** The VMM's own way to stop its vCPUs, where they do not pass through gates. Default: the gates'. */
   readonly hooks?: VmHooksRef | undefined;
   /**
@@ -60,8 +66,16 @@ export function completeOptions(given: KvmOptions): KvmChoice {
     whole('slots.count', given.slots.count, 1);
   }
   const strategy = given.strategy ?? 'auto';
-  if (!['auto', 'vacated-slot', 'memslot-hole'].includes(strategy))
-    throw new RangeError(`strategy is '${strategy}'; it takes auto, vacated-slot, memslot-hole`);
+  if (!['auto', 'vacated-slot', 'memslot-hole', 'userfault-bitmap'].includes(strategy))
+    throw new RangeError(
+      `strategy is '${strategy}'; it takes auto, vacated-slot, memslot-hole, userfault-bitmap`,
+    );
+  if (strategy === 'userfault-bitmap') {
+    const { userfault } = given;
+    if (!userfault) throw new TypeError("strategy 'userfault-bitmap' needs userfault: the kernel's numbers");
+    whole('userfault.capability', userfault.capability, 1);
+    if (given.logWrites) throw new RangeError('logWrites is not for userfault-bitmap');
+  }
   const stagingBytes = given.stagingBytes ?? 0x40_0000;
   whole('stagingBytes', stagingBytes, 4096);
   return { ...given, strategy, stagingBytes, zapOnlyTheSlot: given.zapOnlyTheSlot ?? true };

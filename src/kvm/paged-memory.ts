@@ -11,6 +11,7 @@ import {
   mapMemory,
   PROT,
   raw,
+  TRANSPARENT_HUGE_BYTES,
 } from '../linux/index.js';
 import { mapAligned } from './aligned-mapping.js';
 import { type SlotRegion } from './slot-region.js';
@@ -37,8 +38,6 @@ export interface PagedRegion {
 }
 
 const GUEST_MEMFD_FLAGS = 3;
-/** The size of transparent huge pages on most hosts. */
-const HUGE_BYTES = 0x20_0000;
 
 function refuse(region: Region, message: string, hint: string): never {
   throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)}: ${message}`, { hint });
@@ -65,11 +64,13 @@ export function checkRegion(region: Region, mediation: Mediation): void {
 }
 
 /** Maps or adopts a region's memory. Errors: NO_HUGE_PAGES, KERNEL; then nothing is left behind. */
-export function bringRegion(region: Region, mediation: Mediation, vm: KvmVm): PagedRegion {
-  return mediation === 'guest-memfd' ? guestMemfdRegion(region, vm) : plainRegion(region, mediation);
+export function bringRegion(region: Region, mediation: Mediation, vm: KvmVm, chunk: number): PagedRegion {
+  return mediation === 'guest-memfd'
+    ? guestMemfdRegion(region, vm, chunk)
+    : plainRegion(region, mediation, chunk);
 }
 
-function plainRegion(region: Region, mediation: Mediation): PagedRegion {
+function plainRegion(region: Region, mediation: Mediation, chunk: number): PagedRegion {
   const length = Number(region.length);
   const undo: (() => void)[] = [];
   const own = region.hva === undefined;
@@ -86,8 +87,10 @@ function plainRegion(region: Region, mediation: Mediation): PagedRegion {
       { anonymous: 'anonymous', shmem: 'shmem', hugetlb: 'hugetlb-shmem', 'guest-memfd': 'shmem' } as const
     )[region.memory];
     const mapping = mapAligned({ kind, length }, region.pageSize);
-    // Nobody sees a page of ours before it is complete, so the kernel may make it in one piece, where it can.
-    if (mediation === 'none' && region.pageSize >= HUGE_BYTES)
+    // Nobody sees a page of ours before it is complete, so the kernel may make it in one piece, where it can; behind a
+    // userfaultfd that is moved in.
+    const inOnePiece = mediation === 'none' || region.memory === 'anonymous';
+    if (inOnePiece && region.pageSize >= TRANSPARENT_HUGE_BYTES)
       raw.madvise(mapping.address, length, MADV.HUGEPAGE);
     undo.push(() => mapping.dispose());
     address = mapping.address;
@@ -106,6 +109,7 @@ function plainRegion(region: Region, mediation: Mediation): PagedRegion {
       page: firstPage,
       count: pageCount,
       pageSize,
+      chunk,
       gpa: Number(region.gpa),
       address,
       whileMissing,
@@ -120,7 +124,7 @@ function plainRegion(region: Region, mediation: Mediation): PagedRegion {
   };
 }
 
-function guestMemfdRegion(region: Region, vm: KvmVm): PagedRegion {
+function guestMemfdRegion(region: Region, vm: KvmVm, chunk: number): PagedRegion {
   const length = Number(region.length);
   const undo: (() => void)[] = [];
   try {
@@ -146,6 +150,7 @@ function guestMemfdRegion(region: Region, vm: KvmVm): PagedRegion {
         page: firstPage,
         count: pageCount,
         pageSize,
+        chunk,
         gpa: Number(region.gpa),
         address,
         whileMissing: address,

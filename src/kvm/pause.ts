@@ -1,5 +1,5 @@
-import { duplicate, kickThread, KvmVcpu } from '../linux/index.js';
-import { type ExitBoard } from './exit-board.js';
+import { duplicate, kickThread, KvmVcpu, threadLives } from '../linux/index.js';
+import { type ExitBoard, type Seat } from './exit-board.js';
 
 /** How often a vCPU that does not come out is kicked again: a kick can be lost between two of its looks. */
 const KICK_EVERY_MS = 2;
@@ -28,8 +28,8 @@ export interface VmHooksRef {
 export class GatePause implements VmHooks {
   readonly #board: ExitBoard;
   readonly #runBytes: number;
-  /** Own mappings of the vCPUs' shared pages, by descriptor. */
-  readonly #pages = new Map<number, KvmVcpu>();
+  /** Own mappings of the vCPUs' shared pages, by seat, and which of those who sat there it is of. */
+  readonly #pages = new Map<number, { readonly sitting: number; readonly page: KvmVcpu }>();
 
   constructor(board: ExitBoard, runBytes: number) {
     this.#board = board;
@@ -47,27 +47,36 @@ export class GatePause implements VmHooks {
   }
 
   close(): void {
-    for (const page of this.#pages.values()) page.close();
+    for (const { page } of this.#pages.values()) page.close();
     this.#pages.clear();
   }
 
   #bringOut(vcpu: number): void {
     while (this.#board.isInside(vcpu)) {
-      const descriptor = this.#board.descriptorOf(vcpu);
-      if (descriptor < 0) return; // it has left meanwhile
-      this.#page(descriptor).run.immediateExit = true;
-      // One that waits for a page comes out after the page has come: looked at again below.
-      if (!this.#board.isBlocked(vcpu)) kickThread(this.#board.threadOf(vcpu));
-      if (this.#board.waitOutside(vcpu, KICK_EVERY_MS)) return;
+      // Who has come out by itself may leave, and close the descriptor: not while it is used here.
+      const seat = this.#board.withSeat(vcpu, (sitting) => this.#exitAtOnce(vcpu, sitting));
+      if (seat && !this.#reach(vcpu, seat)) this.#board.abandonSeat(vcpu, seat);
+      else if (this.#board.waitOutside(vcpu, KICK_EVERY_MS)) return;
     }
   }
 
-  #page(descriptor: number): KvmVcpu {
-    let page = this.#pages.get(descriptor);
-    if (!page) {
-      page = KvmVcpu.adopt(duplicate(descriptor), this.#runBytes);
-      this.#pages.set(descriptor, page);
+  #exitAtOnce(vcpu: number, { descriptor, sitting }: Seat): void {
+    if (descriptor === undefined) return;
+    let mapped = this.#pages.get(vcpu);
+    if (mapped?.sitting !== sitting) {
+      mapped?.page.close();
+      mapped = { sitting, page: KvmVcpu.adopt(duplicate(descriptor), this.#runBytes) };
+      this.#pages.set(vcpu, mapped);
     }
-    return page;
+    mapped.page.run.immediateExit = true;
+  }
+
+  /**
+   * Interrupts who is inside; false: its thread has ended. One that waits for a page comes out after the page has come,
+   * and an ioctl when it ends: those are only looked for.
+   */
+  #reach(vcpu: number, { descriptor, thread }: Seat): boolean {
+    const comesByItself = descriptor === undefined || this.#board.isBlocked(vcpu);
+    return comesByItself ? threadLives(thread) : kickThread(thread);
   }
 }

@@ -1,5 +1,4 @@
-import { type Requirement, type Requirements, requirements } from '../api/capability.js';
-import { DemandPagingError } from '../api/error.js';
+import { type Requirement, type Requirements, requirements, unmet } from '../api/capability.js';
 import { GUEST_MEMFD_FLAG, Kvm, KVM_CAP, userfaultfdSupport } from '../linux/index.js';
 import { type Mediation } from './paged-memory.js';
 
@@ -36,12 +35,6 @@ function tried(what: string, look: () => string): Requirement {
   try {
     return { what, met: true, found: look(), remedy: '' };
   } catch (error) {
-    const known = error instanceof DemandPagingError ? error : undefined;
-    return {
-      what,
-      met: false,
-      found: known?.message ?? String(error),
-      remedy: known?.hint ?? 'run on Linux with KVM',
-    };
+    return unmet(what, error, 'run on Linux with KVM');
   }
 }

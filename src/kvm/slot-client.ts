@@ -3,7 +3,7 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from '
 import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { ExitBoard } from './exit-board.js';
-import { READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
+import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
 
 interface Call {
   readonly resolve: () => void;
@@ -17,11 +17,19 @@ export class SlotClient {
   readonly #worker: Worker;
   readonly #calls = new Map<number, Call>();
   readonly #ended: Promise<void>;
+  /** Resolves when slots cannot be changed any more, though nobody has ended it. */
+  readonly failure: Promise<DemandPagingError>;
+  #fail!: (error: DemandPagingError) => void;
   #next = READY + 1;
+  /** The thread is gone. */
   #dead: DemandPagingError | undefined;
+  #told = false;
+  /** Settles when the vCPUs go again. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(data: Omit<SlotThreadData, 'control'>) {
     this.#board = new ExitBoard(data.board);
+    this.failure = new Promise((resolve) => (this.#fail = resolve));
     const { port1, port2 } = new MessageChannel();
     this.#control = port1;
     port1.on('message', ({ id, error }: SlotReply) => this.#settle(id, error));
@@ -60,6 +68,21 @@ export class SlotClient {
     return client;
   }
 
+  /**
+   * Runs `body` while every vCPU stands. One at a time, and {@link end} comes after. Rejects as `body` does, or with
+   * why they cannot be made to stand; then `body` was not called.
+   */
+  quiesce<T>(body: () => Promise<T>): Promise<T> {
+    return this.#inTurn(async () => {
+      await this.#send((id) => ({ id, kind: 'stand' }));
+      try {
+        return await body();
+      } finally {
+        await this.#send((id) => ({ id, kind: 'go' })).catch(() => {}); // with the thread its pause has ended
+      }
+    });
+  }
+
   /** Shows the guest what of these pages is filled. */
   publish(pages: PageRange): Promise<void> {
     return this.#send((id) => ({ id, kind: 'publish', pages }));
@@ -75,11 +98,31 @@ export class SlotClient {
     return this.#send((id) => ({ id, kind: 'drop', pages }));
   }
 
-  /** Ends the thread. `keep`: what is present stays visible. Waits for the thread's end. */
-  async end(keep: boolean): Promise<void> {
+  /** Takes frozen pages out of the guest's sight. */
+  hide(pages: PageRange): Promise<void> {
+    return this.#send((id) => ({ id, kind: 'hide', pages }));
+  }
+
+  /**
+   * Ends the thread. `keep`: what is present stays visible. Waits for the thread's end. False: it had ended before
+   * it was told, and its slots are where they were.
+   */
+  async end(keep: boolean): Promise<boolean> {
     this.#worker.ref(); // an end under way keeps the process alive
-    if (!this.#dead) await this.#send((id) => ({ id, kind: 'end', keep }));
-    await this.#ended;
+    const alive = !this.#dead;
+    this.#told = true;
+    try {
+      if (alive) await this.#inTurn(() => this.#send((id) => ({ id, kind: 'end', keep })));
+    } finally {
+      await this.#ended;
+    }
+    return alive;
+  }
+
+  #inTurn<T>(body: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(body);
+    this.#turn = turn.catch(() => {});
+    return turn;
   }
 
   #send(command: (id: number) => SlotCommand): Promise<void> {
@@ -97,6 +140,7 @@ export class SlotClient {
   }
 
   #settle(id: number, error: SlotReply['error']): void {
+    if (id === FAILED) return this.#fail(DemandPagingError.fromPlain(error!));
     const call = this.#calls.get(id);
     this.#calls.delete(id);
     if (this.#calls.size === 0) this.#control.unref();
@@ -107,7 +151,11 @@ export class SlotClient {
   /** Whoever waits for slots waits in vain: the vCPUs must learn it. */
   #die(error: DemandPagingError): void {
     this.#dead = error;
-    this.#board.close();
+    if (!this.#told) {
+      this.#board.stop();
+      this.#fail(error);
+    }
+    this.#board.endPauseOfTheDead();
     for (const { reject } of this.#calls.values()) reject(error);
     this.#calls.clear();
     this.#control.unref();

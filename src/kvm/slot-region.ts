@@ -1,11 +1,13 @@
-import { type PageIndex } from '../api/address.js';
+import { type PageIndex, type PageRange } from '../api/address.js';
 
 /** One region as the slot thread and the gates know it. Cloneable. Addresses are numbers below 2^52. */
 export interface SlotRegion {
   readonly page: PageIndex;
   readonly count: number;
-  /** Bytes of a page: the unit in which slots are changed. */
+  /** Bytes of a page. */
   readonly pageSize: number;
+  /** Pages that are shown to vCPUs together and taken away together: the unit in which slots are changed. */
+  readonly chunk: number;
   readonly gpa: number;
   /** What a live slot shows. */
   readonly address: number;
@@ -25,4 +27,28 @@ export function pageAt(regions: readonly SlotRegion[], gpa: number): PageIndex {
     if (gpa >= start && gpa < start + count * pageSize) return page + Math.floor((gpa - start) / pageSize);
   }
   return -1;
+}
+
+/** A range of a region's pages, widened to whole chunks. The last chunk of a region may be shorter. */
+export function chunksAround({ page, count, chunk }: SlotRegion, pages: PageRange): PageRange {
+  const first = page + Math.floor((pages.first - page) / chunk) * chunk;
+  const end = page + Math.min(count, Math.ceil((pages.first + pages.count - page) / chunk) * chunk);
+  return { first, count: end - first };
+}
+
+export const chunksOf = ({ count, chunk }: SlotRegion): number => Math.ceil(count / chunk);
+
+/**
+ * The smallest number of pages, a power of two, in which the regions can be divided into at most `slots`
+ * chunks; undefined where there are more regions than slots.
+ */
+export function chunkFor(
+  regions: readonly { readonly pageCount: number }[],
+  slots: number,
+): number | undefined {
+  if (regions.length > slots) return undefined;
+  for (let chunk = 1; ; chunk *= 2) {
+    const chunks = regions.reduce((sum, { pageCount }) => sum + Math.ceil(pageCount / chunk), 0);
+    if (chunks <= slots) return chunk;
+  }
 }

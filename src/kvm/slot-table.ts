@@ -1,10 +1,10 @@
-import { type PageIndex } from '../api/address.js';
+import { type PageIndex, type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { ERRNO, type KvmVm, raw, systemError } from '../linux/index.js';
 import { DIRTY_PAGE_BYTES, type DirtyPages, LOG_DIRTY } from './dirty-pages.js';
-import { type SlotRegion } from './slot-region.js';
+import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 
-/** A run of pages under one slot, or, without a slot, a hole in the guest's memory. */
+/** A run of pages under one slot, or, without a slot, a hole in the guest's memory. Whole chunks; one, where missing. */
 interface Extent {
   readonly page: PageIndex;
   readonly count: number;
@@ -12,19 +12,37 @@ interface Extent {
   readonly live: boolean;
 }
 
+/** What the guest is shown of the paged regions, by whatever keeps it from the rest. */
+export interface ShownPages {
+  /** Slots created and deleted so far. */
+  readonly changed: number;
+  start(vacant: number): void;
+  goLive(pages: PageRange): void;
+  vacate(pages: PageRange, vacant: number): PageRange;
+  gatherDirty(): void;
+  clearMissing(): void;
+  clear(): void;
+}
+
+/** What a table of slots asks of a VM. */
+export type SlotVm = Pick<KvmVm, 'trySetSlot' | 'dirtyLog'>;
+
 const GUEST_MEMFD_FLAGS = 3; // MMAP and INIT_SHARED: what makes a slot of it shared memory
 const HOLE = -1;
+/** Neighbours are joined up to this many bytes, at a multiple of it: what KVM maps by one entry, given huge pages. */
+const JOINED_BYTES = 0x20_0000;
 
 /**
  * The memslots of the paged regions, and the only code that changes them. Missing pages lie under
- * vacated slots, one a page, so that a page goes live by two calls; or under none. Present pages lie
- * under live slots, neighbours that come together under one.
+ * vacated slots, one a chunk, so that a chunk goes live by two calls; or under none. Present pages lie
+ * under live slots: chunks that come together under one, which is joined with those of its neighbours that are no
+ * longer than itself, so that a page is moved to another slot only as often as its slot doubles.
  *
- * Used by the slot thread only, inside the pause: between the deletion of a slot and the creation of
- * the next the range is a hole.
+ * There is never more than a slot a chunk. Used by the slot thread only, inside the pause: between the deletion of
+ * a slot and the creation of the next the range is a hole.
  */
-export class SlotTable {
-  readonly #vm: KvmVm;
+export class SlotTable implements ShownPages {
+  readonly #vm: SlotVm;
   readonly #regions: readonly SlotRegion[];
   readonly #holes: boolean;
   readonly #dirty: DirtyPages | undefined;
@@ -34,9 +52,9 @@ export class SlotTable {
   readonly #free: number[] = [];
   #changed = 0;
 
-  /** Precondition: `slots` names at least one slot a page. */
+  /** Precondition: `slots` names at least one slot a chunk. */
   constructor(
-    vm: KvmVm,
+    vm: SlotVm,
     regions: readonly SlotRegion[],
     slots: { readonly first: number; readonly count: number },
     holes: boolean,
@@ -55,10 +73,17 @@ export class SlotTable {
     return this.#changed;
   }
 
+  /** The runs of pages that the guest sees, each under a slot of its own, in no order. */
+  get live(): readonly PageRange[] {
+    return [...this.#extents.values()]
+      .filter(({ live }) => live)
+      .map(({ page: first, count }) => ({ first, count }));
+  }
+
   /** Makes every page missing, under slots of `vacant`: the caller closes it afterwards, which vacates them. */
   start(vacant: number): void {
     for (const region of this.#regions) {
-      for (let page = region.page; page < region.page + region.count; page++)
+      for (let page = region.page; page < region.page + region.count; page += region.chunk)
         this.#addVacant(region, page, vacant);
     }
   }
@@ -73,28 +98,41 @@ export class SlotTable {
     throw new RangeError(`page ${page} is outside every region`);
   }
 
-  /** Shows a run of pages, all missing until now, to the guest. They lie in one region. */
-  goLive(first: PageIndex, count: number): void {
-    const region = this.#regionOf(first);
-    for (let page = first; page < first + count; page++) this.#remove(this.#extentAt(page));
-    this.#addLive(region, first, count);
+  /** Shows whole chunks, all missing until now, to the guest. They lie in one region. */
+  goLive(pages: PageRange): void {
+    const region = this.#regionOf(pages.first);
+    const end = pages.first + pages.count;
+    for (let page = pages.first; page < end; page += region.chunk) {
+      const extent = this.#extentAt(page);
+      if (extent.live) throw new RangeError(`page ${page} is shown already`);
+      this.#remove(extent);
+    }
+    const joined = this.#join(region, pages);
+    this.#addLive(region, joined.first, joined.count);
   }
 
-  /** Takes pages away again; live neighbours under the same slot get one of their own. */
-  vacate(first: PageIndex, count: number, vacant: number): void {
-    const region = this.#regionOf(first);
-    for (let page = first; page < first + count;) {
+  /**
+   * Takes the chunks that these pages lie in away again, and says which those are; live neighbours under the same
+   * slot get one of their own.
+   */
+  vacate(pages: PageRange, vacant: number): PageRange {
+    const region = this.#regionOf(pages.first);
+    const chunks = chunksAround(region, pages);
+    const stop = chunks.first + chunks.count;
+    for (let page = chunks.first; page < stop;) {
       const extent = this.#extentAt(page);
-      const end = Math.min(extent.page + extent.count, first + count);
+      const end = Math.min(extent.page + extent.count, stop);
       if (extent.live) {
         this.#remove(extent);
         if (extent.page < page) this.#addLive(region, extent.page, page - extent.page);
         const rest = extent.page + extent.count - end;
         if (rest > 0) this.#addLive(region, end, rest);
-        for (let missing = page; missing < end; missing++) this.#addVacant(region, missing, vacant);
+        for (let missing = page; missing < end; missing += region.chunk)
+          this.#addVacant(region, missing, vacant);
       }
       page = end;
     }
+    return chunks;
   }
 
   /** Gathers the logs of every live slot, which goes on logging. */
@@ -102,15 +140,53 @@ export class SlotTable {
     for (const extent of this.#extents.values()) if (extent.live) this.#gather(extent);
   }
 
+  /** Deletes the slots of missing pages: nothing is found there any more, not even a file that somebody holds. */
+  clearMissing(): void {
+    this.#removeAll([...this.#extents.values()].filter(({ live }) => !live));
+  }
+
   /** Deletes every slot. */
   clear(): void {
-    for (const extent of [...this.#extents.values()]) this.#remove(extent);
+    this.#removeAll([...this.#extents.values()]);
+  }
+
+  /** One that KVM refuses to delete is no reason to leave the others. */
+  #removeAll(extents: readonly Extent[]): void {
+    const refused: unknown[] = [];
+    for (const extent of extents) {
+      try {
+        this.#remove(extent);
+      } catch (thrown) {
+        refused.push(thrown);
+      }
+    }
+    if (refused.length > 0) throw refused[0];
+  }
+
+  /** Removes the live neighbours that a run is joined with. */
+  #join(region: SlotRegion, pages: PageRange): PageRange {
+    let { first, count } = pages;
+    for (;;) {
+      const before = first > region.page ? this.#extentAt(first - 1) : undefined;
+      const after = first + count < region.page + region.count ? this.#extentAt(first + count) : undefined;
+      const neighbour = [before, after].find((extent) => extent && this.#joins(region, extent, first, count));
+      if (!neighbour) return { first, count };
+      this.#remove(neighbour);
+      first = Math.min(first, neighbour.page);
+      count += neighbour.count;
+    }
+  }
+
+  #joins(region: SlotRegion, neighbour: Extent, first: PageIndex, count: number): boolean {
+    if (!neighbour.live || neighbour.count > count) return false;
+    const block = (page: PageIndex): number =>
+      Math.floor((region.gpa + (page - region.page) * region.pageSize) / JOINED_BYTES);
+    const from = Math.min(first, neighbour.page);
+    return block(from) === block(from + count + neighbour.count - 1);
   }
 
   #regionOf(page: PageIndex): SlotRegion {
-    const region = this.#regions.find(
-      (candidate) => page >= candidate.page && page < candidate.page + candidate.count,
-    );
+    const region = regionOf(this.#regions, page);
     if (!region) throw new RangeError(`page ${page} is outside every region`);
     return region;
   }
@@ -125,18 +201,19 @@ export class SlotTable {
   }
 
   #addVacant(region: SlotRegion, page: PageIndex, vacant: number): void {
-    if (this.#holes) return this.#record({ page, count: 1, slot: HOLE, live: false });
-    const slot = this.#take();
     const { pageSize, whileMissing } = region;
+    const { count } = chunksAround(region, { first: page, count: 1 });
+    if (this.#holes) return this.#record({ page, count, slot: HOLE, live: false });
+    const slot = this.#take();
     this.#set({
       slot,
       gpa: region.gpa + (page - region.page) * pageSize,
-      length: pageSize,
+      length: count * pageSize,
       userspace: whileMissing + (page - region.page) * pageSize,
       guestMemfd: vacant,
       guestMemfdOffset: this.offsetOf(page),
     });
-    this.#record({ page, count: 1, slot, live: false });
+    this.#record({ page, count, slot, live: false });
   }
 
   #addLive(region: SlotRegion, first: PageIndex, count: number): void {

@@ -1,18 +1,19 @@
-import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { type PageIndex, type PageRange } from '../api/address.js';
-import { asDemandPagingError } from '../api/error.js';
-import { duplicate, installKickSignal, KvmVm } from '../linux/index.js';
+import { asDemandPagingError, type DemandPagingError, type PlainError } from '../api/error.js';
+import { installKickSignal, KvmVm } from '../linux/index.js';
 import { Canary } from './canary.js';
-import { dropPages } from './drop-pages.js';
+import { dropPages, hidePages } from './drop-pages.js';
 import { DirtyPages } from './dirty-pages.js';
 import { ExitBoard } from './exit-board.js';
+import { HiddenRuns } from './hidden-runs.js';
 import { GatePause, type VmHooks, type VmHooksRef } from './pause.js';
-import { regionOf, type SlotRegion } from './slot-region.js';
-import { closeVacant, makeVacant, SlotTable } from './slot-table.js';
-import { READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
+import { RunLength } from './run-length.js';
+import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
+import { closeVacant, makeVacant, type ShownPages, SlotTable } from './slot-table.js';
+import { UserfaultSlots } from './userfault-slots.js';
+import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
 
-/** The most pages that go live by one slot: each costs a deletion while the vCPUs stand. */
-const LONGEST_RUN = 64;
 const PAGE_BYTES = 4096;
 
 /**
@@ -24,25 +25,24 @@ class SlotThread {
   readonly #data: SlotThreadData;
   readonly #board: ExitBoard;
   readonly #vm: KvmVm;
-  readonly #table: SlotTable;
+  readonly #table: ShownPages;
   readonly #hooks: VmHooks;
   readonly #canary: Canary | undefined;
+  readonly #run = new RunLength();
+  readonly #tell: (reply: SlotReply) => void;
+  #failed: DemandPagingError | undefined;
   #ended = false;
+  /** The vCPUs stand because somebody has asked for it. */
+  #standing = false;
 
   constructor(data: SlotThreadData, hooks: VmHooks) {
-    const { board, vm, runBytes, regions, slots, strategy, canary, dirty } = data;
+    const { board, vm, runBytes, canary } = data;
     this.#data = data;
+    this.#tell = (reply) => data.control.postMessage(reply);
     this.#board = new ExitBoard(board);
     this.#hooks = hooks;
-    this.#vm = new KvmVm(duplicate(vm), runBytes);
-    const ownSlots = canary ? { first: slots.first, count: slots.count - 2 } : slots;
-    this.#table = new SlotTable(
-      this.#vm,
-      regions,
-      ownSlots,
-      strategy === 'memslot-hole',
-      dirty && new DirtyPages(dirty, 0),
-    );
+    this.#vm = KvmVm.borrow(vm, runBytes);
+    this.#table = tableOf(data, this.#vm);
     this.#canary = canary && new Canary(this.#vm, canary);
   }
 
@@ -52,16 +52,42 @@ class SlotThread {
   }
 
   /** Turns until told to end. */
-  run(control: MessagePort): void {
+  run(): void {
     while (!this.#ended) {
       const seen = this.#board.work;
-      const worked = this.#serveWaiting();
-      for (let got = receiveMessageOnPort(control); got; got = receiveMessageOnPort(control)) {
-        const command = got.message as SlotCommand;
-        const error = errorOf(() => this.#execute(command));
-        control.postMessage({ id: command.id, error } satisfies SlotReply);
-      }
+      const worked = this.#serve();
+      this.#obey();
       if (!worked && !this.#ended) this.#board.waitForWork(seen);
+    }
+  }
+
+  #obey(): void {
+    const { control } = this.#data;
+    for (let got = receiveMessageOnPort(control); got; got = receiveMessageOnPort(control)) {
+      const command = got.message as SlotCommand;
+      if (command.kind === 'stand') this.#stand(command.id);
+      else this.#tell({ id: command.id, error: errorOf(() => this.#execute(command)) });
+    }
+  }
+
+  /**
+   * Has the vCPUs stand until told to let them go. Whoever asked makes pages wait meanwhile that a vCPU could
+   * otherwise be inside KVM_RUN for; nobody is now.
+   */
+  #stand(id: number): void {
+    try {
+      if (this.#failed) throw this.#failed;
+      this.#quiesce(() => {
+        this.#standing = true;
+        this.#tell({ id, error: undefined });
+        for (let seen = this.#board.work; this.#standing; seen = this.#board.work) {
+          this.#obey();
+          if (this.#standing) this.#board.waitForWork(seen);
+        }
+      });
+    } catch (thrown) {
+      this.#standing = false;
+      this.#tell({ id, error: plainOf(thrown) });
     }
   }
 
@@ -71,47 +97,104 @@ class SlotThread {
     this.#release();
   }
 
+  /** After a failure the thread stays, to take the slots away in the end. */
+  #serve(): boolean {
+    if (this.#failed) return false;
+    try {
+      return this.#serveWaiting();
+    } catch (thrown) {
+      this.#fail(thrown);
+      return false;
+    }
+  }
+
   /** Shows the guest the runs of filled pages that vCPUs wait for. Whether there were any. */
   #serveWaiting(): boolean {
-    const runs: PageRange[] = [];
+    const runs = this.#hiddenRuns();
     for (let vcpu = 0; vcpu < this.#board.vcpus; vcpu++) {
       const page = this.#board.waitsFor(vcpu);
-      if (page < 0 || runs.some(({ first, count }) => page >= first && page < first + count)) continue;
+      if (page < 0 || runs.has(page)) continue;
       if (this.#board.has('live', page)) this.#board.answer(page, 1);
-      else if (this.#board.has('filled', page)) runs.push(this.#runAround(page));
+      else if (this.#board.ready(this.#chunkOf(page))) {
+        this.#run.asked(vcpu, page);
+        const run = runs.add(page, this.#run.length);
+        this.#run.shown(vcpu, run.first + run.count);
+      }
     }
-    if (runs.length === 0) return false;
-    this.#goLive(runs);
+    if (runs.all.length === 0) return false;
+    this.#goLive(runs.all);
     return true;
   }
 
   #goLive(runs: readonly PageRange[]): void {
-    const before = this.#table.changed;
-    this.#hooks.quiesce(() => {
-      for (const { first, count } of runs) this.#table.goLive(first, count);
+    this.#change(() => {
+      for (const run of runs) this.#table.goLive(run);
     });
-    this.#board.countSwap(this.#table.changed - before);
     for (const { first, count } of runs) {
       this.#board.mark('live', first, count, true); // before the answers: a gate that comes later looks here
       this.#board.answer(first, count);
     }
   }
 
-  /** The filled pages around one that are not live: they come for the price of a deletion each. */
-  #runAround(page: PageIndex): PageRange {
-    const region = regionOf(this.#data.regions, page)!;
-    const wanted = (at: PageIndex): boolean => this.#board.has('filled', at) && !this.#board.has('live', at);
-    let first = page;
-    let end = page + 1;
-    while (end < region.page + region.count && end - page < LONGEST_RUN && wanted(end)) end++;
-    while (first > region.page && end - first < LONGEST_RUN && wanted(first - 1)) first--;
-    return { first, count: end - first };
+  /**
+   * Changes slots while the vCPUs stand. A change that breaks off (KVM refuses a slot, a vacated slot is not
+   * vacated) leaves nothing to go on with: no vCPU waits any more, and none may find anything where pages are missing.
+   */
+  #change(body: () => void): void {
+    const before = this.#table.changed;
+    this.#quiesce(() => {
+      try {
+        body();
+      } catch (thrown) {
+        this.#fail(thrown);
+        throw thrown;
+      }
+    });
+    this.#board.countSwap(this.#table.changed - before);
   }
 
-  #execute(command: SlotCommand): void {
+  /** Runs `body` while the vCPUs stand. Where they cannot be made to, slots cannot be changed any more. */
+  #quiesce(body: () => void): void {
+    if (this.#standing) return body();
+    try {
+      this.#hooks.quiesce(body);
+    } catch (thrown) {
+      this.#fail(thrown);
+      throw thrown;
+    }
+  }
+
+  #fail(thrown: unknown): void {
+    if (this.#failed) return;
+    this.#failed = asDemandPagingError(thrown, 'KERNEL', 'slots cannot be changed any more');
+    this.#board.stop();
+    this.#tell({ id: FAILED, error: this.#failed.toPlain() });
+    this.#table.clearMissing();
+  }
+
+  #hiddenRuns(): HiddenRuns {
+    return new HiddenRuns(this.#data.regions, (chunk) => this.#isHidden(chunk));
+  }
+
+  #chunkOf(page: PageIndex): PageRange {
+    return chunksAround(regionOf(this.#data.regions, page)!, { first: page, count: 1 });
+  }
+
+  /** Complete, and not shown yet. */
+  #isHidden(chunk: PageRange): boolean {
+    return !this.#board.has('live', chunk.first) && this.#board.ready(chunk);
+  }
+
+  #execute(command: Exclude<SlotCommand, { kind: 'stand' }>): void {
+    if (this.#failed && command.kind !== 'end' && command.kind !== 'go') throw this.#failed;
     switch (command.kind) {
+      case 'go':
+        this.#standing = false;
+        return;
       case 'drop':
-        return this.#drop(command.pages);
+        return this.#each(command.pages, (region, index, pages) => this.#drop(region, index, pages));
+      case 'hide':
+        return this.#each(command.pages, (region, index, pages) => this.#hide(region, index, pages));
       case 'publish':
         return this.#publish(command.pages);
       case 'gather':
@@ -121,29 +204,42 @@ class SlotThread {
     }
   }
 
-  #drop(pages: PageRange): void {
+  /** The part of a range in each region. */
+  #each(pages: PageRange, act: (region: SlotRegion, index: number, part: PageRange) => void): void {
     for (const [index, region] of this.#data.regions.entries()) {
       const first = Math.max(pages.first, region.page);
       const count = Math.min(pages.first + pages.count, region.page + region.count) - first;
-      if (count > 0) this.#dropIn(region, index, first, count);
+      if (count > 0) act(region, index, { first, count });
     }
   }
 
-  #dropIn(region: SlotRegion, index: number, first: PageIndex, count: number): void {
-    const bytes = this.#data.regions.reduce((sum, each) => sum + each.count * each.pageSize, 0);
-    const before = this.#table.changed;
-    this.#hooks.quiesce(() => {
-      this.#withVacant(bytes, (file) => this.#table.vacate(first, count, file));
-      for (const bitmap of ['live', 'filled', 'poisoned'] as const)
-        this.#board.mark(bitmap, first, count, false);
-      dropPages(region, this.#data.drops[index]!, first, count);
+  #drop(region: SlotRegion, index: number, pages: PageRange): void {
+    this.#takeAway(pages, () => {
+      for (const bitmap of ['filled', 'poisoned', 'frozen'] as const)
+        this.#board.mark(bitmap, pages.first, pages.count, false);
+      dropPages(region, this.#data.drops[index]!, pages);
     });
-    this.#board.countSwap(this.#table.changed - before);
+  }
+
+  #hide(region: SlotRegion, index: number, pages: PageRange): void {
+    this.#takeAway(pages, () => hidePages(region, this.#data.drops[index]!, pages));
+  }
+
+  /** Takes the chunks of these pages out of the guest's sight, and then their memory away. */
+  #takeAway(pages: PageRange, then: () => void): void {
+    const bytes = this.#data.regions.reduce((sum, each) => sum + each.count * each.pageSize, 0);
+    this.#change(() => {
+      this.#withVacant(bytes, (file) => {
+        const { first, count } = this.#table.vacate(pages, file);
+        this.#board.mark('live', first, count, false);
+      });
+      then();
+    });
   }
 
   /** Makes a guest_memfd, has slots bound to it, vacates them and looks whether they are. */
   #withVacant(bytes: number, bind: (file: number) => void): void {
-    if (this.#data.strategy === 'memslot-hole') return bind(-1);
+    if (this.#data.strategy !== 'vacated-slot') return bind(-1);
     const file = makeVacant(this.#vm, bytes + PAGE_BYTES);
     try {
       bind(file);
@@ -156,10 +252,26 @@ class SlotThread {
 
   #end(keep: boolean): void {
     this.#ended = true;
-    if (keep) this.#publish({ first: 0, count: this.#board.pages });
-    else this.#hooks.quiesce(() => this.#table.clear());
-    this.#board.close();
-    this.#release();
+    try {
+      this.#board.mark('frozen', 0, this.#board.pages, false); // nobody is left to thaw
+      if (!keep) this.#clear();
+      else if (!this.#failed) this.#publish({ first: 0, count: this.#board.pages });
+    } finally {
+      this.#board.close();
+      this.#release();
+    }
+  }
+
+  #clear(): void {
+    try {
+      this.#hooks.quiesce(() => {
+        // While the vCPUs stand: who comes back finds no slot, and must find that pages come no more.
+        this.#board.close();
+        this.#table.clear();
+      });
+    } finally {
+      this.#table.clear(); // a hook that fails is no reason to leave slots over memory that goes
+    }
   }
 
   #publish(pages: PageRange): void {
@@ -167,19 +279,20 @@ class SlotThread {
     if (runs.length > 0) this.#goLive(runs);
   }
 
-  /** The runs of filled pages that are not live, of those asked for; a run may reach further. */
-  #filledRuns({ first, count }: PageRange): PageRange[] {
-    const runs: PageRange[] = [];
+  /** The runs of complete chunks that are not live, of those asked for; a run may reach further. */
+  #filledRuns({ first, count }: PageRange): readonly PageRange[] {
+    const runs = this.#hiddenRuns();
     for (const region of this.#data.regions) {
       const end = Math.min(region.page + region.count, first + count);
-      for (let page = Math.max(region.page, first); page < end; page++) {
-        const last = runs.at(-1);
-        if (last && page < last.first + last.count) continue;
-        if (this.#board.has('filled', page) && !this.#board.has('live', page))
-          runs.push(this.#runAround(page));
+      for (let page = Math.max(region.page, first); page < end;) {
+        const chunk = this.#chunkOf(page);
+        page = chunk.first + chunk.count;
+        if (runs.has(chunk.first) || !this.#isHidden(chunk)) continue;
+        const run = runs.add(chunk.first, this.#run.length);
+        page = Math.max(page, run.first + run.count);
       }
     }
-    return runs;
+    return runs.all;
   }
 
   #release(): void {
@@ -189,14 +302,27 @@ class SlotThread {
   }
 }
 
+function tableOf(
+  { regions, slots, strategy, canary, dirty, userfault }: SlotThreadData,
+  vm: KvmVm,
+): ShownPages {
+  if (userfault) return new UserfaultSlots(vm, regions, slots.first, userfault.flag, userfault.bitmaps);
+  const own = canary ? { first: slots.first, count: slots.count - 2 } : slots;
+  const log = dirty && new DirtyPages(dirty, 0);
+  return new SlotTable(vm, regions, own, strategy === 'memslot-hole', log);
+}
+
 function errorOf(body: () => void): SlotReply['error'] {
   try {
     body();
     return undefined;
   } catch (thrown) {
-    return asDemandPagingError(thrown, 'KERNEL', 'the slot thread failed').toPlain();
+    return plainOf(thrown);
   }
 }
+
+const plainOf = (thrown: unknown): PlainError =>
+  asDemandPagingError(thrown, 'KERNEL', 'the slot thread failed').toPlain();
 
 async function hooksOf(ref: VmHooksRef): Promise<VmHooks> {
   const make = ((await import(ref.module)) as Record<string, unknown>)[ref.export];
@@ -222,7 +348,7 @@ async function main(data: SlotThreadData): Promise<void> {
     data.control.unref();
   }
   ready(undefined);
-  thread.run(data.control);
+  thread.run();
 }
 
 void main(workerData as SlotThreadData);

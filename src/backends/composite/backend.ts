@@ -2,17 +2,19 @@ import { type MemoryLayout } from '../../api/layout.js';
 import { type KvmBackend, makeKvmBackend } from '../../kvm/backend.js';
 import { coverageOf, type Effects } from '../../kvm/coverage.js';
 import { type KvmOptions, type SlotStrategy } from '../../kvm/index.js';
+import { hasTwoStagePaging } from '../../linux/index.js';
 
 /** Everyone through the VMM's mapping waits; a vCPU exits. A walk is one or the other, as KVM translates. */
 function effectsOf(layout: MemoryLayout, strategy: SlotStrategy): Effects {
   const shared = layout.regions.some(({ memory }) => memory !== 'anonymous');
   const hole = strategy === 'memslot-hole';
+  const twoStages = hasTwoStagePaging();
   return {
     'vcpu-load': 'exits',
     'vcpu-store': 'exits',
     'vcpu-atomic': hole ? 'unmediated' : 'exits',
-    'vcpu-fetch': hole ? 'errors' : 'exits',
-    'vcpu-walk': hole ? 'injects' : 'blocks',
+    'vcpu-fetch': hole ? (twoStages ? 'injects' : 'errors') : 'exits',
+    'vcpu-walk': hole ? (twoStages ? 'errors' : 'injects') : twoStages ? 'exits' : 'blocks',
     'kernel-copy': hole ? 'errors' : 'blocks',
     'kernel-cached-pfn': hole ? 'errors' : 'blocks',
     'kernel-visibility': 'unmediated',
@@ -39,7 +41,7 @@ export const composite = (options: KvmOptions): KvmBackend =>
     {
       name: 'composite',
       mediation: 'userfaultfd',
-      coverage: (layout, strategy) => coverageOf(effectsOf(layout, strategy), layout, 'declared'),
+      coverage: (layout, strategy, chunk) => coverageOf(effectsOf(layout, strategy), layout, chunk),
     },
     options,
   );

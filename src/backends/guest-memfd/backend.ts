@@ -1,17 +1,18 @@
 import { type KvmBackend, makeKvmBackend } from '../../kvm/backend.js';
 import { coverageOf, type Effects } from '../../kvm/coverage.js';
 import { type KvmOptions } from '../../kvm/index.js';
+import { hasTwoStagePaging } from '../../linux/index.js';
 
 /** As {@link KvmOptions}; there is only one strategy. */
 export type GuestMemfdOptions = Omit<KvmOptions, 'strategy'>;
 
 /** Another mapping of the file is not watched. */
-const EFFECTS: Effects = {
+const effects = (): Effects => ({
   'vcpu-load': 'exits',
   'vcpu-store': 'exits',
   'vcpu-atomic': 'exits',
   'vcpu-fetch': 'exits',
-  'vcpu-walk': 'blocks',
+  'vcpu-walk': hasTwoStagePaging() ? 'exits' : 'blocks',
   'kernel-copy': 'blocks',
   'kernel-cached-pfn': 'blocks',
   'kernel-visibility': 'unmediated',
@@ -21,7 +22,7 @@ const EFFECTS: Effects = {
   'external-mapping': 'unmediated',
   'external-vm-readv': 'blocks',
   'external-vhost': 'blocks',
-};
+});
 
 /**
  * Demand paging of memory that lives in a guest_memfd, on a kernel whose guest_memfd takes no userfaultfd:
@@ -39,7 +40,7 @@ export const guestMemfd = (options: GuestMemfdOptions): KvmBackend =>
     {
       name: 'guest-memfd',
       mediation: 'guest-memfd',
-      coverage: (layout) => coverageOf(EFFECTS, layout, 'declared'),
+      coverage: (layout, _strategy, chunk) => coverageOf(effects(), layout, chunk),
     },
     { ...options, strategy: 'vacated-slot' },
   );

@@ -1,7 +1,8 @@
 import { coverageOf } from '../../kvm/coverage.js';
 import { type KvmBackend, makeKvmBackend } from '../../kvm/backend.js';
 import { type KvmOptions } from '../../kvm/index.js';
-import { EFFECTS } from './coverage.js';
+import { hasTwoStagePaging } from '../../linux/index.js';
+import { effectsOf } from './coverage.js';
 
 /**
  * Demand paging owned by KVM: a missing page makes KVM_RUN return, and the vCPU's own thread waits for
@@ -21,7 +22,8 @@ export const kvmExit = (options: KvmOptions): KvmBackend =>
     {
       name: 'kvm-exit',
       mediation: 'none',
-      coverage: (layout, strategy) => coverageOf(EFFECTS[strategy], layout, 'declared'),
+      coverage: (layout, strategy, chunk) =>
+        coverageOf(effectsOf(strategy, hasTwoStagePaging()), layout, chunk),
     },
     options,
   );

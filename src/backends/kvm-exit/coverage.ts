@@ -1,16 +1,17 @@
 import { type Effects } from '../../kvm/coverage.js';
+import { type SlotStrategy } from '../../kvm/index.js';
 
 /**
  * Nothing but vCPUs is stopped. KVM's own accesses meet addresses without memory (EFAULT). The walk is
  * KVM's where it shadows the guest's page tables, and the guest then sees a page fault; with two-stage
- * translation it exits like any other access: the worse of the two is declared.
+ * translation it exits like any other access.
  */
-const VACATED: Effects = {
+const vacated = (twoStages: boolean): Effects => ({
   'vcpu-load': 'exits',
   'vcpu-store': 'exits',
   'vcpu-atomic': 'exits',
   'vcpu-fetch': 'exits',
-  'vcpu-walk': 'injects',
+  'vcpu-walk': twoStages ? 'exits' : 'injects',
   'kernel-copy': 'errors',
   'kernel-cached-pfn': 'errors',
   'kernel-visibility': 'unmediated',
@@ -20,17 +21,36 @@ const VACATED: Effects = {
   'external-mapping': 'unmediated',
   'external-vm-readv': 'unmediated',
   'external-vhost': 'unmediated',
-};
+});
 
 /**
  * A hole is no memory: only what KVM can emulate as device access comes out with the data asked for. A locked
- * access becomes a read and a write, which are not atomic.
+ * access becomes a read and a write, which are not atomic. Code and page tables cannot be emulated: KVM gives the vCPU
+ * up, or the guest meets a fault of its own that ends in a triple fault.
  */
-const HOLE: Effects = {
-  ...VACATED,
+const hole = (twoStages: boolean): Effects => ({
+  ...vacated(twoStages),
   'vcpu-atomic': 'unmediated',
-  'vcpu-fetch': 'errors',
-  'vcpu-walk': 'injects',
-};
+  'vcpu-fetch': twoStages ? 'injects' : 'errors',
+  'vcpu-walk': twoStages ? 'errors' : 'injects',
+});
 
-export const EFFECTS = { 'vacated-slot': VACATED, 'memslot-hole': HOLE } as const;
+/** KVM's own accesses go through the slot, past the bitmap. */
+const bitmap = (twoStages: boolean): Effects => ({
+  ...vacated(twoStages),
+  'vcpu-walk': twoStages ? 'exits' : 'unmediated',
+  'kernel-copy': 'unmediated',
+  'kernel-cached-pfn': 'unmediated',
+});
+
+/** What a missing page does, with KVM's way to take it away, where the processor translates in two stages or in one. */
+export function effectsOf(strategy: SlotStrategy, twoStages: boolean): Effects {
+  switch (strategy) {
+    case 'vacated-slot':
+      return vacated(twoStages);
+    case 'memslot-hole':
+      return hole(twoStages);
+    case 'userfault-bitmap':
+      return bitmap(twoStages);
+  }
+}

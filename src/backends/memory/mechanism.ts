@@ -40,6 +40,10 @@ export interface ModelMechanism {
   readonly effect: Effect;
   /** Whether a fault that it delivers says which page. */
   readonly address: 'exact' | 'none';
+  /** Whether it stands there still when the handler's descriptor is closed, because KVM keeps its state. Default false. */
+  readonly outlivesHandler?: boolean;
+  /** Who reads its notifications: one queue for everybody (the default), or one each vCPU. */
+  readonly queue?: 'shared' | 'own';
 
   /** What bars the access's next piece: a kind of fault, a positive errno to fail it with, or undefined to let it pass. */
   obstacle(access: ModelAccess, kernel: ModelKernel): Obstacle;

@@ -78,7 +78,8 @@ export function* forkSteps(kernel: ModelKernel, fd: number): Generator<Step, voi
 
 function* announce(kernel: ModelKernel, event: MemoryEvent, why: string): Generator<Step, void> {
   const settle = beginning(kernel, event.kind);
-  kernel.trace?.(why, 'announces', event.kind === 'fork' ? 0 : event.pages.first);
+  const what = settle ? `announces (${why})` : `tells nobody of the ${why} of`;
+  kernel.trace?.('kernel', what, event.kind === 'fork' ? 0 : event.pages.first);
   yield* announced(kernel, event, settle);
 }
 

@@ -49,7 +49,10 @@ export class ModelKernel {
   readonly #mechanisms: readonly ModelMechanism[];
   readonly #changes = new Set<MemoryChange>();
   #changing = 0;
+  /** Who stopped an access last. */
+  readonly #stoppers = new WeakMap<ModelAccess, ModelMechanism>();
   #released = false;
+  #orphaned = false;
   #gone = false;
   #threads = 0;
   #forks = 0;
@@ -140,6 +143,17 @@ export class ModelKernel {
     this.queue.close();
   }
 
+  /**
+   * The handler has died and its descriptor with it, while the VM goes on. Whoever waits looks again; a
+   * mechanism whose state KVM keeps ({@link ModelMechanism.outlivesHandler}) still stands, the others are gone.
+   */
+  orphan(): void {
+    this.#orphaned = true;
+    this.trace?.('kernel', 'closes the descriptor of the handler that died', 0);
+    this.queue.close();
+    this.queue.wake({ first: 0, count: this.memory.layout.pageCount });
+  }
+
   /** The descriptor is closed. Whoever waits goes on, unserved: a missing page reads as zeros from now on. */
   release(): void {
     if (this.#released) return;
@@ -164,10 +178,12 @@ export class ModelKernel {
     if (this.#gone) return ERRNO.ESRCH;
     if (!this.#released) {
       for (const mechanism of this.sites[site] ?? []) {
+        if (this.#orphaned && !mechanism.outlivesHandler) continue;
         const obstacle = mechanism.obstacle(access, this);
         if (typeof obstacle === 'number') return obstacle;
         if (obstacle === undefined) continue;
         this.trace?.(access.name, `stopped: ${obstacle}`, page);
+        this.#stoppers.set(access, mechanism);
         mechanism.stop(access, obstacle, this);
         return undefined;
       }
@@ -177,7 +193,7 @@ export class ModelKernel {
 
   /** The next step of an access whose vCPU has exited: its gate's. */
   reenter(access: ModelAccess): void {
-    const mechanism = this.sites[access.site]?.find((candidate) => candidate.effect === 'exits');
+    const mechanism = this.#stoppers.get(access);
     // What barred it may be over by now, and whoever ended that has woken nobody: it was not waiting yet.
     const barred = !this.#released && mechanism?.obstacle(access, this) === access.kind;
     if (!barred) return access.enterAgain();
@@ -215,7 +231,7 @@ export class ModelKernel {
       case 'move':
         return memory.move(page, bytes!);
       case 'continue':
-        return memory.continue(page, bytes, protect);
+        return memory.continue(page, protect);
       case 'poison':
         return memory.poison(page);
       case 'writeprotect':

@@ -93,18 +93,27 @@ export class ModelPort implements FaultPort {
     const flags = batch.flags[row]!;
     const protect = (flags & FLAG.protect) !== 0;
     const size = memory.pageSize(first);
+    const contentsOf = (at: number): Uint8Array | undefined =>
+      bytes.length > 0 ? bytes.subarray(at * size, (at + 1) * size) : undefined;
     let errno = 0;
+    let most = span;
+    if (verb === 'continue' && bytes.length > 0) {
+      // Contents are written behind the mapping, up to the first page that it has; only then does the kernel have a say.
+      for (most = 0; most < span && errno === 0 && !memory.isTaken(first + most); most++)
+        errno = memory.fill(first + most, contentsOf(most)!);
+    }
     let done = 0;
-    for (; done < span && errno === 0; done += errno === 0 ? 1 : 0) {
+    for (; done < most && errno === 0; done += errno === 0 ? 1 : 0) {
       this.#kernel.preempt(this.#kernel.isChanging);
-      const contents = bytes.length > 0 ? bytes.subarray(done * size, (done + 1) * size) : undefined;
+      const contents = contentsOf(done);
       errno = this.#kernel.resolvePage({ verb, page: first + done, bytes: contents, protect });
     }
+    if (errno === 0 && done < span) errno = ERRNO.EEXIST;
     const wakes = verb === 'writeprotect' || verb === 'rwprotect' ? !protect : true;
     if (done > 0 && wakes && !(flags & FLAG.noWake)) queue.wake({ first, count: done });
     // The kernel wakes nobody on EEXIST; the port's contract is that it does.
-    if (errno === ERRNO.EEXIST && done === 0) queue.wake({ first, count: 1 });
-    batch.settle(row, outcomeOf(errno, done), done, errno);
+    if (errno === ERRNO.EEXIST) queue.wake({ first: first + done, count: 1 });
+    batch.settle(row, outcomeOf(errno), done, errno);
   }
 
   /** The bytes that a row brings (empty for none), or undefined where the row is malformed. */
@@ -127,10 +136,10 @@ export class ModelPort implements FaultPort {
   }
 }
 
-/** As the ioctls answer: what was done counts, and an error after it is EAGAIN, to be met again. */
-function outcomeOf(errno: number, done: number): number {
+/** As a port answers: what was done counts, and the error is that of the page behind it. */
+function outcomeOf(errno: number): number {
   if (errno === 0) return OUTCOME.installed;
-  if (done > 0 || errno === ERRNO.EAGAIN) return OUTCOME.again;
+  if (errno === ERRNO.EAGAIN) return OUTCOME.again;
   if (errno === ERRNO.EEXIST) return OUTCOME['already-present'];
   if (errno === ERRNO.ENOENT || errno === ERRNO.ESRCH) return OUTCOME.gone;
   return OUTCOME.failed;

@@ -4,12 +4,11 @@ import { type Attachment, type RawMemory, type Shard } from '../../api/backend.j
 import { type Supports } from '../../api/capability.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type MemoryLayout } from '../../api/layout.js';
-import { ERRNO, FALLOC, MADV, raw, systemError, type Userfaultfd } from '../../linux/index.js';
+import { endWith, ERRNO, FALLOC, MADV, raw, systemError, type Userfaultfd } from '../../linux/index.js';
 import { abandon } from './abandoned-child.js';
 import { type AddressMap, type Segment } from './address-map.js';
 import { type Kicker } from './kick.js';
 import { type UserfaultfdPortToken } from './port-token.js';
-import { endWith } from './process-end.js';
 import { type LocalMemory } from './raw-memory.js';
 import { giveBack, type RegionMemory } from './region-memory.js';
 

@@ -146,7 +146,9 @@ export class UserfaultfdPort implements FaultPort {
       for (let look = 0; look < LOOKS_PER_GLANCE; look++) {
         const taken = this.#drain(batch);
         if (taken === 0) continue;
-        this.#patience.found();
+        // Found late, it was found because this thread had lost its cpu: to an accessor that shares it, perhaps.
+        if (end === 0 || performance.now() < end) this.#patience.found();
+        else this.#patience.missed();
         return taken;
       }
       const now = performance.now(); // not before a first glance has found nothing

@@ -4,12 +4,14 @@ import { pathToFileURL } from 'node:url';
 import { type MemoryLayout } from '../../api/layout.js';
 import { type CoverageAccessor } from './measure-coverage.js';
 
-/** Maps the memory file at descriptor 3 for itself and prints one byte of it. */
+/** Maps the memory file at descriptor 3 for itself, writes there what it was given, and says what it finds; all in hexadecimal. */
 const SCRIPT = `
-const [module, length, offset] = process.argv.slice(1);
-const { mapMemory, load8 } = await import(module);
-const mapping = mapMemory({ kind: 'file', fd: 3, length: Number(length) });
-process.stdout.write(String(load8(mapping.address + Number(offset))));
+const [module, mapped, offset, count, given] = process.argv.slice(1);
+const { mapMemory } = await import(module);
+const mapping = mapMemory({ kind: 'file', fd: 3, length: Number(mapped) });
+const bytes = mapping.bytes(Number(offset), Number(count));
+if (given) bytes.set(Buffer.from(given, 'hex'));
+process.stdout.write(Buffer.from(bytes).toString('hex'));
 `;
 
 /**
@@ -20,13 +22,15 @@ export function foreignMapping(layout: MemoryLayout, deadlineMs: number): Covera
   const [region] = layout.regions;
   const { fd, offset } = region!.file!;
   const module = pathToFileURL(createRequire(import.meta.url).resolve('demand-paging/linux')).href;
-  const length = Number(offset) + Number(region!.length);
+  const mapped = Number(offset) + Number(region!.length);
   return {
-    access: ({ page }) =>
+    access: ({ page, offset: into = 0, length, bytes }) =>
       new Promise((resolve, reject) => {
-        const at = Number(offset) + (page - region!.firstPage) * region!.pageSize;
-        const args = ['--input-type=module', '-e', SCRIPT, module, String(length), String(at)];
-        const child = spawn(process.execPath, args, {
+        const at = Number(offset) + (page - region!.firstPage) * region!.pageSize + into;
+        const count = bytes?.length ?? length ?? 1;
+        const given = bytes ? Buffer.from(bytes).toString('hex') : '';
+        const args = [module, String(mapped), String(at), String(count), given];
+        const child = spawn(process.execPath, ['--input-type=module', '-e', SCRIPT, ...args], {
           stdio: ['ignore', 'pipe', 'ignore', fd],
           timeout: deadlineMs,
           killSignal: 'SIGKILL',
@@ -35,7 +39,7 @@ export function foreignMapping(layout: MemoryLayout, deadlineMs: number): Covera
         child.stdio[1]!.on('data', (chunk: Buffer) => (output += String(chunk)));
         child.on('error', reject);
         child.on('close', (code, signal) => {
-          if (code === 0) resolve({ ok: true, bytes: Uint8Array.of(Number(output)) });
+          if (code === 0) resolve({ ok: true, bytes: Buffer.from(output, 'hex') });
           else reject(new Error(`the other process ended with ${signal ?? code}`));
         });
       }),

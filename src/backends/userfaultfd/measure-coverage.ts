@@ -16,6 +16,8 @@ export interface CoverageAccessor {
   /** Reads a byte of a page, or writes `bytes` to it. What was read, or a positive errno. */
   access(request: {
     readonly page: PageIndex;
+    /** Bytes into the page. */
+    readonly offset?: number;
     readonly length?: number;
     readonly bytes?: Uint8Array;
   }): Promise<

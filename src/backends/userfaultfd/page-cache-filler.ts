@@ -1,11 +1,31 @@
-import { copyMemory, ERRNO, MADV, MAP, PROT, raw, NativeBlock, libc, check } from '../../linux/index.js';
+import {
+  copyMemory,
+  ERRNO,
+  MADV,
+  MAP,
+  PAGEMAP_HIGH,
+  PROT,
+  raw,
+  NativeBlock,
+  libc,
+  check,
+} from '../../linux/index.js';
 import { type Segment } from './address-map.js';
 
 const ENTRY_BYTES = 8;
 const PAGES_PER_LOOK = 512;
 const O_RDONLY_CLOEXEC = 0o2000000;
-/** Bits 62 and 63 of a pagemap entry: swapped (or a marker), present. In the entry's high word. */
-const TAKEN = 0xc000_0000;
+
+/**
+ * Whether a place of shared memory has a page, or poison. A page that is under way to another frame counts as swapped
+ * as markers do, but says that it is a file's. The marker that UFFDIO_WRITEPROTECT leaves where no page is has nothing
+ * behind it, and CONTINUE replaces it.
+ */
+function isTaken(high: number): boolean {
+  const { present, swap, file, uffdWp } = PAGEMAP_HIGH;
+  if ((high & (present | swap)) === 0) return false;
+  return (high & (present | file | uffdWp)) !== uffdWp;
+}
 
 /**
  * Writes contents into the page cache behind a mapping, out of sight of the userfaultfd that watches it,
@@ -38,7 +58,7 @@ export class PageCacheFiller {
       const at = ((address + page * pageSize) / this.#basePage) * ENTRY_BYTES;
       const read = raw.pread(this.#pagemap, this.#entries.address, entries * ENTRY_BYTES, at);
       if (read < 0) return read;
-      for (let i = 0; i < look; i++) if (this.#entries.words[i * stride * 2 + 1]! & TAKEN) return page + i;
+      for (let i = 0; i < look; i++) if (isTaken(this.#entries.words[i * stride * 2 + 1]!)) return page + i;
     }
     return count;
   }

@@ -1,5 +1,8 @@
-/** The longest look before a sleep, in milliseconds: about what being woken on another cpu takes. */
-export const LOOK_MS = 0.05;
+/**
+ * The longest look before a sleep, in milliseconds: about what waking an accessor on another cpu, and being woken
+ * there, takes where that is dear, as in a virtual machine. KVM's halt_poll_ns has the same default, for the same reason.
+ */
+export const LOOK_MS = 0.2;
 /** Most sleeps without looking first. */
 const MOST_SLEEPS = 256;
 

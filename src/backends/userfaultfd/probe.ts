@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { type Requirement, type Requirements, requirements } from '../../api/capability.js';
+import { type Requirement, type Requirements, requirements, unmet } from '../../api/capability.js';
 import { DemandPagingError } from '../../api/error.js';
 import {
   uffdFeatureNames,
@@ -18,18 +18,15 @@ export function probeUserfaultfd(choice: UserfaultfdChoice): Requirements {
     found: `${process.platform}/${process.arch}`,
     remedy: '',
   };
-  if (!native.met) return requirements([{ ...native, remedy: 'run on Linux, x64 or arm64' }]);
+  if (!native.met)
+    return requirements([{ ...native, remedy: 'run on Linux, x64 or arm64', code: 'NATIVE_UNAVAILABLE' }]);
   const opened = open(choice);
-  const descriptor: Requirement =
-    opened instanceof DemandPagingError
-      ? {
-          what: 'a userfaultfd',
-          met: false,
-          found: `${withoutHint(opened)}; ${situation()}`,
-          remedy: opened.hint ?? '',
-        }
-      : { what: 'a userfaultfd', met: true, found: situation(), remedy: '' };
-  if (opened instanceof DemandPagingError) return requirements([native, descriptor]);
+  const what = 'a userfaultfd';
+  if (opened instanceof DemandPagingError) {
+    const lacking = unmet(what, opened);
+    return requirements([native, { ...lacking, found: `${lacking.found}; ${situation()}` }]);
+  }
+  const descriptor: Requirement = { what, met: true, found: situation(), remedy: '' };
   const kinds = new Set(['anonymous'] as const);
   const lacking = uffdFeatureNames(BigInt(neededFeatures(choice, kinds)) & ~opened.mask);
   const features: Requirement = {
@@ -58,9 +55,6 @@ function open(choice: UserfaultfdChoice): UserfaultfdSupport | DemandPagingError
     return new DemandPagingError('NATIVE_UNAVAILABLE', String(error));
   }
 }
-
-/** A message ends with its hint, which is the remedy here. */
-const withoutHint = ({ message, hint }: DemandPagingError): string => message.replace(`. ${hint}`, '');
 
 function situation(): string {
   const device = existsSync(USERFAULTFD_DEVICE)

@@ -154,18 +154,6 @@ describe('bad input is refused, and nothing is left behind', () => {
     rig.vm.setSlot({ slot: 4, gpa: PAGED, length: 4 * PAGE, userspace: rig.low.address });
   });
 
-  test('fewer slots than pages; the hint says how large pages must be', async (context) => {
-    using rig = Rig.open(context);
-    const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 1, slots: { first: 8, count: 6 } });
-    const attach = pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
-    await expect(attach).rejects.toMatchObject({
-      code: 'BAD_RANGE',
-      hint: expect.stringContaining('16384') as string,
-    });
-    const { pager } = await pagerOver(backend, [rig.region(PAGES, 0x4000)], imageOf(PAGES));
-    await pager.close({ missing: 'leave' });
-  });
-
   test('memory of the wrong kind', async (context) => {
     using rig = Rig.open(context);
     const attach = (

@@ -24,8 +24,10 @@ import {
   type KvmVm,
   mapMemory,
   raw,
+  X86_LONG_MODE_CPUID,
+  X86_USER_FLAGS,
+  x86UserMode,
   type X86Registers,
-  type X86Segment,
 } from '../../../src/linux/index.js';
 
 export const PAGE = 4096;
@@ -98,21 +100,6 @@ export function imageOf(pages: number): SharedArrayBuffer {
   return image;
 }
 
-const segment = (selector: number, type: number, long: number): X86Segment => ({
-  base: 0n,
-  limit: 0xffff_ffff,
-  selector,
-  type,
-  present: 1,
-  dpl: 3,
-  db: 1 - long,
-  s: 1,
-  l: long,
-  g: 1,
-  avl: 0,
-  unusable: 0,
-});
-
 /** What became of a vCPU's run. */
 export interface RunResult {
   readonly verdict: string;
@@ -130,6 +117,8 @@ export interface RunResult {
 export interface Doing<T> {
   readonly thread: number;
   readonly result: Promise<T>;
+  /** The thread is gone. */
+  readonly ended: Promise<unknown>;
 }
 
 export type Flavour = 'kvm-exit' | 'composite' | 'guest-memfd';
@@ -196,18 +185,11 @@ export class Rig implements Disposable {
     const index = this.#vcpus.length;
     const vcpu = this.vm.createVcpu(index);
     this.#vcpus.push(vcpu);
-    const data = segment(0x23, 3, 0);
-    const segments = { cs: segment(0x1b, 11, 1), ds: data, es: data, fs: data, gs: data, ss: data };
-    vcpu.setSpecialRegisters({
-      cr0: 0x8000_0011n,
-      cr3: BigInt(from.tables),
-      cr4: 0x20n,
-      efer: 0x500n,
-      ...segments,
-    });
+    vcpu.setCpuid(X86_LONG_MODE_CPUID);
+    vcpu.setSpecialRegisters(x86UserMode(from.tables));
     vcpu.setRegisters({
       rip: BigInt(from.code + entry),
-      rflags: 0x3002n,
+      rflags: X86_USER_FLAGS,
       rsp: BigInt(LOW.stacks + (index + 1) * PAGE),
       rdx: BigInt(LOW.flag),
       r10: BigInt(LOW.counter),
@@ -237,7 +219,7 @@ export class Rig implements Disposable {
     const ended = once(worker, 'message') as Promise<[{ result: T }]>;
     const result = Promise.race([ended, failed]).then(([message]) => message.result);
     result.catch(() => {}); // whoever awaits it sees it
-    return { thread, result };
+    return { thread, result, ended: once(worker, 'exit') };
   }
 
   /** Tells guests that hammer to come to an end. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { gpa, type Pager } from '../../../src/api/index.js';
 import { type KvmBackend } from '../../../src/kvm/index.js';
+import { hasTwoStagePaging } from '../../../src/linux/index.js';
 import {
   backendOf,
   type Doing,
@@ -66,7 +67,7 @@ function startHammers(rig: Rig, backend: KvmBackend, tables: 'paged' | 'low'): P
   );
 }
 
-describe('swap-is-invisible: slots come and go under running vCPUs, which notice nothing', () => {
+describe('swap-is-invisible, no-guest-visible-injection: slots come and go under running vCPUs, which notice nothing', () => {
   const CASES: readonly { flavour: Flavour; tables: 'paged' | 'low' }[] = [
     { flavour: 'kvm-exit', tables: 'low' },
     { flavour: 'composite', tables: 'paged' },
@@ -131,5 +132,16 @@ test('a VMM whose hook does not stop the vCPUs is found out', async (context) =>
   rig.stopGuests();
   const kinds = (await Promise.all(ends)).map(({ exit, verdict }) => `${verdict} ${exit.kind}`);
   expect(kinds.join(), kinds.join()).toMatch(/shutdown|internal-error|mmio/);
+  await pager.close({ missing: 'leave' });
+});
+
+test('a backend whose walks nobody mediates is found out: the guest sees a fault that it did not make', async (context) => {
+  using rig = Rig.open(context);
+  if (hasTwoStagePaging()) context.skip("the processor walks the guest's page tables here: that exits");
+  const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: VCPUS });
+  const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE)], imageOf(PAGES));
+  const runs = await startHammers(rig, backend, 'paged');
+  for (const { result } of runs)
+    expect(await result).toMatchObject({ verdict: 'not-mine', exit: { kind: 'shutdown' } });
   await pager.close({ missing: 'leave' });
 });

@@ -36,6 +36,8 @@ export class Actor {
   walk = (address: number, stride: number, count: number): Promise<number> =>
     this.#ask('walk', { address, stride, count });
   kernelLoad = (address: number): Promise<number> => this.#ask('kernelLoad', { address });
+  kernelStore = (address: number, value: number): Promise<number> =>
+    this.#ask('kernelStore', { address, value });
   /** A function of the C library; its result, or -errno. */
   call = (name: string, ...args: number[]): Promise<number> => this.#ask('call', { name, args });
   store = (address: number, value: number): Promise<number> => this.call('memset', address, value, 1);

@@ -3,7 +3,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { type DemandPagingError, fileOffset, gpa, hva, MemoryLayout } from '../../../src/api/index.js';
 import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
-import { ERRNO, hugePagePool, mapMemory, raw, reserveHugePages } from '../../../src/linux/index.js';
+import { ERRNO, hugePagePool, mapMemory, raw } from '../../../src/linux/index.js';
+import { lockHugePages, needHugePages } from '../../support/huge-pages.js';
 import { HUGE, openOrSkip, openShard, PAGE, region, Scene, skipWithoutUserfaultfd } from './scene.js';
 
 skipWithoutUserfaultfd();
@@ -60,13 +61,7 @@ describe('nothing is left behind', () => {
   });
 
   test('huge pages go back to the pool', async (context) => {
-    let pool: ReturnType<typeof reserveHugePages>;
-    try {
-      pool = reserveHugePages(2);
-    } catch (error) {
-      return context.skip(String(error));
-    }
-    using _pool = pool;
+    using _pool = needHugePages(context, 2, HUGE);
     const { free } = hugePagePool()!;
     await using s = await openOrSkip(context, [region(2, 'hugetlb')]);
     s.resolve({ verb: 'copy', pages: { first: 0, count: 2 }, from: s.stage(1, 0, 2 * HUGE) });
@@ -81,8 +76,9 @@ describe('refusals', () => {
   test('no huge pages reserved', async (context) => {
     const pool = hugePagePool();
     if (!pool || pool.pageSize !== HUGE) return context.skip('no huge pages of 2 MiB here');
+    using _pool = lockHugePages();
     const before = { descriptors: descriptors(), mappings: ourMappings() };
-    const attach = userfaultfd().attach(new MemoryLayout([region(pool.free + 1, 'hugetlb')]));
+    const attach = userfaultfd().attach(new MemoryLayout([region(hugePagePool()!.free + 1, 'hugetlb')]));
     await expect(attach).rejects.toEqual(
       failure('NO_HUGE_PAGES', {
         errno: ERRNO.ENOMEM,
@@ -195,13 +191,7 @@ describe('withdraw', () => {
   );
 
   test('huge pages', async (context) => {
-    let pool: ReturnType<typeof reserveHugePages>;
-    try {
-      pool = reserveHugePages(2);
-    } catch (error) {
-      return context.skip(String(error));
-    }
-    using _pool = pool;
+    using _pool = needHugePages(context, 2, HUGE);
     await using s = await openOrSkip(context, [region(2, 'hugetlb')], { events: [] });
     s.resolve({ verb: 'copy', pages: { first: 1, count: 1 }, from: s.stage(1, 0, HUGE) });
     s.attachment.withdraw({ first: 1, count: 1 });

@@ -2,10 +2,11 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { gpa, openPager, type Pager, type PagerOptions } from '../../../src/api/index.js';
+import { fileOffset, gpa, hva, openPager, type Pager, type PagerOptions } from '../../../src/api/index.js';
 import { userfaultfd, type UserfaultfdBackendOptions } from '../../../src/backends/userfaultfd/index.js';
-import { MADV, mapMemory, reserveHugePages } from '../../../src/linux/index.js';
+import { MADV, mapMemory } from '../../../src/linux/index.js';
 import { file } from '../../../src/sources/index.js';
+import { needHugePages } from '../../support/huge-pages.js';
 import { Actor } from './actor.js';
 import { HUGE, PAGE, region, skipWithoutUserfaultfd } from './scene.js';
 
@@ -85,13 +86,7 @@ describe.each([
 });
 
 test('huge pages', async (context) => {
-  let pool: Disposable;
-  try {
-    pool = reserveHugePages(2);
-  } catch (error) {
-    return context.skip(String(error));
-  }
-  using _pool = pool;
+  using _pool = needHugePages(context, 2, HUGE);
   await using g = await guest({}, { memory: 'hugetlb' });
   expect(await g.actor.load(g.at(0) + 5 * PAGE)).toBe(first(5));
   await g.pager.remove([{ start: gpa(0), length: BigInt(HUGE) }]);
@@ -171,3 +166,32 @@ test('nothing is left after many pagers', async () => {
   }
   expect(readdirSync('/proc/self/fd').length).toBe(before);
 });
+
+// The kernel keeps the protection of a page of shared memory that is not there, and poison does not go where it is.
+test.each(['copy', 'continue'] as const)(
+  'closed by poison, pages that are missing and write-protected read as nothing at all: %s',
+  async (install) => {
+    using memory = mapMemory({ kind: 'shmem', length: 16 * PAGE });
+    const place = { hva: hva(memory.address), file: { fd: memory.fd!, offset: fileOffset(0) } };
+    const faults = install === 'copy' ? (['missing'] as const) : (['missing', 'minor'] as const);
+    const pager = await openPager({
+      backend: userfaultfd({ install, faults: [...faults, 'write-protect'] }),
+      regions: [region(16, 'shmem', place)],
+      source: file(path),
+      policy: { faultAroundPages: 1 },
+    });
+    await using actor = await Actor.start();
+    const pages = (page: number, count: number) => [
+      { start: gpa(page * PAGE), length: BigInt(count * PAGE) },
+    ];
+    await pager.writeProtect(pages(0, 16));
+    await pager.ensure(pages(4, 4));
+    await pager.withdraw(pages(6, 4));
+    expect(await actor.kernelLoad(memory.address + 4 * PAGE)).toBe(first(4));
+    await pager.close();
+    for (const page of [0, 3, 6, 7, 9, 15])
+      expect(await actor.kernelLoad(memory.address + page * PAGE), `page ${page}`).toBeLessThan(0);
+    for (const page of [4, 5])
+      expect(await actor.kernelLoad(memory.address + page * PAGE), `page ${page}`).toBe(first(page));
+  },
+);

@@ -1,4 +1,4 @@
-import { describe, expect, test, type TestContext } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   copyMemory,
   ERRNO,
@@ -6,9 +6,9 @@ import {
   Mapping,
   mapMemory,
   pagemap,
-  reserveHugePages,
   userfaultfdSupport,
 } from '../../../src/linux/index.js';
+import { needHugePages } from '../../support/huge-pages.js';
 import { HUGE, openOrSkip, PAGE, region, Scene, skipWithoutUserfaultfd } from './scene.js';
 
 skipWithoutUserfaultfd();
@@ -27,17 +27,6 @@ function behind(s: Scene): Mapping {
     fd: file!.fd,
   } as const;
   return Mapping.borrow(token).alias();
-}
-
-/** Huge pages for the whole machine, given back at the end of the test. */
-function needHugePages(context: TestContext, count: number): Disposable {
-  try {
-    const reserved = reserveHugePages(count);
-    if (reserved.pool.pageSize !== HUGE) context.skip(`huge pages of ${reserved.pool.pageSize} bytes here`);
-    return reserved;
-  } catch (error) {
-    context.skip(String(error));
-  }
 }
 
 describe('copy', () => {
@@ -81,7 +70,7 @@ describe('copy', () => {
   });
 
   test('huge pages come whole, and have no zero page', async (context) => {
-    using _pool = needHugePages(context, 4);
+    using _pool = needHugePages(context, 4, HUGE);
     await using s = await openOrSkip(context, [region(2, 'hugetlb')]);
     expect(s.attachment.supports.verbs).not.toContain('zeropage');
     expect(s.port.staging.length).toBeGreaterThanOrEqual(HUGE);
@@ -148,7 +137,7 @@ describe('continue', () => {
   });
 
   test('huge pages are filled through a second mapping', async (context) => {
-    using _pool = needHugePages(context, 2);
+    using _pool = needHugePages(context, 2, HUGE);
     await using s = await openOrSkip(context, [region(2, 'hugetlb')], options);
     const value = s.actor.load(s.at(1) + 99);
     expect(s.take()).toMatchObject([{ page: 1 }]);

@@ -1,0 +1,28 @@
+import { KvmVm } from '../linux/index.js';
+import { type ExitBoard } from './exit-board.js';
+import { GatePause } from './pause.js';
+
+export interface Sweep {
+  readonly vm: number;
+  readonly runBytes: number;
+  readonly slots: { readonly first: number; readonly count: number };
+  /** Whether the vCPUs pass through gates; else nobody can stop them from here. */
+  readonly gates: boolean;
+}
+
+/** Deletes the slots that a slot thread left which died: their memory is about to go. Blocks: until the vCPUs stand. */
+export function sweepSlots(board: ExitBoard, { vm, runBytes, slots, gates }: Sweep): void {
+  using machine = KvmVm.borrow(vm, runBytes);
+  const sweep = (): void => {
+    // A slot that does not exist is refused (EINVAL), which is as good.
+    for (let slot = slots.first; slot < slots.first + slots.count; slot++)
+      machine.trySetSlot({ slot, gpa: 0, length: 0, userspace: 0 });
+  };
+  if (!gates) return sweep();
+  const pause = new GatePause(board, runBytes);
+  try {
+    pause.quiesce(sweep);
+  } finally {
+    pause.close();
+  }
+}
