@@ -8,6 +8,7 @@ import { RealStage } from './real-stage.js';
 import { type Setting } from './stage.js';
 import { SteppedStage } from './stepped-stage.js';
 import { type Subject } from './subject.js';
+import { type TimelineEntry } from './timeline.js';
 
 export interface CheckOptions {
   /** Runs of each property. Default: 1000 on a deterministic subject, 20 on a real one. */
@@ -23,6 +24,27 @@ export interface CheckOptions {
   readonly nudge?: boolean;
   /** Whether a failure is made smaller before it is reported. Default true on a deterministic subject. */
   readonly shrink?: boolean;
+  /**
+   * After so many milliseconds no more runs are begun and no smaller counterexample is looked for. Default: no bound.
+   * A property that has held until then is reported as held, with the runs that there were.
+   */
+  readonly withinMs?: number;
+  /** Told when a run begins, and of each event of it as it happens: what is left to say if it never ends. */
+  readonly watch?: { readonly run: () => void; readonly note: (entry: TimelineEntry) => void };
+}
+
+/** A run in which a property does not hold: on a deterministic subject the smallest that was found. */
+export interface Counterexample {
+  /** What was seen, and what should have been. */
+  readonly what: string;
+  /** Who did what, in order, one event a line. */
+  readonly story: readonly string[];
+  /** What the run was made of, in words of the suite's. */
+  readonly plan: string;
+  readonly setting: string;
+  /** With these {@link checkProperty} plays it again. */
+  readonly seed: number;
+  readonly path: string;
 }
 
 /** What came of checking one property. */
@@ -33,7 +55,13 @@ export type Report = {
 } & (
   | { readonly outcome: 'held'; readonly runs: number }
   | { readonly outcome: 'skipped'; readonly reason: string }
-  | { readonly outcome: 'failed'; readonly runs: number; readonly message: string }
+  | {
+      readonly outcome: 'failed';
+      readonly runs: number;
+      /** All of the counterexample in plain text. */
+      readonly message: string;
+      readonly counterexample: Counterexample;
+    }
 );
 
 const RUNS = { stepped: 1000, real: 20 };
@@ -79,13 +107,18 @@ async function check(
   const reason = property.unless(manifest);
   if (reason !== undefined) return { name, part, claim, outcome: 'skipped', reason };
   const accessors = subject.deterministic ? undefined : new AccessorPool(subject);
-  let lastFailure = '';
+  let last: Failed | undefined;
+  let played = 0;
+  // A run that has begun is never cut short: threads would go on in it. Those after the deadline are not played.
+  const deadline = performance.now() + (options.withinMs ?? Infinity);
   const predicate = async (
     plan: unknown,
     policy: Partial<PagerPolicy>,
     synchronous: boolean,
     choices: Uint8Array,
   ): Promise<void> => {
+    if (performance.now() > deadline) return;
+    played++;
     const setting: Setting = {
       level: property.level,
       pages: property.pages,
@@ -101,8 +134,8 @@ async function check(
       options,
     );
     if (failure === undefined) return;
-    lastFailure = failure;
-    throw new PropertyFailure(failure);
+    last = failure;
+    throw new PropertyFailure(failure.what);
   };
   const numRuns = options.runs ?? (subject.deterministic ? RUNS.stepped : RUNS.real);
   const choices = subject.deterministic
@@ -119,11 +152,20 @@ async function check(
     },
   );
   await accessors?.stop();
-  if (!result.failed) return { name, part, claim, outcome: 'held', runs: result.numRuns };
+  if (!result.failed) return { name, part, claim, outcome: 'held', runs: played };
+  const { seed, numRuns: runs } = result;
+  // Without a failure of a run it is the suite's own, or the generator's.
+  const failed = last ?? { what: String(result.errorInstance), plan: '', setting: '', story: [] };
+  const counterexample = { ...failed, seed, path: result.counterexamplePath ?? '' };
   const title = part ? `${name} (${part})` : name;
-  const message = `${title} does not hold on ${subject.name}: ${claim}\nrun ${result.numRuns}, seed ${result.seed}, path '${result.counterexamplePath}'\n${lastFailure || String(result.errorInstance)}`;
-  return { name, part, claim, outcome: 'failed', runs: result.numRuns, message };
+  const message = `${title} does not hold on ${subject.name}: ${claim}\nrun ${runs}, seed ${seed}, path '${counterexample.path}'\n${messageOf(failed)}`;
+  return { name, part, claim, outcome: 'failed', runs, message, counterexample };
 }
+
+type Failed = Omit<Counterexample, 'seed' | 'path'>;
+
+const messageOf = ({ what, plan, setting, story }: Failed): string =>
+  `${what}\nplan: ${plan}\nsetting: ${setting}\nwho did what:\n${story.join('\n')}`;
 
 interface Run {
   readonly plan: unknown;
@@ -139,12 +181,14 @@ async function playOnce(
   subject: Subject,
   manifest: Manifest,
   run: Run,
-  { nudge = false }: CheckOptions,
-): Promise<string | undefined> {
+  { nudge = false, watch }: CheckOptions,
+): Promise<Failed | undefined> {
   const { plan, setting, choices, accessors } = run;
   const stage = subject.deterministic
     ? await SteppedStage.open(subject, setting, choices, { nudge: nudge && !property.judgesWaking })
     : await RealStage.open(subject, setting, accessors!);
+  watch?.run();
+  stage.timeline.onNote = watch?.note;
   try {
     await stage.run(property.body(stage, plan, manifest));
     return undefined;
@@ -155,7 +199,12 @@ async function playOnce(
         : error instanceof Error
           ? (error.stack ?? error.message)
           : String(error);
-    return `${what}\nplan: ${fc.stringify(plan)}\nsetting: ${fc.stringify(setting)}\nwho did what:\n${stage.timeline}`;
+    return {
+      what,
+      plan: fc.stringify(plan),
+      setting: fc.stringify(setting),
+      story: stage.timeline.lines(),
+    };
   } finally {
     await stage.close();
   }

@@ -7,8 +7,29 @@ const WORD_BYTES = 4;
 const WORDS_LOW = 0xffff;
 
 /**
+ * Where in each page lies what a vCPU can make something of without reading it: an entry of a page table, whose address
+ * names the page, and code that puts the page's number into EAX and jumps to R9. In bytes; each is eight bytes long.
+ */
+export const GUEST_WORDS = { entry: 3072, code: 3080 } as const;
+
+/** The entry of the page with a number: present, writable, user, accessed and dirty, at 2 GiB and so many pages. */
+const entryWord = (number: number): number => (0x8000_0067 | (number << 12)) >>> 0;
+/** Its upper half: a bit that the processor ignores, so that it is not zero. */
+const ENTRY_HIGH = 0x0010_0000;
+const ENTRY_AT = GUEST_WORDS.entry / WORD_BYTES;
+
+/** The four words, for the page with a number: `mov eax, number; jmp r9` after the entry. */
+const guestWords = (number: number): readonly number[] => [
+  entryWord(number),
+  ENTRY_HIGH,
+  (0xb8 | (number << 8)) >>> 0,
+  0xe1ff_4100,
+];
+
+/**
  * Contents that say where they belong: every 32-bit word names its page and its place in it, and none
- * is zero. So a page that is torn, zero, stale or in another's place is recognised, and described.
+ * is zero; except {@link GUEST_WORDS}, which are as particular. So a page that is torn, zero, stale or in another's
+ * place is recognised, and described.
  */
 export class Contents {
   readonly pageBytes: number;
@@ -39,6 +60,12 @@ export class Contents {
     return { other: this.describe(bytes, offset) };
   }
 
+  /** What somebody has read, in words. */
+  tell(bytes: Uint8Array, page: PageIndex, offset = 0): string {
+    const seen = this.recognise(bytes, page, offset);
+    return seen === 'original' ? 'the contents' : seen === 'zeros' ? 'zeros' : seen.other;
+  }
+
   /** Bytes in words: runs of words that belong together. */
   describe(bytes: Uint8Array, offset = 0): string {
     const words = new Uint32Array(bytes.slice().buffer, 0, Math.floor(bytes.length / WORD_BYTES));
@@ -56,12 +83,14 @@ export class Contents {
   #make(number: number): Uint8Array {
     const words = new Uint32Array(this.pageBytes / WORD_BYTES);
     for (let at = 0; at < words.length; at++) words[at] = (number << 16) | (at & WORDS_LOW);
+    words.set(guestWords(number), ENTRY_AT);
     return new Uint8Array(words.buffer);
   }
 }
 
 function wordName(word: number, at: number): string {
   if (word === 0) return 'zeros';
+  if (at >= ENTRY_AT && at < ENTRY_AT + 4) return 'what a guest uses';
   const number = word >>> 16;
   if ((word & WORDS_LOW) !== (at & WORDS_LOW)) return `something else (0x${word.toString(16)})`;
   return number > 0x4000 ? `foreign contents of page ${number - 0x4001}` : `page ${number - 1}`;

@@ -1,6 +1,14 @@
+export { openManifest } from './manifest.js';
 export { conformance, inapplicable, titleOf, type ConformanceOptions, type Runner } from './conformance.js';
-export { checkProperties, checkProperty, type CheckOptions, type Report } from './check.js';
+export {
+  checkProperties,
+  checkProperty,
+  type CheckOptions,
+  type Counterexample,
+  type Report,
+} from './check.js';
 export { PROPERTIES } from './properties/index.js';
+export { unnoticedAccess } from './properties/unnoticed-access.js';
 export {
   property,
   PROPERTY_NAMES,
@@ -34,7 +42,10 @@ export {
   type TouchRequest,
   type Wait,
 } from './stage.js';
-export { Contents, type Seen } from './contents.js';
+export { Contents, GUEST_WORDS, type Seen } from './contents.js';
+export { type TimelineEntry } from './timeline.js';
+export { narrate } from './narration.js';
+export { canRead, canWrite, waitingSites } from './scenario.js';
 export { PropertyFailure, Stuck } from './failure.js';
 export { ScriptedSource, type SourceFault } from './scripted-source.js';
 export { openFatalSource, type FatalSourceOptions } from './fatal-source.js';

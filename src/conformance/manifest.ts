@@ -11,6 +11,7 @@ export async function openManifest(subject: Subject): Promise<Manifest> {
     supports,
     coverage,
     sites: subject.sites,
+    readOnly: subject.readOnly ?? [],
     deterministic: subject.deterministic,
     discards: subject.deterministic || subject.discardSite !== undefined,
     killable: subject.deterministic ? subject.sites : subject.killable,

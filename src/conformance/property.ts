@@ -38,6 +38,8 @@ export interface Manifest {
   readonly coverage: Coverage;
   /** Sites that can be exercised. */
   readonly sites: readonly AccessSite[];
+  /** Those that can be made to read only. */
+  readonly readOnly: readonly AccessSite[];
   /** Whether the schedule is chosen. */
   readonly deterministic: boolean;
   /** Whether another thread can drop pages. */
@@ -60,6 +62,13 @@ export interface Property<Plan> {
   /** `port`: the body is the resolver. `pager`: the library's engine is. */
   readonly level: 'port' | 'pager';
   readonly pages: number;
+  /**
+   * What it is about: the `backend` as a whole, whoever accesses; or accesses of each site, `reads` or any. One about
+   * accesses can be judged site by site, by giving the subject that site alone.
+   */
+  readonly about: 'backend' | 'reads' | 'accesses';
+  /** The sites that it is about, where those are not all. */
+  readonly at?: readonly AccessSite[];
   /** Whether a wait that never ends is this property's own failure, also where the suite tells faults apart. */
   readonly judgesWaking?: boolean;
   /** Why it does not apply to a subject that declares this; undefined where it does. */

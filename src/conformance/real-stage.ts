@@ -19,6 +19,7 @@ import {
 import { type Contents } from './contents.js';
 import { PropertyFailure, Stuck } from './failure.js';
 import { type AccessorPool } from './accessor-pool.js';
+import { NotedPort } from './noted-port.js';
 import { RealPager } from './real-pager.js';
 import { type RealClock, RealTask, RealTouch } from './real-task.js';
 import { fatalSource } from './fatal-source.js';
@@ -38,6 +39,8 @@ import { Timeline } from './timeline.js';
 
 /** No run takes this long unless something hangs; machines that are busy with other things included. */
 const HANG_MS = 60_000;
+/** Between two moments. */
+const LEAST_MS = 1e-6;
 /** So many looks follow each other at once; after that the processor is left to those who are waited for. */
 const EAGER_LOOKS = 32;
 
@@ -66,6 +69,7 @@ export class RealStage implements Stage, RealClock {
   readonly #tasks: Promise<unknown>[] = [];
   readonly #touching: Promise<void>[] = [];
   readonly #begin_ms = performance.now();
+  #moment = 0;
   #touches = 0;
   /** What went wrong with the stage's own machinery. */
   #broken: Error | undefined;
@@ -81,7 +85,7 @@ export class RealStage implements Stage, RealClock {
     this.layout = opened.attachment.layout;
     this.contents = contentsOf(this.layout.regions[0]!.pageSize);
     this.source = opened.source;
-    this.port = opened.port;
+    this.port = new NotedPort(opened.port, (...event) => this.note(...event));
     this.#pager = opened.pager && new RealPager(opened.pager, setting.policy, this);
     this.source.onRead = () => void setImmediate(() => this.#answer());
   }
@@ -133,9 +137,9 @@ export class RealStage implements Stage, RealClock {
     return this.subject.sites;
   }
 
-  /** Milliseconds since the stage was opened. */
+  /** Milliseconds since the stage was opened. No two are the same: what ended before something began is told from that. */
   get moment(): number {
-    return Math.round(performance.now() - this.#begin_ms);
+    return (this.#moment = Math.max(performance.now() - this.#begin_ms, this.#moment + LEAST_MS));
   }
 
   get pager(): RealPager {

@@ -1,4 +1,5 @@
-import { type AccessSite, type PageIndex } from '../api/index.js';
+import { type AccessSite, errnoName, type PageIndex } from '../api/index.js';
+import { type Contents } from './contents.js';
 import { type Task, type Touch } from './stage.js';
 import { type RealAccessor, type RealResult } from './subject.js';
 
@@ -6,6 +7,7 @@ import { type RealAccessor, type RealResult } from './subject.js';
 export interface RealClock {
   /** Milliseconds. */
   readonly moment: number;
+  readonly contents: Contents;
   note(who: string, what: string, page?: PageIndex): void;
 }
 
@@ -102,7 +104,7 @@ export class RealTouch implements Touch {
       const result = await access(used);
       if (result.ok) this.bytes = new Uint8Array(result.bytes);
       else this.errno = result.errno;
-      this.#settle(result.ok ? 'done' : 'errored');
+      this.#settle(result.ok ? 'done' : result.injected ? 'injected' : 'errored');
       if (!this.#killed) over(used);
     } catch (error) {
       if (!this.#killed) broken(error);
@@ -111,9 +113,15 @@ export class RealTouch implements Touch {
   }
 
   #settle(end: NonNullable<Touch['end']>, why = ''): void {
-    const { clock, page } = this.#parts;
+    const { clock, page, offset, write } = this.#parts;
     this.end = end;
     this.ended = clock.moment;
-    clock.note(this.name, this.errno === undefined ? `${end} ${why}` : `${end}, errno ${this.errno}`, page);
+    const what = {
+      done: write ? 'has written to' : `has read {}: ${clock.contents.tell(this.bytes, page, offset)}`,
+      errored: `fails at {}: ${errnoName(this.errno ?? 0)}`,
+      injected: 'injected',
+      killed: why === '' ? 'killed' : `is no more at {} (${why})`,
+    };
+    clock.note(this.name, what[end], page);
   }
 }

@@ -65,7 +65,7 @@ export function scenario(manifest: Manifest, options: ScenarioOptions): Arbitrar
   const { pages, most = 10, span = 4 } = options;
   const sites = options.sites ?? waitingSites(manifest);
   const readers = sites.filter(canRead);
-  const writers = sites.filter(canWrite);
+  const writers = sites.filter((site) => canWrite(site) && !manifest.readOnly.includes(site));
   const kinds = possible(manifest, options.of).filter((what) =>
     what === 'read' ? readers.length > 0 : what !== 'write' || writers.length > 0,
   );

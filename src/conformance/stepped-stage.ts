@@ -1,5 +1,6 @@
 import {
   DemandPagingError,
+  errnoName,
   type AccessSite,
   type Attachment,
   type FaultPort,
@@ -12,6 +13,7 @@ import {
 } from '../api/index.js';
 import { Contents } from './contents.js';
 import { PropertyFailure, Stuck } from './failure.js';
+import { NotedPort } from './noted-port.js';
 import { Choices } from './schedule.js';
 import { ScriptedSource } from './scripted-source.js';
 import {
@@ -46,6 +48,7 @@ export class SteppedStage implements Stage {
   readonly timeline = new Timeline();
   readonly layout: MemoryLayout;
   readonly stepping: Stepping;
+  readonly port: FaultPort;
   /** Steps taken. */
   moment = 0;
   #pager: SteppedPager | undefined;
@@ -63,12 +66,13 @@ export class SteppedStage implements Stage {
     readonly subject: SteppedSubject,
     readonly setting: Setting,
     readonly attachment: Attachment,
-    readonly port: FaultPort,
+    port: FaultPort,
     choices: Uint8Array,
     private readonly options: SteppedOptions,
   ) {
     const { pageSize } = attachment.layout.regions[0]!;
     this.layout = attachment.layout;
+    this.port = new NotedPort(port, (...event) => this.note(...event));
     this.contents = contentsOf(pageSize);
     this.source = new ScriptedSource(this.contents, setting.pages, setting.synchronous);
     this.#choices = new Choices(choices);
@@ -116,7 +120,7 @@ export class SteppedStage implements Stage {
       pieceBytes: Math.ceil(length / pieces),
       ...(bytes && { bytes }),
     });
-    const touch = new SteppedTouch(site, page, offset, this.moment, access);
+    const touch = new SteppedTouch(site, page, offset, this.moment, access, bytes !== undefined);
     this.#touches.push(touch);
     this.#open.push(touch);
     this.note(access.name, bytes ? 'starts to write' : 'starts to read', page);
@@ -153,7 +157,7 @@ export class SteppedStage implements Stage {
     this.#checks.push(check);
   }
 
-  note(who: string, what: string, page?: PageIndex): void {
+  note(who: string, what: string | (() => string), page?: PageIndex): void {
     this.timeline.note(this.moment, who, what, page);
   }
 
@@ -222,7 +226,11 @@ export class SteppedStage implements Stage {
   /** Takes note of what has ended, and checks what is watched. */
   #look(): void {
     if (this.#open.length > 0) {
-      for (const touch of this.#open) if (touch.settled) touch.ended = this.moment;
+      for (const touch of this.#open) {
+        if (!touch.settled) continue;
+        touch.ended = this.moment;
+        this.#tellEnd(touch);
+      }
       this.#open = this.#open.filter((touch) => !touch.settled);
     }
     if (this.#changes.length > 0) {
@@ -233,6 +241,17 @@ export class SteppedStage implements Stage {
       const failure = check();
       if (failure) this.#failure ??= new PropertyFailure(failure);
     }
+  }
+
+  #tellEnd({ access, page, offset, end, errno, write }: SteppedTouch): void {
+    // What was read does not change any more.
+    const what = (): string =>
+      end === 'errored'
+        ? `fails at {}: ${errnoName(errno ?? 0)}`
+        : write
+          ? 'has written to'
+          : `has read {}: ${this.contents.tell(access.bytes, page, offset)}`;
+    if (end === 'done' || end === 'errored') this.note(access.name, what, page);
   }
 
   /** Nobody can go on: time passes, or a spurious turn finds something, or that was it. */

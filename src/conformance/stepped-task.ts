@@ -38,6 +38,7 @@ export class SteppedTouch implements Touch {
     readonly offset: number,
     readonly started: number,
     readonly access: SteppedAccess,
+    readonly write: boolean,
   ) {}
 
   get name(): string {

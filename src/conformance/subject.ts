@@ -55,9 +55,10 @@ export interface Stepping {
   readonly queue: { wake(pages: PageRange): void };
 }
 
-/** What came of an access of a real thread: bytes read, or a positive errno. */
+/** What came of an access of a real thread or vCPU: bytes read, or a positive errno; or the guest saw an abort. */
 export type RealResult =
-  { readonly ok: true; readonly bytes: Uint8Array } | { readonly ok: false; readonly errno: number };
+  | { readonly ok: true; readonly bytes: Uint8Array }
+  | { readonly ok: false; readonly errno: number; readonly injected?: boolean };
 
 /** A real thread or process that accesses memory from one site, one access after the other. */
 export interface RealAccessor {
@@ -83,6 +84,8 @@ interface SubjectBase {
   readonly pageBytes?: number;
   /** Sites that can be exercised here. */
   readonly sites: readonly AccessSite[];
+  /** Those of the sites that can be made to read only, though elsewhere they write, too. Default: none. */
+  readonly readOnly?: readonly AccessSite[];
 }
 
 /** The engine, as the suite drives it. */
@@ -100,6 +103,8 @@ export interface SteppedSubject extends SubjectBase {
 /** A backend on a real kernel, accessed by real threads. */
 export interface RealSubject extends SubjectBase {
   readonly deterministic: false;
+  /** `around` is put about what talks to the kernel itself, beneath whatever else the backend is made of. Default: nothing. */
+  backend(around?: (kernel: Backend) => Backend): Backend;
   /**
    * Starts an accessor of mapped memory. It is used again for a later attachment whose memory is mapped at
    * the same addresses.

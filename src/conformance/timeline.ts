@@ -1,31 +1,45 @@
 import { type PageIndex } from '../api/index.js';
+import { narrate } from './narration.js';
 
-interface Entry {
+/** One event of a run. `moment`: steps of the schedule, or milliseconds of a real run. */
+export interface TimelineEntry {
   readonly moment: number;
   readonly who: string;
   readonly what: string;
-  readonly page: PageIndex | undefined;
+  readonly page?: PageIndex | undefined;
 }
 
-const SHOWN = 120;
+/** Of a long story, lines from its beginning and from its end. */
+const SHOWN = 60;
 
-/** Who did what, in order: printed when a property fails. */
+type Noted = Omit<TimelineEntry, 'what'> & { readonly what: string | (() => string) };
+
+/** Who did what, in order: told when a property fails. */
 export class Timeline {
-  readonly #entries: Entry[] = [];
+  readonly #entries: Noted[] = [];
+  /** Told of each event as it happens. */
+  onNote: ((entry: TimelineEntry) => void) | undefined;
 
-  /** `moment`: steps of the schedule, or milliseconds of a real run. */
-  note(moment: number, who: string, what: string, page?: PageIndex): void {
+  /** `what` may be made only when it is told: what it depends on must not change any more. */
+  note(moment: number, who: string, what: string | (() => string), page?: PageIndex): void {
     this.#entries.push({ moment, who, what, page });
+    this.onNote?.({ moment, who, what: spell(what), page });
   }
 
-  /** The last entries, one a line. */
+  get entries(): readonly TimelineEntry[] {
+    return this.#entries.map((entry) => ({ ...entry, what: spell(entry.what) }));
+  }
+
+  /** One event a line; of many the first and the last. */
+  lines(): string[] {
+    const all = narrate(this.entries);
+    const cut = all.length - 2 * SHOWN;
+    return cut > 0 ? [...all.slice(0, SHOWN), `        … ${cut} more`, ...all.slice(-SHOWN)] : all;
+  }
+
   toString(): string {
-    const entries = this.#entries.slice(-SHOWN);
-    const cut = this.#entries.length - entries.length;
-    const lines = entries.map(({ moment, who, what, page }) => {
-      const where = page === undefined ? '' : ` page ${page}`;
-      return `${String(moment).padStart(6)}  ${who.padEnd(24)} ${what}${where}`;
-    });
-    return [...(cut > 0 ? [`        … ${cut} earlier`] : []), ...lines].join('\n');
+    return this.lines().join('\n');
   }
 }
+
+const spell = (what: string | (() => string)): string => (typeof what === 'string' ? what : what());

@@ -89,7 +89,7 @@ describe('a backend with one fault', () => {
     expect(first).toMatchObject({ outcome: 'failed' });
     const { message } = first as { readonly message: string };
     const [, seed, path] = /seed (-?\d+), path '([\d:]+)'/.exec(message)!;
-    expect(message).toMatch(/who did what:\n(.*\n)*\s+\d+ {2}vcpu-load#\d+\s+blocked page \d/);
+    expect(message).toMatch(/who did what:\n(.*\n)*\s+\d+ {2}vCPU \d+ \(#\d+\)\s+waits for page \d/);
     const again = await checkProperty(property, lostWake.subject, {
       runs: 1,
       seed: Number(seed),

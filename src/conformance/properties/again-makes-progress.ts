@@ -25,6 +25,7 @@ export const againMakesProgress = property<Plan>({
   name: 'again-makes-progress',
   claim:
     'while other memory changes (EAGAIN) and rows are cut short, every page still comes, once, with its contents',
+  about: 'backend',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

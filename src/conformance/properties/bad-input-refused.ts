@@ -25,6 +25,7 @@ const MISTAKES: Readonly<Record<string, (stage: Stage) => Resolution>> = {
 export const badInputRefused = property<string>({
   name: 'bad-input-refused',
   claim: 'a row that is malformed in any one thing does not succeed, and changes no page',
+  about: 'backend',
   level: 'port',
   pages: PAGES,
   unless: ({ supports }) =>

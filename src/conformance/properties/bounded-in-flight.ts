@@ -6,6 +6,7 @@ const PAGES = 10;
 export const boundedInFlight = property<readonly Action[]>({
   name: 'bounded-in-flight',
   claim: 'no more fetches are under way at once than the policy allows, whoever asks for them',
+  about: 'backend',
   level: 'pager',
   pages: PAGES,
   unless: () => undefined,

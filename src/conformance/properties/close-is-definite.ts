@@ -13,6 +13,7 @@ export const closeIsDefinite = property<{
 }>({
   name: 'close-is-definite',
   claim: 'when a pager has closed, nobody waits for it any more; closing again is harmless',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   judgesWaking: true,

@@ -30,15 +30,16 @@ export const coverageIsTrue = property<{
 }>({
   name: 'coverage-is-true',
   claim: 'at every site a missing page does exactly what the coverage declares, no less and no more',
+  about: 'accesses',
   level: 'port',
   pages: 4,
   unless: () => undefined,
   plan: ({ sites }) => fc.record({ site: fc.constantFrom(...sites), page: fc.nat(3), write: fc.boolean() }),
-  *body(stage, { site, page, write }, { coverage, mayFail }) {
+  *body(stage, { site, page, write }, { coverage, mayFail, readOnly }) {
     const row = coverage.find((candidate) => candidate.site === site);
     const declared = row?.effect ?? 'unmediated';
     const bare = new BareResolver(stage);
-    const writes = canWrite(site) && (write || !canRead(site));
+    const writes = canWrite(site) && !readOnly.includes(site) && (write || !canRead(site));
     const bytes = writes ? stage.contents.foreign(page).slice(0, 8) : undefined;
     const touch = stage.touch({ site, page, ...(bytes && { bytes }) });
     while (!touch.settled && bare.faults.length === 0) {

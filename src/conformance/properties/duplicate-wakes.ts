@@ -1,27 +1,31 @@
 import fc from 'fast-check';
+import { type AccessSite } from '../../api/index.js';
 import { must } from '../failure.js';
-import { property } from '../property.js';
+import { type Manifest, property } from '../property.js';
 import { BareResolver } from '../resolving.js';
 import { canRead, waitingSites } from '../scenario.js';
 import { pause, settled } from '../stage.js';
 
+const readingSites = (manifest: Manifest): readonly AccessSite[] => waitingSites(manifest).filter(canRead);
+
 export const duplicateWakes = property<{ readonly sites: readonly number[]; readonly page: number }>({
   name: 'duplicate-wakes',
   claim: 'installing a page that is there already wakes whoever waits for it',
+  about: 'reads',
   level: 'port',
   pages: 4,
   judgesWaking: true,
   unless: (manifest) =>
-    waitingSites(manifest).length === 0 ? 'no site that can be exercised here waits for a page' : undefined,
+    readingSites(manifest).length === 0 ? 'no site that can be exercised here waits for a page' : undefined,
   plan: (manifest) =>
     fc.record({
-      sites: fc.array(fc.nat(waitingSites(manifest).length - 1), { minLength: 1, maxLength: 3 }),
+      sites: fc.array(fc.nat(readingSites(manifest).length - 1), { minLength: 1, maxLength: 3 }),
       page: fc.nat(3),
     }),
   *body(stage, { sites, page }, manifest) {
     const bare = new BareResolver(stage);
     const pages = { first: page, count: 1 };
-    const possible = waitingSites(manifest).filter(canRead);
+    const possible = readingSites(manifest);
     const waiters = sites.map((site) => stage.touch({ site: possible[site % possible.length]!, page }));
     while (bare.faults.length < waiters.length) {
       bare.take();

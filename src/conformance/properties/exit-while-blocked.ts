@@ -14,6 +14,7 @@ export const exitWhileBlocked = property<{
   name: 'exit-while-blocked-terminates',
   claim:
     'an accessor that is killed while it waits is gone, and everybody else is served as if it had never been',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

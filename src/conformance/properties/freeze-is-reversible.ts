@@ -18,6 +18,7 @@ interface Plan {
 export const freezeIsReversible = property<Plan>({
   name: 'freeze-is-reversible',
   claim: 'an access to a frozen page waits; thawed, it goes on, and the page holds what it held',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

@@ -17,6 +17,7 @@ const sitesOf = (manifest: Manifest) => {
 export const handlerDeathIsSeen = property<{ readonly waiting: readonly number[]; readonly late: number }>({
   name: 'handler-death-is-seen',
   claim: 'a resolver that fails says so, and leaves nobody waiting: what is missing is poisoned',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   fatalSource: true,
@@ -25,7 +26,9 @@ export const handlerDeathIsSeen = property<{ readonly waiting: readonly number[]
       ? 'pages cannot be poisoned here'
       : !manifest.deterministic && waitingSites(manifest).length === 0
         ? 'no site that can be exercised here waits for a page'
-        : undefined,
+        : sitesOf(manifest).length === 0
+          ? 'no site that can be exercised here survives the failure of its page'
+          : undefined,
   plan: () =>
     fc.record({
       waiting: fc.array(fc.nat(PAGES - 1), { minLength: 1, maxLength: 4 }),
@@ -47,7 +50,7 @@ export const handlerDeathIsSeen = property<{ readonly waiting: readonly number[]
     for (const { bytes, end, name, page } of touches) {
       const seen = stage.contents.recognise(bytes, page);
       must(
-        end === 'errored' || (end === 'done' && seen === 'original'),
+        end === 'errored' || end === 'injected' || (end === 'done' && seen === 'original'),
         () => `${name}: ${end}, ${stage.contents.describe(bytes)}`,
       );
     }

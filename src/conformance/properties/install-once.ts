@@ -15,6 +15,7 @@ export const installOnce = property<{
 }>({
   name: 'install-once',
   claim: 'a second installation of a page changes nothing: what was installed, and written since, stays',
+  about: 'backend',
   level: 'port',
   pages: 6,
   unless: () => undefined,

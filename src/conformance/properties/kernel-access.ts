@@ -17,6 +17,8 @@ function unless({ coverage, sites }: Manifest, effect: Effect): string | undefin
 export const kernelAccessBlocks = property<readonly Action[]>({
   name: 'kernel-access-blocks',
   claim: "the kernel's own access to a missing page waits, as any other, and then sees its contents",
+  about: 'reads',
+  at: [SITE],
   level: 'pager',
   pages: PAGES,
   unless: (manifest) => unless(manifest, 'blocks'),
@@ -39,6 +41,8 @@ export const kernelAccessRetries = property<readonly Action[]>({
   name: 'kernel-access-errors-then-retries',
   claim:
     "the kernel's own access to a missing page fails; tried again once the page was brought, it sees its contents",
+  about: 'reads',
+  at: [SITE],
   level: 'pager',
   pages: PAGES,
   unless: (manifest) => unless(manifest, 'errors'),

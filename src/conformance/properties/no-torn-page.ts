@@ -7,6 +7,7 @@ const PAGES = 8;
 export const noTornPage = property<readonly Action[]>({
   name: 'no-torn-page',
   claim: 'a page is seen whole or not at all, and with its own contents, however it is read while it comes',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

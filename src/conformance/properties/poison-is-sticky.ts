@@ -30,6 +30,7 @@ export const poisonIsSticky = property<{
 }>({
   name: 'poison-is-sticky',
   claim: 'a poisoned page fails every access to it, time after time, and nobody is asked for it',
+  about: 'reads',
   level: 'port',
   pages: PAGES,
   unless,
@@ -67,6 +68,7 @@ export const poisonOutlastsRequests = property<{
   name: 'poison-is-sticky',
   part: 'whatever is asked of the pager',
   claim: 'no prefetch, request or thaw brings contents to a poisoned page',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless,

@@ -12,6 +12,7 @@ export const prefetchNeverResurrects = property<{
 }>({
   name: 'prefetch-never-resurrects',
   claim: 'what is fetched ahead, and arrives after its page was removed, is not installed',
+  about: 'backend',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

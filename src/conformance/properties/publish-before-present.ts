@@ -6,6 +6,7 @@ const PAGES = 8;
 export const publishBeforePresent = property<readonly Action[]>({
   name: 'publish-before-present',
   claim: 'a page that counts as present has its contents, at every moment',
+  about: 'backend',
   level: 'pager',
   pages: PAGES,
   unless: ({ local }) => (local ? undefined : 'the memory cannot be looked at from here'),

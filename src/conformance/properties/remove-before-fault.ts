@@ -7,6 +7,7 @@ const PAGES = 4;
 export const removeBeforeFault = property<readonly Action[]>({
   name: 'remove-before-fault',
   claim: 'a fault that is read ahead of the removal before it is not served with the old contents',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

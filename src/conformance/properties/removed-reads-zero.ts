@@ -8,6 +8,7 @@ export const removedReadsZero = property<readonly Action[]>({
   name: 'removed-reads-zero',
   claim:
     'once a removal is over the pages read as zeros: never as what they held, never as what the source has',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

@@ -19,6 +19,7 @@ interface Plan {
 export const sourceFailureIsLoud = property<Plan>({
   name: 'source-failure-is-loud',
   claim: 'an access whose page the source cannot give fails, and the pager says so; it never reads anything',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

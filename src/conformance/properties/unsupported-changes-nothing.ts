@@ -31,6 +31,7 @@ export const unsupportedChangesNothing = property<{
 }>({
   name: 'unsupported-changes-nothing',
   claim: 'what is not declared is refused and changes nothing; what is declared is not refused',
+  about: 'backend',
   level: 'port',
   pages: 2,
   unless: () => undefined,

@@ -9,6 +9,7 @@ const PAGES = 3;
 export const viewsDieSafely = property<readonly number[]>({
   name: 'views-die-safely',
   claim: 'memory that was closed is refused with CLOSED: it gives no bytes, and ends no process',
+  about: 'backend',
   level: 'pager',
   pages: PAGES,
   unless: ({ local }) => (local ? undefined : 'the memory is not mapped here'),

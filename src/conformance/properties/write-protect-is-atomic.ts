@@ -13,6 +13,8 @@ export const writeProtectIsAtomic = property<{
   name: 'write-protect-is-atomic',
   claim:
     'after write protection is on, no write goes unreported: neither to a page that was there nor to one that comes later',
+  about: 'accesses',
+  at: ['vmm-store'],
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>

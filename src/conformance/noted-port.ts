@@ -1,0 +1,69 @@
+import {
+  type FaultBatch,
+  type FaultPort,
+  FLAG,
+  type PageIndex,
+  type ResolutionBatch,
+  VERBS,
+  type Wait,
+} from '../api/index.js';
+
+type Note = (who: string, what: string, page?: PageIndex) => void;
+
+/** A port whose traffic is noted: the faults and events that are read of it, and what is asked of it. */
+export class NotedPort implements FaultPort {
+  readonly #port: FaultPort;
+  readonly #note: Note;
+
+  constructor(port: FaultPort, note: Note) {
+    this.#port = port;
+    this.#note = note;
+  }
+
+  get staging(): Uint8Array {
+    return this.#port.staging;
+  }
+
+  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
+    const before = batch.count;
+    const taken = this.#port.take(batch, wait, timeoutMs);
+    for (let row = before; row < batch.count; row++) this.#taken(batch, row);
+    return taken;
+  }
+
+  ready(): Promise<void> {
+    return this.#port.ready();
+  }
+
+  resolve(batch: ResolutionBatch): void {
+    this.#port.resolve(batch);
+    for (let row = 0; row < batch.count; row++) this.#resolved(batch, row);
+  }
+
+  resident(page: PageIndex): boolean {
+    return this.#port.resident(page);
+  }
+
+  close(): void {
+    this.#port.close();
+  }
+
+  #taken(batch: FaultBatch, row: number): void {
+    if (batch.isEvent(row)) {
+      const event = batch.event(row);
+      const pages = 'pages' in event ? ` of pages ${event.pages.first}+${event.pages.count}` : '';
+      return this.#note('resolver', `reads the event: ${event.kind}${pages}`);
+    }
+    const { kind, page } = batch.fault(row);
+    this.#note('resolver', `reads a ${kind} fault of`, page);
+  }
+
+  #resolved(batch: ResolutionBatch, row: number): void {
+    const verb = VERBS[batch.verb[row]!]!;
+    const [first, count] = [batch.page[row]!, batch.span[row]!];
+    const outcome = batch.outcomeOf(row);
+    const silent = batch.flags[row]! & FLAG.noWake ? ', waking nobody' : '';
+    const answer = outcome === 'installed' ? 'done' : `${outcome}, ${batch.done[row]!} done`;
+    this.#note('resolver', `${verb} of pages ${first}+${count}${silent}: ${answer}`);
+  }
+}

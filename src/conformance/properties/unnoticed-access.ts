@@ -1,0 +1,39 @@
+import fc from 'fast-check';
+import { must } from '../failure.js';
+import { property } from '../property.js';
+import { BareResolver } from '../resolving.js';
+import { canRead, stamp } from '../scenario.js';
+import { pause } from '../stage.js';
+
+const PAGES = 4;
+
+/**
+ * What an unmediated site means, as a property to be broken: its counterexample shows an access that goes
+ * through to a page which has not come. Not of the suite, which holds a backend to what it declares.
+ */
+export const unnoticedAccess = property<number>({
+  name: 'no-zero-leak',
+  part: 'where nobody stands',
+  about: 'accesses',
+  claim: 'an access to a page that has not come is noticed',
+  level: 'port',
+  pages: PAGES,
+  unless: ({ sites }) => (sites.length === 0 ? 'it cannot be exercised here' : undefined),
+  plan: () => fc.nat(PAGES - 1),
+  *body(stage, page, { sites }) {
+    const site = sites[0]!;
+    const bare = new BareResolver(stage);
+    const touch = stage.touch({ site, page, ...(!canRead(site) && { bytes: stamp(0) }) });
+    while (!touch.settled && bare.faults.length === 0) {
+      bare.take();
+      yield pause;
+    }
+    if (touch.end === 'done' && bare.faults.length === 0)
+      stage.note('resolver', 'was told nothing of {}; its contents are still at the source', page);
+    must(touch.end !== 'done' || bare.faults.length > 0, () =>
+      canRead(site)
+        ? `${touch.name} read ${stage.contents.tell(touch.bytes, page)} of a page that had not come, and nobody was told`
+        : `${touch.name} wrote to a page that had not come, and nobody was told: around what it wrote are zeros`,
+    );
+  },
+});

@@ -1,0 +1,119 @@
+import { DemandPagingError } from '../api/error.js';
+import { type MemoryLayout } from '../api/layout.js';
+import { Kvm, type KvmVcpu, type KvmVm, mapMemory, type Mapping } from '../linux/index.js';
+import { type OwnMemory, ownMemory } from './own-memory.js';
+
+/** Slots below this number are the VMM's own: those of backends begin there. */
+const OWN_SLOT = 0;
+
+/** A vCPU that makes accesses, one at a time. */
+export interface GuestVcpu {
+  readonly index: number;
+  readonly vcpu: KvmVcpu;
+}
+
+/**
+ * A virtual machine whose vCPUs access a layout's memory as they are told. The layout's own memslots are somebody
+ * else's: a backend's, or {@link showMemory}'s.
+ */
+export class GuestMachine implements Disposable {
+  readonly vm: KvmVm;
+  readonly runBytes: number;
+  /** The most vCPUs it has. */
+  readonly vcpus: number;
+  readonly #kvm: Kvm;
+  readonly #layout: MemoryLayout;
+  readonly #space: OwnMemory;
+  readonly #memory: Mapping;
+  readonly #idle: GuestVcpu[] = [];
+  readonly #made: KvmVcpu[] = [];
+  readonly #indices = new Set<number>();
+  #nextId = 0;
+  #busy = 0;
+  #closing = false;
+
+  /** Errors: NO_DEVICE, NO_PERMISSION, KERNEL; RangeError for a layout beyond 256 GiB. */
+  constructor(layout: MemoryLayout, vcpus = 8) {
+    this.vcpus = vcpus;
+    this.#layout = layout;
+    this.#space = ownMemory(layout, vcpus);
+    this.#kvm = Kvm.open();
+    this.runBytes = this.#kvm.runBytes;
+    this.vm = this.#kvm.createVm();
+    this.#space.prepare(this.vm);
+    const { base, length } = this.#space;
+    this.#memory = mapMemory({ kind: 'anonymous', length });
+    this.#space.write(this.#memory.bytes());
+    this.vm.setSlot({ slot: OWN_SLOT, gpa: base, length, userspace: this.#memory.address });
+  }
+
+  /** Where the guest's own memory lies in this process. */
+  get own(): number {
+    return this.#memory.address;
+  }
+
+  /** For a backend that is no part of KVM: slots over the layout's mapped memory. */
+  showMemory({ regions }: MemoryLayout): void {
+    regions.forEach(({ gpa, length, hva }, index) =>
+      this.vm.setSlot({
+        slot: OWN_SLOT + 1 + index,
+        gpa: Number(gpa),
+        length: Number(length),
+        userspace: Number(hva),
+      }),
+    );
+  }
+
+  /** A vCPU that nobody else has now. Errors: CLOSED; RangeError where every one is taken. */
+  take(): GuestVcpu {
+    if (this.#closing) throw new DemandPagingError('CLOSED', 'the machine was closed');
+    this.#busy++;
+    const idle = this.#idle.pop();
+    if (idle) return idle;
+    return this.#make(this.#freeIndex());
+  }
+
+  /**
+   * `spent`: it ended in the middle of something and is of no use any more. `lost`: so did its thread, and its gate was
+   * never closed: nobody sits there again.
+   */
+  giveBack(taken: GuestVcpu, how: 'whole' | 'spent' | 'lost'): void {
+    this.#busy--;
+    if (how === 'spent') this.#indices.delete(taken.index);
+    else if (how === 'whole') this.#idle.push(taken);
+    if (this.#closing && this.#busy === 0) this.#close();
+  }
+
+  /** Gives everything back once no vCPU is taken any more. */
+  [Symbol.dispose](): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    if (this.#busy === 0) this.#close();
+  }
+
+  #freeIndex(): number {
+    for (let index = 0; index < this.vcpus; index++) if (!this.#indices.has(index)) return index;
+    this.#busy--;
+    throw new RangeError(`all ${this.vcpus} vCPUs are taken`);
+  }
+
+  #make(index: number): GuestVcpu {
+    this.#indices.add(index);
+    const vcpu = this.vm.createVcpu(this.#nextId++);
+    this.#made.push(vcpu);
+    this.#space.start(vcpu, this.vm);
+    return { index, vcpu };
+  }
+
+  #close(): void {
+    for (const vcpu of this.#made) vcpu.close();
+    this.vm.close();
+    this.#kvm.close();
+    this.#memory.dispose();
+  }
+
+  /** The layout it was made for. */
+  get layout(): MemoryLayout {
+    return this.#layout;
+  }
+}

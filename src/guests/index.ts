@@ -1,0 +1,22 @@
+/**
+ * Real vCPUs that access paged memory as they are told: the guests by which backends that are part of a VM are tested
+ * and measured. x86-64 and arm64, /dev/kvm.
+ */
+export { GuestMachine, type GuestVcpu } from './guest-machine.js';
+export { GuestSpace, type Seat } from './guest-space.js';
+export {
+  GUEST_BACKENDS,
+  GuestBackend,
+  guestSubject,
+  probeGuest,
+  type GuestBackendChoice,
+  type GuestBackendName,
+} from './kvm-subject.js';
+export {
+  GUEST_COVERAGE_CASES,
+  measureGuestCoverage,
+  probeGuestCoverage,
+  type GuestCoverageCase,
+} from './measure-coverage.js';
+export { GUEST_HOW, GUEST_SITES, type GuestPlace, VcpuAccessor } from './vcpu-accessor.js';
+export { type GuestResult, type GuestSite } from './messages.js';

@@ -1,0 +1,199 @@
+import { type AccessSite } from '../api/access.js';
+import { type Attachment, type Backend } from '../api/backend.js';
+import { requirements, type Requirement, type Requirements, unmet } from '../api/capability.js';
+import { type MemoryKind } from '../api/layout.js';
+import { NATIVE_SITES, type NativeSite, startAccessor } from '../accessors/index.js';
+import { composite } from '../backends/composite/index.js';
+import { guestMemfd } from '../backends/guest-memfd/index.js';
+import { kvmExit } from '../backends/kvm-exit/index.js';
+import { type RealSubject } from '../conformance/index.js';
+import { type KvmBackend, type KvmOptions } from '../kvm/index.js';
+import { GUEST_MEMFD_FLAG, hasTwoStagePaging, Kvm, KVM_CAP } from '../linux/index.js';
+import { GuestMachine } from './guest-machine.js';
+import { ARM64_SITES } from './arm64-access.js';
+import { type GuestSite } from './messages.js';
+import { GUEST_SITES, type GuestPlace, VcpuAccessor } from './vcpu-accessor.js';
+
+/** The backends that are part of a VM, in the forms that can be tested. */
+export const GUEST_BACKENDS = ['kvm-exit', 'memslot-hole', 'composite', 'guest-memfd'] as const;
+export type GuestBackendName = (typeof GUEST_BACKENDS)[number];
+
+export interface GuestBackendChoice {
+  readonly backend: GuestBackendName;
+  /** Default: what the backend is for. */
+  readonly memory?: MemoryKind | undefined;
+}
+
+/** vCPUs, each with a gate; more than the suite has accesses at once. */
+const VCPUS = 16;
+
+function make({ backend }: GuestBackendChoice, place: KvmOptions): KvmBackend {
+  const options: KvmOptions = HAS_CANARY ? place : { ...place, canary: false };
+  switch (backend) {
+    case 'kvm-exit':
+      return kvmExit({ ...options, strategy: 'vacated-slot' });
+    case 'memslot-hole':
+      return kvmExit({ ...options, strategy: 'memslot-hole' });
+    case 'composite':
+      return composite({ ...options, strategy: 'vacated-slot' });
+    case 'guest-memfd':
+      return guestMemfd(options);
+  }
+}
+
+export const memoryOf = ({ backend, memory }: GuestBackendChoice): MemoryKind =>
+  memory ?? (backend === 'guest-memfd' ? 'guest-memfd' : 'anonymous');
+
+/** What this host lacks to run guests over a backend. Never throws. */
+export function probeGuest(choice: GuestBackendChoice): Requirements {
+  const known = process.arch === 'x64' || process.arch === 'arm64';
+  const cpu: Requirement = {
+    what: 'an x86-64 or arm64 processor',
+    met: known,
+    found: process.arch,
+    remedy: known ? '' : 'the code of these guests is for x86-64 and arm64',
+  };
+  const { list } = make(choice, { vm: 0, vcpus: 1 }).probe();
+  const needsFile = choice.backend !== 'memslot-hole' && list[0]!.met;
+  return requirements([cpu, ...list, ...(needsFile ? [vacatable()] : [])]);
+}
+
+function vacatable(): Requirement {
+  const what = 'guest_memfd that can be mapped and vacated';
+  try {
+    using kvm = Kvm.open();
+    const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
+    const flags = kvm.check(KVM_CAP.GUEST_MEMFD) && kvm.check(KVM_CAP.GUEST_MEMFD_FLAGS);
+    const met = (flags & wanted) === wanted;
+    return { what, met, found: `flags ${flags}`, remedy: met ? '' : 'Linux 6.18 or newer' };
+  } catch (error) {
+    return unmet(what, error, 'run on Linux with KVM');
+  }
+}
+
+/**
+ * A backend with a virtual machine of its own for each attachment, whose vCPUs access its memory as they are told. The
+ * machine goes with the attachment.
+ */
+export class GuestBackend implements Backend {
+  readonly name: string;
+  readonly #choice: GuestBackendChoice;
+  #inner: KvmBackend | undefined;
+  #attachment: Attachment | undefined;
+  #machine: GuestMachine | undefined;
+
+  constructor(choice: GuestBackendChoice) {
+    this.#choice = choice;
+    this.name = choice.backend;
+  }
+
+  probe(): Requirements {
+    return probeGuest(this.#choice);
+  }
+
+  /** Errors: those of the backend, and those of {@link GuestMachine}. */
+  async attach(layout: Parameters<Backend['attach']>[0]): Promise<Attachment> {
+    const machine = new GuestMachine(layout, VCPUS);
+    try {
+      this.#inner = make(this.#choice, { vm: machine.vm.fd, vcpus: VCPUS });
+      const attachment = await this.#inner.attach(layout);
+      const close = attachment.close.bind(attachment);
+      attachment.close = async () => {
+        try {
+          await close();
+        } finally {
+          machine[Symbol.dispose]();
+        }
+      };
+      this.#machine = machine;
+      return (this.#attachment = attachment);
+    } catch (error) {
+      machine[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Where a vCPU accesses the memory of the last attachment. `kernel`: how KVM itself is made to. */
+  place(kernel: GuestPlace['kernel']): GuestPlace {
+    const inner = this.#inner!;
+    const { coverage, layout } = this.#attachment!;
+    return {
+      machine: this.#machine!,
+      gate: (vcpu) => inner.gate(vcpu),
+      effectOf: (site) => coverage.find((row) => row.site === site)?.effect ?? 'unmediated',
+      publish: (page) => inner.publish([layout.gpaRangeOf({ first: page, count: 1 })]),
+      kernel,
+    };
+  }
+}
+
+/** What vCPUs can be told to do on this architecture. */
+export const CODED: readonly GuestSite[] = process.arch === 'arm64' ? ARM64_SITES : GUEST_SITES;
+
+/** Whether a vCPU, or KVM for it, makes the access. */
+export const isGuestSite = (site: AccessSite): site is GuestSite =>
+  (CODED as readonly AccessSite[]).includes(site);
+
+/**
+ * Nothing stands before the VMM's mapping: the kernel's copies from there, which stand for KVM's own where no vCPU can have it
+ * make any, do not meet what KVM would.
+ */
+const stopsOnlyVcpus = ({ backend }: GuestBackendChoice): boolean =>
+  backend === 'kvm-exit' || backend === 'memslot-hole';
+
+/** Sites of the VMM and of others, and of the kernel where no vCPU can have it access memory. */
+export const besideVcpus = (choice: GuestBackendChoice): readonly NativeSite[] =>
+  NATIVE_SITES.filter((site) => !(stopsOnlyVcpus(choice) && site === 'kernel-copy') && !isGuestSite(site));
+
+/**
+ * Where there is no canary, nothing would notice that another process holds the file of a vacated slot: then none may be
+ * started while the suite runs.
+ */
+const HAS_CANARY = process.arch === 'x64';
+
+/** Sites whose accessor waits in a gate, if it waits. */
+const IN_GATES: readonly AccessSite[] = ['vcpu-load', 'vcpu-store', 'vcpu-atomic', 'vcpu-fetch'];
+
+/** Sites where an access that fails does not say so: it ends the process, or the guest believes in a fault of its own. */
+function silentSites({ backend }: GuestBackendChoice): readonly AccessSite[] {
+  const twoStages = hasTwoStagePaging();
+  return [
+    'vmm-load',
+    'vmm-store',
+    ...(backend === 'memslot-hole' && twoStages ? (['vcpu-fetch'] as const) : []),
+    ...(stopsOnlyVcpus({ backend }) && !twoStages ? (['vcpu-walk'] as const) : []),
+  ];
+}
+
+/**
+ * Subjects for the conformance suite: a backend on this host's KVM, whose memory real vCPUs, KVM itself, the VMM's
+ * mapping and another process access. Through holes in the memslots KVM carries a guest's access out bit by bit, so
+ * that an atomic one is none; it is left out there, as what the backend does not declare to serve.
+ * Preconditions: {@link probeGuest} lacks nothing. Stages come one after the other.
+ */
+export function guestSubject(choice: GuestBackendChoice): RealSubject {
+  const hole = choice.backend === 'memslot-hole';
+  const kernel = hole ? 'translate' : 'string-io';
+  let current = new GuestBackend(choice);
+  const silent = silentSites(choice);
+  const sites = [...CODED, ...besideVcpus(choice)].filter(
+    (site: AccessSite) =>
+      (!hole || site !== 'vcpu-atomic') && (hole || HAS_CANARY || site !== 'external-vm-readv'),
+  );
+  return {
+    name: choice.backend,
+    deterministic: false,
+    memory: memoryOf(choice),
+    pageBytes: 4096,
+    sites,
+    // String I/O to a hole is the device access that it is emulated as; KVM_TRANSLATE only reads.
+    readOnly: hole ? ['kernel-copy'] : [],
+    backend: () => (current = new GuestBackend(choice)),
+    accessor: (site, { layout }) =>
+      isGuestSite(site)
+        ? VcpuAccessor.start(site, () => current.place(kernel))
+        : startAccessor(site as NativeSite, layout),
+    mayFail: sites.filter((site) => !silent.includes(site)),
+    killable: sites.filter((site) => site === 'external-vm-readv' || IN_GATES.includes(site)),
+  };
+}

@@ -1,0 +1,73 @@
+import { type PageIndex } from '../api/address.js';
+import { type AccessSite } from '../api/access.js';
+import { type RegionSpec } from '../api/layout.js';
+import { type Walk, type WalkReport } from '../accessors/index.js';
+import { type VcpuGateToken } from '../kvm/index.js';
+
+/** Sites that a vCPU or its KVM can be made to access memory from. */
+export type GuestSite = Extract<
+  AccessSite,
+  'vcpu-load' | 'vcpu-store' | 'vcpu-atomic' | 'vcpu-fetch' | 'vcpu-walk' | 'kernel-copy'
+>;
+
+/** A vCPU, as its thread gets hold of it. */
+export interface VcpuPlace {
+  /** Stays open longer than the access takes. */
+  readonly descriptor: number;
+  readonly runBytes: number;
+  /** Which of the guest's vCPUs. */
+  readonly index: number;
+  readonly vcpus: number;
+  /** Every region of the guest; what it has of its own is in this process at `own`. */
+  readonly regions: readonly RegionSpec[];
+  readonly own: number;
+  /** Absent where vCPUs are stopped inside KVM_RUN. */
+  readonly gate: VcpuGateToken | undefined;
+}
+
+export interface GuestAccess {
+  readonly page: PageIndex;
+  readonly offset: number;
+  readonly length: number;
+  /** What is written; absent for a read. */
+  readonly bytes: Uint8Array | undefined;
+  /** How KVM itself is made to read: string I/O, which it carries out for the guest, or KVM_TRANSLATE. */
+  readonly kernel: 'string-io' | 'translate';
+  /** Whether a walk through a missing page is expected to be an abort in the guest: then nothing else is looked at. */
+  readonly injects: boolean;
+}
+
+export type GuestResult =
+  | { readonly ok: true; readonly bytes: Uint8Array }
+  | { readonly ok: false; readonly errno: number; readonly injected: boolean; readonly why: string };
+
+/** What a vCPU's thread is told. */
+export type VcpuCommand =
+  | {
+      readonly kind: 'access';
+      readonly id: number;
+      readonly site: GuestSite;
+      readonly vcpu: VcpuPlace;
+      readonly access: GuestAccess;
+    }
+  | {
+      readonly kind: 'walk';
+      readonly id: number;
+      readonly site: GuestSite;
+      readonly vcpu: VcpuPlace;
+      readonly walk: Walk;
+    }
+  | { readonly kind: 'stop' };
+
+/** What it tells. */
+export type VcpuEvent =
+  | { readonly kind: 'ready'; readonly thread: number }
+  | { readonly kind: 'accessed'; readonly id: number; readonly result: GuestResult }
+  | { readonly kind: 'walked'; readonly id: number; readonly report: WalkReport }
+  | { readonly kind: 'failed'; readonly id: number; readonly message: string };
+
+/** What the thread is started with. */
+export interface VcpuThreadData {
+  /** One word: not 0 where a walk is to end. */
+  readonly interrupted: SharedArrayBuffer;
+}

@@ -1,0 +1,222 @@
+import { MemoryLayout } from '../api/layout.js';
+import { GUEST_WORDS } from '../conformance/index.js';
+import { ERRNO, type KvmExit, type KvmVcpu, X86_USER_FLAGS } from '../linux/index.js';
+import { PORT } from './code.js';
+import { FailedAccess, GatedVcpu } from './gated-vcpu.js';
+import { GuestSpace, type Seat } from './guest-space.js';
+import { type GuestAccess, type GuestResult, type GuestSite, type VcpuPlace } from './messages.js';
+import { enterUserMode } from './x86-vcpu.js';
+
+/** Of the addresses that the entries in {@link GUEST_WORDS} name: beyond every memslot. */
+const NAMED = { start: 0x8000_0000, end: 0x8800_0000 };
+const ENTRY_BITS = 0x0010_0000_0000_0067n;
+const PRESENT = 1;
+/** The string instruction moves units of so many bytes. */
+const UNIT = 4;
+
+/** A vCPU on the thread that runs it, for as long as it makes accesses. */
+export class VcpuAccess implements Disposable {
+  readonly #gated: GatedVcpu;
+  readonly #vcpu: KvmVcpu;
+  readonly #space: GuestSpace;
+  readonly #layout: MemoryLayout;
+  readonly #seat: Seat;
+  readonly #buffer: Uint8Array;
+
+  constructor(place: VcpuPlace) {
+    this.#layout = new MemoryLayout(place.regions);
+    this.#space = new GuestSpace(this.#layout, place.vcpus);
+    this.#seat = this.#space.seat(place.index);
+    const { base, length } = this.#space;
+    this.#gated = new GatedVcpu(place, length);
+    this.#vcpu = this.#gated.vcpu;
+    this.#buffer = this.#gated.bytes(this.#seat.buffer - base, this.#seat.bufferBytes);
+  }
+
+  /** Makes one access; blocks until it is through. */
+  make(site: GuestSite, access: GuestAccess): GuestResult {
+    try {
+      const { page, offset, length, bytes } = access;
+      if (bytes) {
+        this.#write(site, this.#at(page, offset), bytes);
+        return { ok: true, bytes: new Uint8Array(0) };
+      }
+      if (site === 'vcpu-fetch') return this.#seen(access, GUEST_WORDS.code, this.#fetch(page));
+      if (site === 'vcpu-walk') return this.#seen(access, GUEST_WORDS.entry, this.#walk(access));
+      if (site === 'kernel-copy' && access.kernel === 'translate')
+        return this.#seen(access, GUEST_WORDS.entry, this.#translate(page));
+      return { ok: true, bytes: this.#read(site, this.#at(page, offset), length) };
+    } catch (error) {
+      if (!(error instanceof FailedAccess)) throw error;
+      return { ok: false, errno: error.errno, injected: error.injected, why: error.message };
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#gated[Symbol.dispose]();
+  }
+
+  #at(page: number, offset: number): number {
+    return Number(this.#layout.gpaOf(page)) + offset;
+  }
+
+  // ── data ──
+
+  #read(site: GuestSite, from: number, length: number): Uint8Array {
+    const into = new Uint8Array(length);
+    for (let done = 0; done < length;) {
+      const count = Math.min(this.#buffer.length, length - done);
+      const at = from + done;
+      if (site === 'kernel-copy') into.set(this.#takeOut(at, count), done);
+      else {
+        this.#move(site === 'vcpu-atomic' ? 'add' : 'copy', at, this.#seat.buffer, count);
+        into.set(this.#buffer.subarray(0, count), done);
+      }
+      done += count;
+    }
+    return into;
+  }
+
+  #write(site: GuestSite, to: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length;) {
+      const piece = bytes.subarray(done, done + this.#buffer.length);
+      if (site === 'kernel-copy') this.#putIn(to + done, piece);
+      else {
+        this.#buffer.set(piece);
+        this.#move(site === 'vcpu-atomic' ? 'swap' : 'copy', this.#seat.buffer, to + done, piece.length);
+      }
+      done += piece.length;
+    }
+  }
+
+  #move(code: 'copy' | 'add' | 'swap', from: number, to: number, length: number): void {
+    if (code !== 'copy' && length % 8 !== 0)
+      throw new RangeError(`${length} bytes: atomics are of eight bytes each`);
+    this.#begin(code, { rsi: from, rdi: to, rcx: Math.floor(length / 8), rdx: length % 8 });
+    this.#expectPort(PORT.done);
+  }
+
+  /** KVM reads memory for the string instruction, and hands it out unit by unit. */
+  #takeOut(from: number, length: number): Uint8Array {
+    const into = new Uint8Array(length);
+    let done = 0;
+    this.#begin('outs', { rsi: from, rcx: this.#unitsOf(length), rdx: PORT.data });
+    for (;;) {
+      const exit = this.#runToPort();
+      if (exit.port === PORT.done) return into;
+      const data = this.#vcpu.run.ioData(exit);
+      into.set(data, done);
+      done += data.length;
+    }
+  }
+
+  /** KVM asks for what the string instruction is to write, and writes it. */
+  #putIn(to: number, bytes: Uint8Array): void {
+    let done = 0;
+    this.#begin('ins', { rdi: to, rcx: this.#unitsOf(bytes.length), rdx: PORT.data });
+    for (;;) {
+      const exit = this.#runToPort();
+      if (exit.port === PORT.done) return;
+      const data = this.#vcpu.run.ioData(exit);
+      data.set(bytes.subarray(done, done + data.length));
+      done += data.length;
+    }
+  }
+
+  #unitsOf(length: number): number {
+    if (length % UNIT !== 0) throw new RangeError(`${length} bytes: string I/O moves ${UNIT} at a time`);
+    return length / UNIT;
+  }
+
+  // ── code and page tables ──
+
+  /**
+   * What a fetch or a walk saw of a page, together with what was asked for, which is loaded afterwards. Where a load of
+   * the same bytes sees something else, what was seen stands in front, where nobody will recognise it.
+   */
+  #seen({ page, offset, length }: GuestAccess, where: number, seen: Uint8Array): GuestResult {
+    const bytes = this.#read('vcpu-load', this.#at(page, offset), length);
+    const loaded = this.#read('vcpu-load', this.#at(page, where), seen.length);
+    if (Buffer.compare(loaded, seen) !== 0) bytes.set(seen.subarray(0, Math.min(seen.length, length)));
+    return { ok: true, bytes };
+  }
+
+  /** Executes the code in a page; memory of zeros leads to what follows the page. */
+  #fetch(page: number): Uint8Array {
+    const { scratch } = this.#seat;
+    const rsi = this.#space.executed(page, GUEST_WORDS.code);
+    this.#begin('fetch', { rsi, rax: scratch, r9: this.#space.entry('arrived') });
+    const { port } = this.#runToPort();
+    const seen = new Uint8Array(8);
+    if (port === PORT.nothing) return seen;
+    const view = new DataView(seen.buffer);
+    view.setUint8(0, 0xb8);
+    view.setUint32(1, Number(this.#vcpu.registers.rax & 0xffff_ffffn), true);
+    seen.set([0x41, 0xff, 0xe1], 5);
+    return seen;
+  }
+
+  /** Loads through the entry in a page: where that leads there is no memory, so that the exit says what it was. */
+  #walk({ page, injects }: GuestAccess): Uint8Array {
+    this.#begin('walk', { rsi: this.#space.translated(page, GUEST_WORDS.entry) });
+    const exit = this.#gated.run();
+    if (exit.kind === 'mmio' && !exit.write && exit.gpa >= NAMED.start && exit.gpa < NAMED.end) {
+      this.#vcpu.run.answerMmio(new Uint8Array(exit.data.length));
+      this.#expectPort(PORT.done);
+      return entryOf(exit.gpa);
+    }
+    // A guest without handlers ends at any page fault: an entry that says "not present", or an abort put to it.
+    if (exit.kind !== 'shutdown') throw this.#failure(exit);
+    if (injects) throw new FailedAccess(ERRNO.EFAULT, true, 'the guest saw a page fault');
+    enterUserMode(this.#vcpu, this.#space);
+    const loaded = this.#read('vcpu-load', this.#at(page, GUEST_WORDS.entry), 8);
+    if (loaded[0]! & PRESENT)
+      throw new FailedAccess(ERRNO.EFAULT, true, 'the guest saw a page fault where there is an entry');
+    return loaded;
+  }
+
+  /** KVM walks the page tables for an ioctl. */
+  #translate(page: number): Uint8Array {
+    const linear = BigInt(this.#space.translated(page, GUEST_WORDS.entry));
+    const walk = (): { valid: boolean; gpa: bigint } => this.#vcpu.translate(linear);
+    const { valid, gpa } = this.#gated.during(walk);
+    if (!valid) throw new FailedAccess(ERRNO.EFAULT, false, 'KVM translates nothing there');
+    return entryOf(Number(gpa));
+  }
+
+  // ── running ──
+
+  #begin(code: Parameters<GuestSpace['entry']>[0], registers: Record<string, number>): void {
+    const given = Object.entries(registers).map(([name, value]) => [name, BigInt(value)]);
+    this.#vcpu.setRegisters({
+      rip: BigInt(this.#space.entry(code)),
+      rflags: X86_USER_FLAGS,
+      rsp: BigInt(this.#seat.scratch),
+      ...(Object.fromEntries(given) as Record<string, bigint>),
+    });
+  }
+
+  #expectPort(port: number): void {
+    const exit = this.#runToPort();
+    if (exit.port !== port)
+      throw new FailedAccess(ERRNO.EFAULT, false, `the guest came to port ${exit.port}`);
+  }
+
+  #runToPort(): Extract<KvmExit, { kind: 'io' }> {
+    const exit = this.#gated.run();
+    if (exit.kind === 'io') return exit;
+    throw this.#failure(exit);
+  }
+
+  #failure(exit: KvmExit): FailedAccess {
+    const injected = exit.kind === 'shutdown';
+    return new FailedAccess(ERRNO.EFAULT, injected, `KVM_RUN ended with ${exit.kind}`);
+  }
+}
+
+/** The entry that leads to an address. */
+function entryOf(gpa: number): Uint8Array {
+  const entry = new Uint8Array(8);
+  new DataView(entry.buffer).setBigUint64(0, (BigInt(gpa) & ~0xfffn) | ENTRY_BITS, true);
+  return entry;
+}
