@@ -56,6 +56,7 @@ function byToken(slot: UserfaultSlot, earlyReady: AsyncPfOptions['earlyReady']):
     name: 'async-pf: token',
     effect: 'exits',
     address: 'exact',
+    outlivesHandler: true,
     // A vCPU that comes back to accept looks whether its token is ready already; or, the mistake, it does not.
     obstacle: (access, kernel) =>
       dropped && access.state === 'exited' ? access.kind : slot.obstacle(access, kernel),
@@ -75,6 +76,8 @@ const byRing = (slot: UserfaultSlot, rings: Rings): ModelMechanism => ({
   name: 'async-pf: ring',
   effect: 'blocks',
   address: 'exact',
+  outlivesHandler: true,
+  queue: 'own',
   obstacle: (access, kernel) => {
     const obstacle = slot.obstacle(access, kernel);
     return obstacle === 'missing' && !rings.hasRoom(access) ? undefined : obstacle;
@@ -103,6 +106,7 @@ function asyncPfSide(
   return {
     sites: Object.fromEntries(VCPU_SITES.map((site) => [site, chain])),
     withdrawn: (page) => slot.bitmap.withdraw(page),
+    turnOff: (kernel) => kernel.trace?.('vmm', 'turns the flag off: mapped as one block the pages from', 0),
   };
 }
 

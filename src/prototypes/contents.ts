@@ -11,7 +11,7 @@ export function byUserfaultfd({ verb, page, bytes, protect }: PageRequest, { mem
     case 'move':
       return memory.move(page, bytes!);
     case 'continue':
-      return memory.continue(page, bytes, protect);
+      return memory.continue(page, protect);
     case 'poison':
       return memory.poison(page);
     case 'writeprotect':

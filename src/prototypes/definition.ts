@@ -63,6 +63,8 @@ export interface KernelSide {
    * Not called when somebody else drops pages.
    */
   withdrawn?(page: PageIndex, kernel: ModelKernel): void;
+  /** Every page has come, and the VMM does what ends demand paging: turns a flag off, puts slots together. */
+  turnOff?(kernel: ModelKernel): void;
 }
 
 /** How a proposal is put to use. */

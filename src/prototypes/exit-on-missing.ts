@@ -13,6 +13,7 @@ function exitOnMissingSide(_options: ExitOnMissingOptions, { userfaultfd }: Surr
     name: 'exit-on-missing',
     effect: 'exits',
     address: 'exact',
+    outlivesHandler: true,
     // get_user_pages_fast() alone: what the page table does not have at once is an exit, whatever the reason.
     obstacle: ({ page, write }, { memory }) => {
       const obstacle = memory.obstacle(page, write);

@@ -20,7 +20,7 @@ const byFile = (): ModelMechanism => ({
   // UFFDIO_INSERT: a whole page goes into the page cache, or EEXIST.
   carryOut: ({ verb, page, bytes }, { memory, trace }) => {
     if (verb !== 'copy' && verb !== 'zeropage') return undefined;
-    const errno = memory.install(page, bytes ?? new Uint8Array(memory.pageSize(page)), false);
+    const errno = memory.insert(page, bytes ?? new Uint8Array(memory.pageSize(page)));
     if (errno === 0) trace?.('page cache', 'has inserted', page);
     return errno;
   },

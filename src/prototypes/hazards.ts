@@ -1,21 +1,28 @@
 import fc from 'fast-check';
+import { type AccessSite } from '../api/index.js';
 import {
   type AnyProperty,
+  canRead,
   type Manifest,
   pause,
   property,
   PropertyFailure,
   settled,
+  waitingSites,
 } from '../conformance/index.js';
 
 const PAGES = 4;
 /** More than an access takes that nothing stops. */
 const TURNS = 20;
+const TAIL_BYTES = 8;
 
-/** Whether a guest's load of a missing page waits for it. */
-const guestWaits = ({ coverage, sites }: Manifest): boolean =>
-  sites.includes('vcpu-load') &&
-  coverage.some(({ site, effect }) => site === 'vcpu-load' && (effect === 'blocks' || effect === 'exits'));
+/** Sites at which somebody waits for a missing page to read it; a guest's load first. */
+const readers = (manifest: Manifest): readonly AccessSite[] => {
+  const sites = waitingSites(manifest).filter(canRead);
+  return sites.includes('vcpu-load') ? ['vcpu-load'] : sites;
+};
+
+const NOBODY_WAITS = 'nobody who meets a missing page waits here';
 
 /**
  * A page marked missing late, after the guest has used it. Where presence is only looked at on a stage-2 fault, a page
@@ -25,23 +32,27 @@ export const lateMissing = property<{ readonly page: number; readonly used: bool
   name: 'freeze-is-reversible',
   part: 'for a page that the guest has used',
   claim: 'a page that is marked missing again is missing at the next access, mapped or not',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>
-    !guestWaits(manifest)
-      ? 'a vCPU that meets a missing page does not wait here'
+    readers(manifest).length === 0
+      ? NOBODY_WAITS
       : manifest.supports.freeze === 'full'
         ? undefined
         : 'a present page cannot be made missing here without losing its contents',
   plan: () => fc.record({ page: fc.nat(PAGES - 1), used: fc.boolean() }),
-  *body(stage, { page, used }) {
+  *body(stage, { page, used }, manifest) {
+    const site = readers(manifest)[0]!;
     const pages = { first: page, count: 1 };
     yield settled(stage.pager.do('ensure', pages));
-    if (used) yield settled(stage.touch({ site: 'vcpu-load', page }));
+    if (used) yield settled(stage.touch({ site, page }));
     yield settled(stage.pager.do('freeze', pages));
-    const touch = stage.touch({ site: 'vcpu-load', page });
+    const touch = stage.touch({ site, page });
     for (let turn = 0; turn < TURNS; turn++) yield pause;
-    if (touch.settled) throw new PropertyFailure(`${touch.name} went on though the page was marked missing`);
+    const early = touch.end;
+    if (early === 'done')
+      throw new PropertyFailure(`${touch.name} went on though the page was marked missing`);
     yield settled(stage.pager.do('thaw', pages));
     yield settled(touch);
     if (touch.end !== 'done' || stage.contents.recognise(touch.bytes, page) !== 'original')
@@ -57,20 +68,22 @@ export const balloonInPostCopy = property<{ readonly page: number; readonly brou
   name: 'removed-reads-zero',
   part: 'given back by a balloon during post-copy',
   claim: 'a page that was dropped by somebody else reads as zeros, whether it had come or not',
+  about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>
     !manifest.deterministic
       ? 'its schedule cannot be chosen'
-      : guestWaits(manifest)
+      : readers(manifest).length > 0
         ? undefined
-        : 'a vCPU that meets a missing page does not wait here',
+        : NOBODY_WAITS,
   plan: () => fc.record({ page: fc.nat(PAGES - 1), brought: fc.boolean() }),
-  *body(stage, { page, brought }) {
+  *body(stage, { page, brought }, manifest) {
+    const site = readers(manifest)[0]!;
     const pages = { first: page, count: 1 };
     if (brought) yield settled(stage.pager.do('ensure', pages));
     yield settled(stage.discard(pages));
-    const touch = stage.touch({ site: 'vcpu-load', page });
+    const touch = stage.touch({ site, page });
     yield settled(touch);
     if (stage.contents.recognise(touch.bytes, page) !== 'zeros')
       throw new PropertyFailure(
@@ -79,5 +92,83 @@ export const balloonInPostCopy = property<{ readonly page: number; readonly brou
   },
 });
 
+/**
+ * A page that is read while it is brought. Where presence is said before the contents are there, or is the first of
+ * several stores, whoever comes in between sees too little.
+ */
+const whileBrought = (name: 'no-zero-leak' | 'no-torn-page', claim: string): AnyProperty =>
+  property<{ readonly page: number; readonly others: number }>({
+    name,
+    part: 'read while its page is brought',
+    claim,
+    about: 'reads',
+    level: 'pager',
+    pages: PAGES,
+    unless: (manifest) => (readers(manifest).length === 0 ? NOBODY_WAITS : undefined),
+    plan: () => fc.record({ page: fc.nat(PAGES - 1), others: fc.nat(5) }),
+    policy: () => ({ faultAroundPages: 1 }),
+    *body(stage, { page, others }, manifest) {
+      const site = readers(manifest)[0]!;
+      const ensure = stage.pager.do('ensure', { first: page, count: 1 });
+      // The end of a page is written last: read alone, it is there or it is zeros.
+      const { pageBytes } = stage.contents;
+      const [offset, length] =
+        name === 'no-zero-leak' ? [pageBytes - TAIL_BYTES, TAIL_BYTES] : [0, pageBytes];
+      const touches = [stage.touch({ site, page, offset, length })];
+      for (let more = 0; more < others; more++) {
+        if (more % 2 === 1) yield pause;
+        touches.push(stage.touch({ site, page, offset, length }));
+      }
+      yield settled(ensure, ...touches);
+      for (const touch of touches) {
+        if (touch.end !== 'done') continue; // what the site does is another property's affair
+        const seen = stage.contents.recognise(touch.bytes, page, offset);
+        if (name === 'no-zero-leak' ? seen === 'zeros' : typeof seen !== 'string')
+          throw new PropertyFailure(
+            name === 'no-zero-leak'
+              ? `${touch.name} read zeros while it was brought`
+              : `${touch.name} saw ${stage.contents.describe(touch.bytes)}`,
+          );
+      }
+    },
+  });
+
+export const zeroWhileBrought = whileBrought(
+  'no-zero-leak',
+  'a page that is read while it is brought does not read as zeros',
+);
+export const tornWhileBrought = whileBrought(
+  'no-torn-page',
+  'a page that is read while it is brought is seen whole or not at all',
+);
+
+/**
+ * A page that is brought while the fault for it is on its way: between the vCPU's leaving and its coming back to wait,
+ * whoever brings it has nobody to wake.
+ */
+export const broughtBeforeWaiting = property<{ readonly page: number }>({
+  name: 'no-lost-wake',
+  part: 'brought before its vCPU is back to wait',
+  claim: 'an access whose page comes before it waits goes on all the same',
+  about: 'reads',
+  level: 'pager',
+  pages: PAGES,
+  judgesWaking: true,
+  unless: (manifest) => (readers(manifest).length === 0 ? NOBODY_WAITS : undefined),
+  plan: () => fc.record({ page: fc.nat(PAGES - 1) }),
+  policy: () => ({ faultAroundPages: 1 }),
+  *body(stage, { page }, manifest) {
+    const touch = stage.touch({ site: readers(manifest)[0]!, page });
+    yield pause;
+    yield settled(touch, stage.pager.do('ensure', { first: page, count: 1 }));
+  },
+});
+
 /** What the mailing list's thread fears and the suite has no scenario for. */
-export const HAZARDS: readonly AnyProperty[] = [lateMissing, balloonInPostCopy];
+export const HAZARDS: readonly AnyProperty[] = [
+  lateMissing,
+  balloonInPostCopy,
+  zeroWhileBrought,
+  tornWhileBrought,
+  broughtBeforeWaiting,
+];

@@ -10,7 +10,14 @@ export {
   type UapiDefinition,
   type UapiSource,
 } from './definition.js';
-export { balloonInPostCopy, HAZARDS, lateMissing } from './hazards.js';
+export {
+  broughtBeforeWaiting,
+  balloonInPostCopy,
+  HAZARDS,
+  lateMissing,
+  tornWhileBrought,
+  zeroWhileBrought,
+} from './hazards.js';
 export { verdict, type Verdict, type VerdictOptions } from './verdict.js';
 export { byUserfaultfd, throughMapping } from './contents.js';
 export { ioctlNumber, layOut } from './c-layout.js';
@@ -22,4 +29,6 @@ export { presentBitmap, type PresentBitmapOptions } from './present-bitmap.js';
 export { exitOnMissing, type ExitOnMissingOptions } from './exit-on-missing.js';
 export { kvmUserfault, type KvmUserfaultOptions } from './kvm-userfault.js';
 export { asyncPf, type AsyncPfOptions } from './async-pf.js';
+export { userfaultfdModel, userfaultfdRwpModel, type UserfaultfdModelOptions } from './userfaultfd.js';
+export { memslotHole, vacatedSlot, type HoleOptions, type SlotOptions } from './vacated-slot.js';
 export { fileUffd } from './file-uffd.js';

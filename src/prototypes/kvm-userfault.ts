@@ -54,13 +54,19 @@ function kvmUserfaultSide(options: KvmUserfaultOptions, surroundings: Surroundin
     name: 'kvm-userfault',
     effect: 'exits',
     address: 'exact',
+    outlivesHandler: true,
     obstacle: slot.obstacle,
     stop: (access, kind) => access.exit(kind),
     reenter: (access, kernel) => kernel.deliver(access, access.kind!, { attributed: true }),
     carryOut: (request, kernel) => slot.bitmap.carryOut(request, kernel),
     discarded: (page) => slot.discarded(page),
   };
-  return { sites: before(VCPU_SITES, exits), withdrawn: (page) => slot.bitmap.withdraw(page) };
+  return {
+    sites: before(VCPU_SITES, exits),
+    withdrawn: (page) => slot.bitmap.withdraw(page),
+    // With the flag on, mappings are of 4 KiB.
+    turnOff: (kernel) => kernel.trace?.('vmm', 'turns the flag off: mapped as one block the pages from', 0),
+  };
 }
 
 /** Bits and fields that KVM Userfault adds to the memslot and to the exit. */

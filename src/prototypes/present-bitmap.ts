@@ -57,6 +57,7 @@ function presentBitmapSide(
     name: 'present-bitmap: KVM_RUN exit',
     effect: 'exits',
     address: 'exact',
+    outlivesHandler: true,
     obstacle,
     stop: (access, kind) => access.exit(kind),
     reenter: (access, kernel) => kernel.deliver(access, access.kind!, { attributed: true }),
@@ -73,6 +74,7 @@ function presentBitmapSide(
     name: 'present-bitmap: choke point',
     effect: kernelAccess === 'error' ? 'errors' : 'blocks',
     address: kernelAccess === 'error' ? 'none' : 'exact',
+    outlivesHandler: true,
     obstacle,
     stop: (access, kind, kernel) =>
       kernelAccess === 'error' ? access.fail(EFAULT) : kernel.deliver(access, kind, { attributed: true }),

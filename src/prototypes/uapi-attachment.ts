@@ -86,6 +86,11 @@ export class UapiStepping implements Stepping {
     this.#kernel.sendUnknown(number);
   }
 
+  /** Every page has come: the VMM ends demand paging. */
+  turnOff(): void {
+    this.#side.turnOff?.(this.#kernel);
+  }
+
   takeBack({ first, count }: PageRange): void {
     for (let page = first; page < first + count; page++) this.#side.withdrawn?.(page, this.#kernel);
   }

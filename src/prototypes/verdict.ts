@@ -1,5 +1,12 @@
 import { ACCESS_CLASSES, type AccessSite, type Coverage, coverageGaps } from '../api/index.js';
-import { checkProperties, type CheckOptions, PROPERTIES, type Report } from '../conformance/index.js';
+import {
+  type AnyProperty,
+  checkProperties,
+  type CheckOptions,
+  PROPERTIES,
+  type Report,
+  titleOf,
+} from '../conformance/index.js';
 import { HAZARDS } from './hazards.js';
 import { type Uapi, type UapiUse } from './uapi.js';
 
@@ -17,13 +24,37 @@ export interface Verdict {
 }
 
 export interface VerdictOptions extends CheckOptions {
-  /** Which properties, by name. Default: all. */
+  /** Which properties: by name, with all of its parts, or by the title of one part, as the text has it. Default: all. */
   readonly only?: readonly string[];
+  /** As in {@link CheckOptions}. It belongs to one property: name that one in `only`. */
+  readonly path?: string;
+}
+
+const ALL: readonly AnyProperty[] = [...PROPERTIES, ...HAZARDS];
+
+function chosen({ only, path }: VerdictOptions): readonly AnyProperty[] {
+  const unknown = only?.find((name) => !ALL.some((each) => each.name === name || titleOf(each) === name));
+  if (unknown !== undefined)
+    throw new RangeError(
+      `there is no property '${unknown}': ${[...new Set(ALL.map(({ name }) => name))].join(', ')}`,
+    );
+  // A whole name that is a title, too, is that one part.
+  const titles = ALL.filter((each) => only?.includes(titleOf(each)));
+  const wanted =
+    path !== undefined && titles.length > 0
+      ? titles
+      : ALL.filter((each) => only === undefined || only.includes(each.name) || only.includes(titleOf(each)));
+  if (path !== undefined && wanted.length !== 1)
+    throw new RangeError(
+      `a path is of one property, and ${wanted.length} are to be played: name one of them in only, as the text has it`,
+    );
+  return wanted;
 }
 
 /**
  * Runs the conformance suite, and the scenarios of {@link HAZARDS}, on a prototype. Keeps this thread busy, with
  * the default of 1000 runs a property, for some seconds. A property that does not hold is a result, no exception.
+ * Errors: RangeError for a name in `only` that is none, or a `path` without one property to play it.
  */
 export async function verdict<Options extends object>(
   uapi: Uapi<Options>,
@@ -31,9 +62,7 @@ export async function verdict<Options extends object>(
   options: VerdictOptions = {},
 ): Promise<Verdict> {
   const subject = uapi.subject(use);
-  const { only } = options;
-  const wanted = [...PROPERTIES, ...HAZARDS].filter(({ name }) => only?.includes(name) ?? true);
-  const reports = await checkProperties(wanted, subject, options);
+  const reports = await checkProperties(chosen(options), subject, options);
   const coverage = uapi.coverage(use);
   const unmediated = coverageGaps(coverage, ACCESS_CLASSES);
   const failed = [...new Set(reports.filter(({ outcome }) => outcome === 'failed').map(({ name }) => name))];
@@ -48,7 +77,7 @@ export async function verdict<Options extends object>(
 }
 
 function line(report: Report): string {
-  const title = report.part ? `${report.name}: ${report.part}` : report.name;
+  const title = titleOf(report);
   switch (report.outcome) {
     case 'held':
       return `holds           ${title} (${report.runs} runs)`;

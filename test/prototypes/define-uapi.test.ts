@@ -1,6 +1,13 @@
 import { describe, expect, test } from 'vitest';
-import { before, defineUapi, type UapiDefinition, VCPU_SITES } from 'demand-paging/prototypes';
-import { exiting } from 'demand-paging/backends/memory';
+import { blocking, exiting, type ModelMechanism } from 'demand-paging/backends/memory';
+import {
+  before,
+  defineUapi,
+  kvmUserfault,
+  type UapiDefinition,
+  VCPU_SITES,
+  verdict,
+} from 'demand-paging/prototypes';
 
 const GOOD: UapiDefinition<object> = {
   name: 'sample',
@@ -93,5 +100,54 @@ describe('defineUapi refuses', () => {
   ];
   test.each(cases)('%s', (_what, change, message) => {
     expect(() => defineUapi({ ...GOOD, ...change })).toThrow(message);
+  });
+});
+
+describe('a verdict on some properties', () => {
+  test('a name that is none is refused', async () => {
+    await expect(verdict(kvmUserfault, {}, { only: ['no-such'] })).rejects.toThrow(
+      /there is no property 'no-such': install-once, /,
+    );
+  });
+
+  test('a path without one property to play it is refused', async () => {
+    await expect(verdict(kvmUserfault, {}, { path: '1:2' })).rejects.toThrow(/a path is of one property/);
+  });
+
+  test('a failure is played again by its title, its seed and its path', async () => {
+    const use = { publish: 'before' } as const;
+    const only = ['no-zero-leak, read while its page is brought'];
+    const first = await verdict(kvmUserfault, use, { seed: 1, runs: 200, only });
+    const [failure] = first.reports;
+    if (failure?.outcome !== 'failed') throw new Error(first.text);
+    const { seed, path, what } = failure.counterexample;
+    const again = await verdict(kvmUserfault, use, { seed, path, runs: 1, only });
+    expect(again.reports).toMatchObject([{ outcome: 'failed', counterexample: { what } }]);
+  });
+});
+
+test('who stopped an access is asked when its vCPU is back, whatever it declares', async () => {
+  let asked = 0;
+  const liar = defineUapi({
+    name: 'liar',
+    source: { title: 'T', author: 'A', date: '2026', reference: 'R', status: 'S' },
+    verbs: ['copy', 'zeropage', 'wake'],
+    defaults: {},
+    kernelSide() {
+      const waits: ModelMechanism = {
+        ...blocking(),
+        stop: (access, kind) => access.exit(kind),
+        reenter(access, kernel) {
+          asked++;
+          kernel.deliver(access, access.kind!);
+        },
+      };
+      return { sites: before(VCPU_SITES, waits), withdrawn() {} };
+    },
+  });
+  const { reports } = await verdict(liar, {}, { only: ['coverage-is-true'], runs: 20, seed: 1 });
+  expect(asked).toBeGreaterThan(0);
+  expect(reports[0]).toMatchObject({
+    counterexample: { what: "vcpu-load is declared 'blocks', and a missing page there: exits" },
   });
 });

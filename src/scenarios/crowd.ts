@@ -1,0 +1,99 @@
+import { type ModelAccess } from '../backends/memory/index.js';
+import { gotOf, GRADE_OF, SAYS } from './outcome.js';
+import { PAGE_BYTES, patterned, Play } from './play.js';
+import { PUBLISHED_RATES } from './published-rates.js';
+import { type CaseVerdict, type Scenario, worstOf } from './scenario.js';
+import { type JudgedUapi } from './uapis.js';
+
+const VCPUS = 256;
+
+/** How the vCPUs were stopped, before anybody served them. */
+type Stopped = 'one-queue' | 'exits' | 'own-queues' | 'not';
+
+/** All vCPUs fault before the handler runs; then it serves them. `pageOf`: which page a vCPU wants. */
+async function crowd(uapi: JudgedUapi, name: string, pageOf: (vcpu: number) => number): Promise<CaseVerdict> {
+  const play = await Play.open(uapi, { pages: VCPUS });
+  try {
+    const accesses = Array.from({ length: VCPUS }, (_, vcpu) =>
+      play.access({ site: 'vcpu-load', page: pageOf(vcpu), vcpu }),
+    );
+    for (const access of accesses) access.step();
+    const stopped = howStopped(play, accesses);
+    const inOneQueue = stopped === 'one-queue' ? play.kernel.queue.waiting : 0;
+    play.note('vcpus', `have faulted, all ${VCPUS}: ${inOneQueue} wait in one queue`);
+    await Promise.all(accesses.map((access) => play.run(access)));
+    const source = patterned(VCPUS);
+    const graded = accesses.map((access, vcpu) => {
+      const at = pageOf(vcpu) * PAGE_BYTES;
+      return gotOf(access, source.subarray(at, at + 8));
+    });
+    const wrong = graded.find((got) => got !== 'right');
+    const figures = {
+      vcpus: VCPUS,
+      waitInOneQueue: inOneQueue,
+      fetchedPages: play.source.readBytes / PAGE_BYTES,
+    };
+    if (wrong)
+      return play.verdict(
+        name,
+        worstOf(graded.map((got) => ({ grade: GRADE_OF[got] }))),
+        `a vCPU ${SAYS[wrong]}`,
+        figures,
+      );
+    if (name === 'one-page')
+      return play.verdict(
+        name,
+        'works',
+        `all are served by ${figures.fetchedPages} fetch of the page`,
+        figures,
+      );
+    return play.verdict(name, ...scaling(stopped, figures));
+  } finally {
+    await play.close();
+  }
+}
+
+function howStopped(play: Play, accesses: readonly ModelAccess[]): Stopped {
+  if (accesses.every(({ state }) => state === 'exited')) return 'exits';
+  if (!accesses.every(({ state }) => state === 'blocked')) return 'not';
+  const [first] = play.kernel.sites['vcpu-load'] ?? [];
+  return first?.queue === 'own' ? 'own-queues' : 'one-queue';
+}
+
+/** What the published curves say of so many vCPUs. */
+function scaling(
+  stopped: Stopped,
+  figures: Record<string, number>,
+): readonly [CaseVerdict['grade'], string, Record<string, number>] {
+  const { userfaultfd, exits } = PUBLISHED_RATES;
+  const curve = { 'one-queue': userfaultfd, exits, 'own-queues': undefined, not: undefined }[stopped];
+  if (!curve) return ['works', 'each vCPU has a queue of its own; nobody has published its rate', figures];
+  const of = (vcpus: number): number => curve.find((point) => point.vcpus === vcpus)!.kiloPagesPerSecond;
+  const [one, all] = [of(1), of(VCPUS)];
+  const rates = { ...figures, publishedKiloPagesPerSecondOf1: one, publishedKiloPagesPerSecondOf256: all };
+  return stopped === 'one-queue'
+    ? [
+        'slow',
+        `all wait in one queue: such a one was measured at ${all} k pages/s, where one vCPU has ${one} k; several descriptors, or bringing neighbours along, help`,
+        rates,
+      ]
+    : [
+        'works',
+        `each vCPU is out with its own fault: exits were measured at ${all} k pages/s, where one vCPU has ${one} k`,
+        rates,
+      ];
+}
+
+export const manyVcpus: Scenario = {
+  name: 'many-vcpus',
+  title: 'hundreds of vCPUs on one notification queue',
+  plays: `${VCPUS} vCPUs fault before the handler has run once; then it serves them. How fast that can be is not played: it is what was published of one queue, and of exits.`,
+  source: 'Anish Moorthy, rates of demand_paging_test with up to 256 vCPUs, 2023 and 2024',
+  cases: {
+    'pages-of-their-own': 'each vCPU wants a page of its own',
+    'one-page': 'all want the same page',
+  },
+  async play(uapi) {
+    return [await crowd(uapi, 'pages-of-their-own', (vcpu) => vcpu), await crowd(uapi, 'one-page', () => 7)];
+  },
+};

@@ -1,0 +1,69 @@
+import { type AccessSite } from '../api/index.js';
+import { gotOf, same } from './outcome.js';
+import { PAGE_BYTES, patterned, Play } from './play.js';
+import { type CaseVerdict, type Scenario } from './scenario.js';
+import { type JudgedUapi } from './uapis.js';
+
+const PAGES = 4;
+const PAGE = 1;
+const STAMP = Uint8Array.of(0xee, 1, 0xee, 2, 0xee, 3, 0xee, 4);
+
+/** Pages are present and used; then the last state is taken, and nobody may change them any more, until it is called off. */
+async function frozen(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseVerdict> {
+  const play = await Play.open(uapi, { pages: PAGES });
+  try {
+    await play.pager.ensure([play.range(0, PAGES)]);
+    await play.touch({ site, page: PAGE });
+    if (play.pager.supports.freeze !== 'full')
+      return play.verdict(name, 'cannot', 'a present page cannot be stopped without losing its contents');
+    await play.pager.freeze([play.range(0, PAGES)]);
+    play.note('vmm', 'has frozen the guest’s memory, and takes its last state');
+    const write = play.access({ site, page: PAGE, bytes: STAMP });
+    await play.run(write);
+    const during = gotOf(write, STAMP);
+    const source = patterned(PAGES).subarray(PAGE * PAGE_BYTES, (PAGE + 1) * PAGE_BYTES);
+    const changed = !same(frameOf(play), source);
+    play.note('vmm', changed ? 'finds changed, though it was frozen,' : 'finds as it was', PAGE);
+    if (changed) return play.verdict(name, 'silent', 'a write goes through while the last state is taken');
+    if (during === 'errno' || during === 'abort')
+      return play.verdict(
+        name,
+        'fails',
+        'a write fails with EFAULT, and whoever made it must know what to do',
+      );
+    await play.pager.thaw([play.range(0, PAGES)]);
+    await play.quiet();
+    const after = gotOf(write, STAMP);
+    const rest = same(frameOf(play).subarray(STAMP.length), source.subarray(STAMP.length));
+    if (after === 'right' && rest)
+      return play.verdict(name, 'works', 'a write waits, and goes on once it is thawed, with nothing lost');
+    return play.verdict(name, after === 'waits' ? 'hangs' : 'silent', `thawed, a write is ${after}`);
+  } finally {
+    await play.close();
+  }
+}
+
+/** What is in the page's frame, whoever may reach it. */
+const frameOf = (play: Play): Uint8Array => play.look(PAGE) ?? new Uint8Array(PAGE_BYTES);
+
+export const freeze: Scenario = {
+  name: 'freeze',
+  title: 'freeze during blackout',
+  plays:
+    'The last state is taken for the switch to another host: a write to a present page must not go through, and if the switch is called off nothing may be lost. Contents stay where they are; that tells it from making pages missing.',
+  source: 'Sean Christopherson and David Matlack, in the thread of November 2023',
+  cases: {
+    guest: 'a vCPU stores',
+    'kvm-itself': 'KVM writes for itself: a steal time, an ITS table',
+    vhost: 'vhost writes a used entry',
+    vmm: 'a thread of the VMM writes',
+  },
+  async play(uapi) {
+    return [
+      await frozen(uapi, 'guest', 'vcpu-store'),
+      await frozen(uapi, 'kvm-itself', 'kernel-copy'),
+      await frozen(uapi, 'vhost', 'external-vhost'),
+      await frozen(uapi, 'vmm', 'vmm-store'),
+    ];
+  },
+};

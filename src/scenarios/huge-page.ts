@@ -1,0 +1,93 @@
+import { type AccessSite } from '../api/index.js';
+import { gotOf, GRADE_OF, same, SAYS } from './outcome.js';
+import { PAGE_BYTES, patterned, Play } from './play.js';
+import { type CaseVerdict, type Scenario } from './scenario.js';
+import { type JudgedUapi } from './uapis.js';
+
+/** One backing page: 2 MiB are played, 1 GiB is meant. */
+const PAGES = 512;
+const GIB_BYTES = 2 ** 30;
+const PAGE = 77;
+const COLLAPSED = 'as one block the pages from';
+
+/** The backing page is there, as zeros, from the first byte on that anybody puts into it. */
+async function backed(uapi: JudgedUapi): Promise<Play> {
+  const play = await Play.open(uapi, { pages: PAGES });
+  for (let page = 0; page < PAGES; page++) play.kernel.memory.reach(page);
+  play.note('kernel', 'has allocated the backing page, as zeros');
+  return play;
+}
+
+/** Whether contents can come to 4 KiB inside of a backing page that is there. */
+async function comes(play: Play, page: number): Promise<boolean> {
+  await play.pager.ensure([play.range(page)]).catch(() => {});
+  const source = patterned(PAGES).subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+  return same(play.look(page) ?? new Uint8Array(0), source);
+}
+
+async function small(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseVerdict> {
+  const play = await backed(uapi);
+  try {
+    const before = play.source.readBytes;
+    const access = await play.touch({ site, page: PAGE });
+    const got = gotOf(access, patterned(PAGES).subarray(PAGE * PAGE_BYTES, PAGE * PAGE_BYTES + 8));
+    const fetchedBytes = play.source.readBytes - before;
+    if (got === 'right')
+      return play.verdict(name, 'works', `the access waits for ${PAGE_BYTES} bytes`, {
+        waitsForBytes: fetchedBytes,
+      });
+    if (await comes(play, PAGE)) return play.verdict(name, GRADE_OF[got], `the access ${SAYS[got]}`);
+    play.note('pager', 'cannot put contents into a part of the backing page: it is there');
+    return play.verdict(
+      name,
+      'cannot',
+      `the unit is the backing page: the first access waits for 1 GiB, ${GIB_BYTES / PAGE_BYTES} times as much`,
+      { waitsForBytes: GIB_BYTES },
+    );
+  } finally {
+    await play.close();
+  }
+}
+
+/** Everything has come: is it one mapping again? */
+async function collapse(uapi: JudgedUapi): Promise<CaseVerdict> {
+  const name = 'collapse';
+  const play = await backed(uapi);
+  try {
+    if (!(await comes(play, PAGE)))
+      return play.verdict(name, 'works', 'it was never split: pages come and are mapped whole');
+    await play.pager.ensure([play.range(0, PAGES)]);
+    const collapsed = (): boolean => play.timeline.some((line) => line.includes(COLLAPSED));
+    const byItself = collapsed();
+    if (!byItself) play.turnOff();
+    const grade = byItself ? 'works' : collapsed() ? 'needs-vmm' : 'cannot';
+    const says = {
+      works: 'with its last page present the block is mapped as one',
+      'needs-vmm': 'mappings stay at 4 KiB until the VMM ends demand paging of the whole slot',
+      cannot: 'mappings stay at 4 KiB',
+    }[grade];
+    return play.verdict(name, grade, says);
+  } finally {
+    await play.close();
+  }
+}
+
+export const hugePage: Scenario = {
+  name: 'huge-page',
+  title: '1 GiB HugeTLB paged at 4 KiB',
+  plays:
+    'Guest memory is one huge page, which exists as a whole as soon as 4 KiB of it do. The guest, then KVM, reads 4 KiB that have not come; in the end everything has, and should be one mapping again. Played with a backing page of 2 MiB.',
+  source: 'David Matlack, part (e) and his complaint about userfaultfd, November 2023; HugeTLB HGM, rejected',
+  cases: {
+    guest: 'a vCPU reads 4 KiB',
+    'kvm-itself': 'KVM reads 4 KiB for itself',
+    collapse: 'everything has come',
+  },
+  async play(uapi) {
+    return [
+      await small(uapi, 'guest', 'vcpu-load'),
+      await small(uapi, 'kvm-itself', 'kernel-copy'),
+      await collapse(uapi),
+    ];
+  },
+};

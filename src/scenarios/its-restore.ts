@@ -1,0 +1,193 @@
+import { type Answer, type Ask, type Gpa, type Program } from '../api/index.js';
+import { planMemoryOf, planRestore, stateOf, type Status, type Vgic } from '../arm64/index.js';
+import { Play, PAGE_BYTES } from './play.js';
+import { GIC_PAGES, programmedGic, savedGicMemory, tableAt } from './saved-gic.js';
+import { type CaseVerdict, type Scenario } from './scenario.js';
+import { type JudgedUapi } from './uapis.js';
+
+const EFAULT = 14;
+/** More tries than there are pages that a restore touches. */
+const MOST_TRIES = 40;
+
+/** One KVM_DEV_ARM_ITS_RESTORE_TABLES, its accesses made by the kernel of a play. */
+class Restore {
+  /** Pages that were not there when they were asked for. */
+  missed = 0;
+  /** Where it failed. */
+  failedAt: bigint | undefined;
+  readonly #play: Play;
+
+  constructor(play: Play) {
+    this.#play = play;
+  }
+
+  /** Undefined where it never ends. */
+  async run(program: Program<Status>): Promise<Status | undefined> {
+    this.failedAt = undefined;
+    for (let step = program.next(); ;) {
+      if (step.done) return step.value;
+      const answer = await this.#answer(step.value);
+      if (!answer) return undefined;
+      step = program.next(answer);
+    }
+  }
+
+  async #answer(ask: Ask): Promise<Answer | undefined> {
+    switch (ask.ask) {
+      case 'hint':
+        return { answer: 'done' };
+      case 'visible':
+        return { answer: 'visible', visible: this.#play.pager.layout.regionAt(ask.gpa) !== undefined };
+      case 'read':
+        return this.#access(ask.page);
+      case 'write':
+        return this.#access(ask.gpa, ask.bytes);
+    }
+  }
+
+  async #access(address: Gpa, bytes?: Uint8Array): Promise<Answer | undefined> {
+    const { page, offset } = this.#play.pageOf(address);
+    if (!this.#play.pager.memory!.isPresent(this.#play.range(page))) this.missed++;
+    this.#play.note('KVM', `${bytes ? 'writes' : 'reads'} the ${tableAt(address)},`, page);
+    const access = await this.#play.touch({
+      site: 'kernel-copy',
+      page,
+      offset,
+      ...(bytes ? { bytes } : { length: PAGE_BYTES }),
+    });
+    if (access.state === 'done') return bytes ? { answer: 'done' } : { answer: 'bytes', bytes: access.bytes };
+    if (access.state !== 'errored') return undefined;
+    this.failedAt ??= address;
+    return { answer: 'fault', errno: EFAULT };
+  }
+}
+
+/** The LPIs as they should be, and how many of them are pending. */
+async function reference(uapi: JudgedUapi): Promise<ReturnType<typeof stateOf>> {
+  return played(uapi, async (play) => {
+    await play.pager.ensure([play.range(0, GIC_PAGES)]);
+    const gic = programmedGic();
+    await new Restore(play).run(gic.restoreTables(0));
+    return stateOf(gic);
+  });
+}
+
+async function played<T>(uapi: JudgedUapi, body: (play: Play) => Promise<T>): Promise<T> {
+  const play = await Play.open(uapi, { pages: GIC_PAGES, contents: savedGicMemory() });
+  try {
+    return await body(play);
+  } finally {
+    await play.close();
+  }
+}
+
+type State = ReturnType<typeof stateOf>;
+const PENDING_COLUMN = 2;
+const pendingOf = ({ lpis }: State): number => lpis.filter((lpi) => lpi[PENDING_COLUMN] === 1).length;
+const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+/** The tables are restored while their pages are still on the source; an error is answered by bringing the page and trying again. */
+async function duringPostCopy(play: Play, wanted: State): Promise<CaseVerdict> {
+  const gic = programmedGic();
+  const restore = new Restore(play);
+  let status = await restore.run(gic.restoreTables(0));
+  const first = status;
+  const firstFailure = restore.failedAt;
+  let tries = 1;
+  for (; status === -EFAULT && restore.failedAt !== undefined && tries < MOST_TRIES; tries++) {
+    const { page } = play.pageOf(restore.failedAt as Gpa);
+    play.note('vmm', 'RESTORE_TABLES: EFAULT; it brings, as if it were told which,', page);
+    await play.pager.ensure([play.range(page)]);
+    status = await restore.run(gic.restoreTables(0));
+  }
+  return gradeRestore(play, { gic, status, first, firstFailure, tries, missed: restore.missed, wanted });
+}
+
+interface Seen {
+  readonly gic: Vgic;
+  readonly status: Status | undefined;
+  readonly first: Status | undefined;
+  readonly firstFailure: bigint | undefined;
+  readonly tries: number;
+  readonly missed: number;
+  readonly wanted: State;
+}
+
+function gradeRestore(
+  play: Play,
+  { gic, status, first, firstFailure, tries, missed, wanted }: Seen,
+): CaseVerdict {
+  const state = stateOf(gic);
+  const lost = pendingOf(wanted) - pendingOf(state);
+  const figures = {
+    tries,
+    missedPages: missed,
+    lpis: state.lpis.length,
+    lpisWanted: wanted.lpis.length,
+    pendingLost: lost,
+  };
+  const is = (grade: CaseVerdict['grade'], says: string): CaseVerdict =>
+    play.verdict('during-post-copy', grade, says, figures);
+  if (status === undefined) return is('hangs', 'the ioctl never returns');
+  if (first === 0 && equal(state, wanted))
+    return is('works', `each of the ${missed} missing pages is waited for, and the ioctl returns 0`);
+  if (first === 0)
+    return is(
+      'silent',
+      `the ioctl returns 0 with ${state.lpis.length} of ${wanted.lpis.length} LPIs: tables read as zeros, and nobody is told`,
+    );
+  const where = firstFailure === undefined ? '' : ` at the ${tableAt(firstFailure)}`;
+  if (status === 0 && lost > 0)
+    return is(
+      'fails',
+      `EFAULT${where}; tried again after each page it returns 0, and ${lost} of ${pendingOf(wanted)} pending interrupts ${lost === 1 ? 'is' : 'are'} lost`,
+    );
+  return is('fails', `the ioctl fails with ${-(status as number)}${where}`);
+}
+
+/** The very program is planned first, and what it will touch is brought and held; then it runs. */
+async function afterPlan(play: Play, wanted: State): Promise<CaseVerdict> {
+  const plan = await planRestore(programmedGic(), planMemoryOf(play.pager));
+  play.note(
+    'vmm',
+    `has planned the restore: ${plan.touched.length} pages held, ${plan.rounds.length} rounds`,
+  );
+  const gic = programmedGic();
+  const restore = new Restore(play);
+  const status = await restore.run(gic.restoreTables(0));
+  plan.release();
+  const figures = {
+    plannedPages: plan.touched.length,
+    rounds: plan.rounds.length,
+    missedPages: restore.missed,
+  };
+  const right = status === 0 && equal(stateOf(gic), wanted) && restore.missed === 0;
+  return play.verdict(
+    'after-plan',
+    right ? 'works' : status === undefined ? 'hangs' : status === 0 ? 'silent' : 'fails',
+    right
+      ? `planned in ${plan.rounds.length} rounds, ${plan.touched.length} pages held; the ioctl meets no missing page and returns 0`
+      : `planned, and yet the ioctl returns ${String(status)} after ${restore.missed} missing pages`,
+    figures,
+  );
+}
+
+/** The seed of the thread. */
+export const itsRestore: Scenario = {
+  name: 'its-restore',
+  title: 'GIC and ITS restore during post-copy',
+  plays:
+    'KVM_DEV_ARM_ITS_RESTORE_TABLES walks collection, device and translation tables and consumes pending bits, all of them in guest memory that has not arrived. Nobody has instrumented it: its accesses are ordinary ones of the kernel.',
+  source: 'Oliver Upton, ZUrj8IK__59kHixL@linux.dev, 7 November 2023',
+  cases: {
+    'during-post-copy': 'restored while the tables are missing; where that fails, page by page again',
+    'after-plan': 'planned first: what the restore will touch is brought and held, and nothing else',
+  },
+  async play(uapi) {
+    const wanted = await reference(uapi);
+    return [
+      await played(uapi, (play) => duringPostCopy(play, wanted)),
+      await played(uapi, (play) => afterPlan(play, wanted)),
+    ];
+  },
+};
