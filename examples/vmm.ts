@@ -4,6 +4,7 @@
 import { once } from 'node:events';
 import { isMainThread, Worker, workerData } from 'node:worker_threads';
 import {
+  type AccessClass,
   type Backend,
   fileOffset,
   gpa,
@@ -23,7 +24,7 @@ import { runVcpu, type VcpuData, type VcpuReport } from './vmm/vcpu.js';
 const PAGE = 4096;
 const KVM_SET_TSS_ADDR = 0xae47;
 const TSS_ADDRESS = 0xfffb_d000; // below 4 GiB, away from the guest's memory
-const NAMES = ['userfaultfd', 'kvm-exit', 'composite', 'guest-memfd'] as const;
+const NAMES = ['userfaultfd', 'kvm-exit', 'memslot-hole', 'composite', 'guest-memfd'] as const;
 type Name = (typeof NAMES)[number];
 
 /** The source of pages, opened in the resolver's thread: a saved guest in shared memory. */
@@ -47,6 +48,8 @@ function backendOf(name: Name, vm: KvmVm, vcpus: number): Backend | KvmBackend {
       return userfaultfd();
     case 'kvm-exit':
       return kvmExit(options);
+    case 'memslot-hole':
+      return kvmExit({ ...options, strategy: 'memslot-hole' });
     case 'composite':
       return composite(options);
     case 'guest-memfd':
@@ -80,17 +83,11 @@ async function main(name: Name, megabytes: number, vcpus: number, pageSize: numb
     backend,
     regions: [region(0, GUEST.lowBytes), region(GUEST.data, image.byteLength - GUEST.data)],
     source: { module: import.meta.url, export: 'openImage', options: image },
-    needs: name === 'kvm-exit' ? ['vcpu'] : ['vcpu', 'kernel', 'vmm'],
+    needs: NEEDS[name],
     policy: { faultAroundPages: name === 'userfaultfd' ? 16 : 1 },
   });
   pager.on('source-failed', (_pages, error) => console.error(error));
-  // This backend leaves KVM's own accesses to the VMM: the page tables, where KVM walks them itself, and
-  // the task state segment (at 0), which it reads for port I/O where it emulates that.
-  if (name === 'kvm-exit' && isKvm(backend)) {
-    const tables = [{ start: gpa(0), length: 0x4000n }];
-    await pager.ensure(tables);
-    await backend.publish(tables);
-  }
+  if (isKvm(backend)) await publishFirst(name, backend, pager);
   if (!isKvm(backend)) addSlots(vm, pager);
 
   console.log(`${name}: ${vcpus} vCPUs, ${megabytes} MiB each, every page missing`);
@@ -100,6 +97,28 @@ async function main(name: Name, megabytes: number, vcpus: number, pageSize: numb
   await check(pager, shares, sums);
   report(pager, backend, pages * vcpus);
   await pager.close({ missing: 'leave' }); // the guest is over
+}
+
+/** What must not go past the pager. A hole serves plain data; nothing there is for others to wait at. */
+const NEEDS: Readonly<Record<Name, readonly AccessClass[]>> = {
+  userfaultfd: ['vcpu', 'kernel', 'vmm'],
+  'kvm-exit': ['vcpu'],
+  'memslot-hole': [],
+  composite: ['vcpu', 'kernel', 'vmm'],
+  'guest-memfd': ['vcpu', 'kernel', 'vmm'],
+};
+
+/**
+ * Brings and shows what a backend leaves to the VMM. `kvm-exit`, KVM's own accesses: the page tables, where KVM walks
+ * them itself, and the task state segment (at 0), which it reads for port I/O where it emulates that. `memslot-hole`,
+ * everything but data: code, page tables, stacks, and the counter, which is added to atomically.
+ */
+async function publishFirst(name: Name, backend: KvmBackend, pager: Pager): Promise<void> {
+  if (name !== 'kvm-exit' && name !== 'memslot-hole') return;
+  const length = name === 'kvm-exit' ? 0x4000n : BigInt(GUEST.lowBytes);
+  const ranges = [{ start: gpa(0), length }];
+  await pager.ensure(ranges);
+  await backend.publish(ranges);
 }
 
 /** A backend that is no part of KVM leaves the memslots to the VMM. */

@@ -1,4 +1,4 @@
-import { type KvmVcpu, type X86Segment } from 'demand-paging/linux';
+import { type KvmVcpu, X86_LONG_MODE_CPUID, X86_USER_FLAGS, x86UserMode } from 'demand-paging/linux';
 
 /** Where the guest's parts lie, in guest-physical bytes: identity-mapped, two megabytes a mapping. */
 export const GUEST = {
@@ -73,40 +73,17 @@ export interface Share {
   readonly pages: number;
 }
 
-const segment = (selector: number, type: number, long: number): X86Segment => ({
-  base: 0n,
-  limit: 0xffff_ffff,
-  selector,
-  type,
-  present: 1,
-  dpl: 3,
-  db: long ? 0 : 1,
-  s: 1,
-  l: long,
-  g: 1,
-  avl: 0,
-  unusable: 0,
-});
-
-/** Long mode at CPL 3 with I/O allowed, about to begin: as if restored from a snapshot. */
-export function restoreVcpu(vcpu: KvmVcpu, index: number, { start, pages }: Share): void {
-  const data = segment(0x23, 3, 0);
-  vcpu.setSpecialRegisters({
-    cr0: 0x8000_0011n,
-    cr3: BigInt(GUEST.pageTables),
-    cr4: 0x20n,
-    efer: 0x500n,
-    cs: segment(0x1b, 11, 1),
-    ds: data,
-    es: data,
-    fs: data,
-    gs: data,
-    ss: data,
-  });
+/**
+ * Long mode at CPL 3 with I/O allowed, about to begin: as if restored from a snapshot. `isNew`: it has never run, and is
+ * told what CPUID says, which cannot be changed later.
+ */
+export function restoreVcpu(vcpu: KvmVcpu, index: number, { start, pages }: Share, isNew = true): void {
+  if (isNew) vcpu.setCpuid(X86_LONG_MODE_CPUID);
+  vcpu.setSpecialRegisters(x86UserMode(GUEST.pageTables));
   vcpu.setRegisters({
     rip: BigInt(GUEST.code),
     rsp: BigInt(GUEST.stacks + (index + 1) * PAGE),
-    rflags: 0x3002n,
+    rflags: X86_USER_FLAGS,
     rdi: BigInt(start),
     rsi: BigInt(pages),
     rdx: BigInt(GUEST.counter),

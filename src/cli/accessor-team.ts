@@ -1,5 +1,5 @@
 import { type AccessSite, classOf, type PageRange, type Pager } from '../api/index.js';
-import { type Accessor, NATIVE_SITES, type Walk } from '../accessors/index.js';
+import { type Accessor, type Walk } from '../accessors/index.js';
 import { isUnavailable, type Served } from './restore-backend.js';
 import { type AccessorResult } from './restore-job.js';
 
@@ -23,7 +23,7 @@ export class AccessorTeam {
 
   /** Starts `count` accessors, one site after the other, and tells the pager whose threads they are. */
   static async start(served: Served, pager: Pager, count: number): Promise<AccessorTeam> {
-    const sites = Array.from({ length: count }, (_, n) => NATIVE_SITES[n % NATIVE_SITES.length]!);
+    const sites = Array.from({ length: count }, (_, n) => served.sites[n % served.sites.length]!);
     const outcomes = await Promise.allSettled(sites.map((site) => served.startAccessor(site, pager.layout)));
     const accessors = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
     const failures = outcomes.flatMap((outcome, index) =>

@@ -1,16 +1,18 @@
-import { type Backend, type Coverage, type MemoryKind, type Requirements, SITE_NAMES } from '../api/index.js';
-import { type Accessor, NATIVE_SITES, type NativeSite, startAccessor } from '../accessors/index.js';
-import { composite } from '../backends/composite/index.js';
-import { guestMemfd } from '../backends/guest-memfd/index.js';
-import { kvmExit, type KvmOptions } from '../backends/kvm-exit/index.js';
+import { type Coverage, type Requirements, SITE_NAMES } from '../api/index.js';
+import { NATIVE_SITES, type NativeSite, startAccessor } from '../accessors/index.js';
 import { memoryBackend } from '../backends/memory/index.js';
 import {
   measureCoverage,
   userfaultfd,
   type UserfaultfdBackendOptions,
 } from '../backends/userfaultfd/index.js';
-import { Kvm, pageSize, raw } from '../linux/index.js';
-import { type AccessEnd, MARK, measureThroughPager } from './pager-coverage.js';
+import {
+  GUEST_COVERAGE_CASES,
+  type GuestCoverageCase,
+  measureGuestCoverage,
+  probeGuestCoverage,
+} from '../guests/index.js';
+import { type AccessEnd, measureThroughPager } from './pager-coverage.js';
 
 /** A backend in one of its forms, and how to find out what it covers here. */
 export interface CatalogueEntry {
@@ -30,9 +32,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
   userfaultfdEntry('uffd shmem', 'userfaultfd on a memory file', {}, 'shmem'),
   userfaultfdEntry('uffd user', 'userfaultfd with UFFD_USER_MODE_ONLY', { userModeOnly: true }, 'anonymous'),
   userfaultfdEntry('uffd sigbus', 'userfaultfd with UFFD_FEATURE_SIGBUS', { sigbus: true }, 'anonymous'),
-  kvmEntry('kvm-exit', 'exits of KVM_RUN on a vacated slot', kvmExit, 'anonymous'),
-  kvmEntry('composite', 'kvm-exit for vCPUs, userfaultfd for the rest', composite, 'anonymous'),
-  kvmEntry('guest-memfd', 'the same, with memory in a guest_memfd', guestMemfd, 'guest-memfd'),
+  ...GUEST_COVERAGE_CASES.map(guestEntry),
   {
     name: 'memory',
     about: 'a model of the kernel in this process, everywhere',
@@ -63,57 +63,16 @@ function userfaultfdEntry(
   };
 }
 
-/** Sites of the VMM and of others: what KVM does for itself takes a guest to try. */
-const BESIDE_KVM = NATIVE_SITES.filter((site) => site !== 'kernel-copy');
-/** Out of the way of what a VM without memory has: above 4 GiB. */
-const GUEST_BASE = 0x1_0000_0000n;
-
-function kvmEntry(
-  name: string,
-  about: string,
-  make: (options: KvmOptions) => Backend,
-  memory: MemoryKind,
-): CatalogueEntry {
+/** A backend that is part of a VM, tried with vCPUs. */
+function guestEntry({ name, about, ...choice }: GuestCoverageCase): CatalogueEntry {
   return {
     name,
     about,
     alone: true,
-    probe: () => make({ vm: 0, vcpus: 1 }).probe(),
-    measure: async () => {
-      using kvm = Kvm.open();
-      using vm = kvm.createVm();
-      if (process.arch === 'x64') setTaskStateSegment(vm.fd);
-      const backend = make({ vm: vm.fd, vcpus: 1 });
-      const sites = BESIDE_KVM;
-      return await measureThroughPager({
-        backend,
-        memory,
-        pageSize: pageSize(),
-        base: GUEST_BASE,
-        sites,
-        access,
-      });
-    },
+    probe: () => probeGuestCoverage(choice),
+    measure: async () => (await measureGuestCoverage(choice)).seen,
   };
 }
-
-const KVM_SET_TSS_ADDR = 0xae47;
-const TSS_ADDRESS = 0xfffb_d000;
-
-/** What an x86 host without unrestricted guests needs before a vCPU runs. */
-const setTaskStateSegment = (vm: number): void => void raw.ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDRESS);
-
-const access: Parameters<typeof measureThroughPager>[0]['access'] = async (site, page, { layout }) => {
-  const accessor: Accessor = await startAccessor(site as NativeSite, layout);
-  try {
-    const store = site === 'vmm-store';
-    const result = await accessor.access(store ? { page, bytes: Uint8Array.of(MARK) } : { page, length: 1 });
-    if (!result.ok) return 'errored';
-    return store ? MARK : result.bytes[0]!;
-  } finally {
-    await accessor.stop();
-  }
-};
 
 async function measureModel(): Promise<Coverage> {
   const backend = memoryBackend();

@@ -12,6 +12,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   restore: async () => (await import('./restore-command.js')).restoreCommand,
   doctor: async () => (await import('./doctor-command.js')).doctorCommand,
   its: async () => (await import('./its-command.js')).itsCommand,
+  scenario: async () => (await import('./scenario-command.js')).scenarioCommand,
+  uapi: async () => (await import('./uapi-command.js')).uapiCommand,
   conformance: async () => (await import('./conformance-command.js')).conformanceCommand,
 };
 

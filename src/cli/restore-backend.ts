@@ -1,6 +1,7 @@
 import { MessageChannel } from 'node:worker_threads';
 import { setTimeout } from 'node:timers/promises';
 import {
+  type AccessSite,
   type Backend,
   DemandPagingError,
   type MemoryLayout,
@@ -8,17 +9,29 @@ import {
   servePort,
   type SourceRef,
 } from '../api/index.js';
-import { type Accessor, ModelAccessor, type NativeSite, startAccessor } from '../accessors/index.js';
+import {
+  type Accessor,
+  ModelAccessor,
+  NATIVE_SITES,
+  type NativeSite,
+  startAccessor,
+} from '../accessors/index.js';
 import { memoryBackend } from '../backends/memory/index.js';
 import { userfaultfd } from '../backends/userfaultfd/index.js';
 import { file } from '../sources/index.js';
+import { type GuestSite } from '../guests/index.js';
+import { RestoredGuest } from './restored-guest.js';
 import { type ChosenBackend, type RestoreJob } from './restore-job.js';
 
 /** A backend, and how accesses to its memory are made. */
 export interface Served {
   readonly chosen: ChosenBackend;
   readonly backend: Backend;
-  startAccessor(site: NativeSite, layout: MemoryLayout): Promise<Accessor>;
+  /** Where accesses are made from. */
+  readonly sites: readonly AccessSite[];
+  startAccessor(site: AccessSite, layout: MemoryLayout): Promise<Accessor>;
+  /** Once the accessors have stopped, and while the memory is still there. */
+  close(): void;
 }
 
 /**
@@ -38,18 +51,29 @@ export function chooseBackend({ backend: wish }: Pick<RestoreJob, 'backend'>): S
   });
 }
 
-const native = (backend: Backend): Served => ({
-  chosen: { name: backend.name, fallback: undefined },
-  backend,
-  startAccessor,
-});
+/** Threads, a process and, where KVM is to be had, vCPUs. */
+function native(backend: Backend): Served {
+  const guest = new RestoredGuest();
+  return {
+    chosen: { name: backend.name, fallback: undefined },
+    backend,
+    sites: [...NATIVE_SITES, ...guest.sites],
+    startAccessor: (site, layout) =>
+      guest.sites.includes(site as GuestSite)
+        ? guest.startAccessor(site as GuestSite, layout)
+        : startAccessor(site as NativeSite, layout),
+    close: () => guest.close(),
+  };
+}
 
 function model(fallback: ChosenBackend['fallback']): Served {
   const backend = memoryBackend();
   return {
     chosen: { name: backend.name, fallback },
     backend,
+    sites: NATIVE_SITES,
     startAccessor: async (site, layout) => new ModelAccessor(site, backend.kernel, layout),
+    close: () => {},
   };
 }
 

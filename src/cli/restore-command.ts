@@ -49,7 +49,9 @@ export function restoreCommand(program: Command, context: CommandContext): void 
     .option('--vector <file#id>', 'vector whose GIC and ITS are restored from the image')
     .addOption(choice('--backend <name>', 'who serves', ['auto', 'userfaultfd', 'memory']))
     .addOption(choice('--memory <kind>', 'what guest memory is made of', ['anonymous', 'shmem', 'hugetlb']))
-    .addOption(number('--accessors <n>', 'threads and processes that access memory', wholeNumber(0, 64), 5))
+    .addOption(
+      number('--accessors <n>', 'threads, processes and vCPUs that access memory', wholeNumber(0, 64), 7),
+    )
     .addOption(number('--fault-around <pages>', 'pages fetched around a faulting one', powerOfTwo, 16))
     .option('--no-prefetch', 'bring only what is accessed, and the rest at the end')
     .addOption(number('--latency <ms>', 'delay of the source, as if it were remote', milliseconds, 0))

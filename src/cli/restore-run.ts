@@ -68,6 +68,7 @@ export class RestoreRun {
       result = await this.#restore(served, pager, this.#team);
     } finally {
       await this.#team?.stop();
+      served.close();
       await pager.close({ missing: 'leave' }); // nobody accesses the memory any more
       await source.closed;
     }

@@ -3,6 +3,7 @@ import {
   type DumpRegisters,
   GICR,
   GITS,
+  KERNELS,
   operationOf,
   queueWords,
   type Vector,
@@ -26,8 +27,8 @@ export interface SavedVm {
   readonly restore: readonly RestoreStep[];
 }
 
-const newVgic = ({ vm }: Vector): Vgic =>
-  new Vgic({ vcpuIds: vm.vcpu_ids, itsBases: [vm.its_base], mode: 'kvm' });
+const newVgic = ({ vm, kernel = '7.3' }: Vector): Vgic =>
+  new Vgic({ vcpuIds: vm.vcpu_ids, itsBases: [vm.its_base], mode: 'kvm', quirks: KERNELS[kernel] });
 
 /** A GIC as the vector's VM has it when it is created. */
 export { newVgic };
@@ -37,7 +38,8 @@ export { newVgic };
  * Errors: BAD_IMAGE where it holds none that succeeded and was looked at, or does more than restore in between.
  */
 export function savedVm(vector: Vector): SavedVm {
-  const { steps } = vector;
+  const { steps, vm } = vector;
+  if (vm.more_its_bases !== undefined) throw unusable(vector, 'has several ITSes');
   const restored = steps.findIndex((step) => step.op === 'restore_tables' && step.ret === 0);
   const seen = steps.findIndex((step, at) => at > restored && step.op === 'state');
   if (restored < 0 || seen < 0) throw unusable(vector, 'restores no tables, or not with success');

@@ -26,7 +26,7 @@ describe('doctor', () => {
     document = JSON.parse(end.stdout) as Document;
   });
 
-  test('measures every live backend within ten seconds', () => {
+  test('measures every live backend within half a minute', () => {
     const { host, backends } = document;
     expect(host.architecture).toBe(process.arch);
     expect(host.pageBytes).toBeGreaterThanOrEqual(4096);
@@ -38,7 +38,7 @@ describe('doctor', () => {
     const model = finding('memory');
     expect(at(model, 'vcpu-load')).toMatchObject({ effect: 'blocks', evidence: 'measured' });
     expect(at(model, 'external-mapping')).toMatchObject({ effect: 'unmediated', evidence: 'measured' });
-    expect(end.elapsed_ms).toBeLessThan(10_000);
+    expect(end.elapsed_ms).toBeLessThan(30_000);
     expect(end.status).toBe(0);
   });
 
@@ -65,6 +65,12 @@ describe('doctor', () => {
       expect(at(exits, site)).toMatchObject({ effect: 'unmediated', evidence: 'measured' });
       expect(at(both, site)).toMatchObject({ effect: 'blocks', evidence: 'measured' });
     }
+    for (const site of ['vcpu-load', 'vcpu-store', 'vcpu-atomic', 'vcpu-fetch']) {
+      expect(at(exits, site)).toMatchObject({ effect: 'exits', evidence: 'measured' });
+      expect(at(both, site)).toMatchObject({ effect: 'exits', evidence: 'measured' });
+    }
+    expect(at(exits, 'kernel-copy')).toMatchObject({ effect: 'errors', evidence: 'measured' });
+    expect(at(both, 'kernel-copy')).toMatchObject({ effect: 'blocks', evidence: 'measured' });
   });
 
   test('fits 80 columns, and --brief two lines', async () => {

@@ -1,6 +1,8 @@
+import { probeGuest } from 'demand-paging/guests';
 import { appendFileSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, test } from 'vitest';
 import { hugePagePool, reserveHugePages, userfaultfdSupport } from 'demand-paging/linux';
+import { reserveLocked } from '../support/huge-pages.js';
 import { cli, type CliEnd, CliRun, nobody, vectors, widest, Workplace } from './cli.js';
 
 interface Document {
@@ -75,7 +77,11 @@ describe('restore', () => {
     const { backend, its, accessors, pages, vector, statistics } = run.document;
     expect(backend.name).toBe(lacking() === undefined ? 'userfaultfd' : 'memory');
     expect(vector).toBe('B-060');
-    expect(new Set(accessors.map(({ site }) => site)).size).toBe(5);
+    const seen = new Set(accessors.map(({ site }) => site));
+    // Real vCPUs are among them wherever the memory is real and there is a KVM for them.
+    const vcpus = backend.name === 'userfaultfd' && probeGuest({ backend: 'memslot-hole' }).met;
+    expect(seen.size).toBe(vcpus ? 7 : 5);
+    expect(seen.has('vcpu-load')).toBe(vcpus);
     expect(new Set(accessors.map(({ order }) => order)).size).toBe(2);
     expect(pages.demand).toBeGreaterThan(0);
     expect(pages.ensured).toBeGreaterThan(0);
@@ -87,10 +93,10 @@ describe('restore', () => {
     }
     if (backend.name !== 'userfaultfd') return;
     // Each class has its threads, and the kernel says whose faults were whose.
-    const { kernelFaults, vmmFaults, externalFaults, missingFaults, unattributedFaults } =
+    const { vcpuFaults, kernelFaults, vmmFaults, externalFaults, missingFaults, unattributedFaults } =
       statistics as Record<string, number>;
     expect(unattributedFaults).toBe(0);
-    expect(kernelFaults! + vmmFaults! + externalFaults!).toBe(missingFaults);
+    expect(vcpuFaults! + kernelFaults! + vmmFaults! + externalFaults!).toBe(missingFaults);
   });
 
   test('in text says the same, inside 80 columns', async () => {
@@ -138,7 +144,8 @@ describe('restore', () => {
     const pool = hugePagePool();
     if (pool === undefined) return context.skip('this kernel has no huge pages');
     if (process.getuid?.() !== 0) return context.skip('only root may reserve huge pages');
-    if (pool.free === 0) {
+    using _reserved = reserveLocked(0);
+    if (hugePagePool()!.free === 0) {
       const { end, document } = await restore('--memory', 'hugetlb');
       expect(document.error).toMatchObject({
         code: 'NO_HUGE_PAGES',
@@ -146,7 +153,7 @@ describe('restore', () => {
       });
       expect(end.status).toBe(1);
     }
-    using _reserved = reserveHugePages((48 * 1024 * 1024) / pool.pageSize);
+    using _pages = reserveHugePages((48 * 1024 * 1024) / pool.pageSize);
     const run = await restore('--memory', 'hugetlb');
     expectRight(run);
     expect(run.document.pages.all).toBe((48 * 1024 * 1024) / pool.pageSize);

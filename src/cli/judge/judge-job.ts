@@ -1,0 +1,60 @@
+import { type AccessSite, type Coverage, type Supports } from '../../api/index.js';
+import { type ScenarioVerdict } from '../../scenarios/index.js';
+import { type PlainFailure } from '../failure.js';
+import { type CandidateGroup } from './candidate.js';
+import { type Cell, type CellVerdict } from './cell.js';
+
+export interface JudgeOptions {
+  /** Runs of each cell. */
+  readonly runs: number;
+  /** Of all that is chosen: with the same one the same runs are made. */
+  readonly seed: number;
+  /** After so long no more runs of a cell are begun and no smaller counterexample is looked for, in milliseconds. */
+  readonly within_ms: number;
+  /** Which run of a failed check to play again. */
+  readonly path?: string;
+}
+
+/** What a judging process is told to do. */
+export interface JudgeJob {
+  /** A name or the path of a module. */
+  readonly candidate: string;
+  readonly cells: readonly Cell[];
+  /** Names of scenarios, played after the cells; by what is no prototype, none. */
+  readonly scenarios: readonly string[];
+  readonly options: JudgeOptions;
+  /** A file for the events of the run under way, which is read when the process has to be killed. */
+  readonly blackBox?: string;
+}
+
+/** Status of a judging process that waits for something, with nothing under way that could bring it. */
+export const IDLE_STATUS = 99;
+
+/** What was found out about a candidate when it was opened. */
+export interface CandidateFacts {
+  readonly name: string;
+  readonly title: string;
+  readonly group: CandidateGroup;
+  readonly status: string;
+  readonly deterministic: boolean;
+}
+
+/** What it declares. */
+export interface Declared {
+  readonly coverage: Coverage;
+  readonly supports: Supports;
+  readonly sites: readonly AccessSite[];
+}
+
+export type JudgeMessage =
+  | { readonly kind: 'loaded'; readonly facts: CandidateFacts }
+  /** This host lacks something for it. */
+  | { readonly kind: 'unavailable'; readonly reason: string }
+  | { readonly kind: 'refused'; readonly failure: PlainFailure }
+  | { readonly kind: 'declared'; readonly declared: Declared }
+  /** Index into the job's cells, and after them its scenarios. */
+  | { readonly kind: 'begin'; readonly index: number }
+  | { readonly kind: 'verdict'; readonly index: number; readonly result: CellVerdict }
+  | { readonly kind: 'played'; readonly verdict: ScenarioVerdict }
+  /** Nothing comes after this. */
+  | { readonly kind: 'over' };

@@ -1,0 +1,98 @@
+import { ftruncateSync, openSync, writeSync } from 'node:fs';
+import { DemandPagingError } from '../../api/index.js';
+import { type CheckOptions, narrate, type TimelineEntry } from '../../conformance/index.js';
+import { type JudgedUapi, playScenario, SCENARIOS } from '../../scenarios/index.js';
+import { type PlainFailure } from '../failure.js';
+import { type Candidate } from './candidate.js';
+import { CellJudge, textOf } from './cell-judge.js';
+import { IDLE_STATUS, type JudgeJob, type JudgeMessage } from './judge-job.js';
+import { loadCandidate } from './module-candidate.js';
+
+/** The process in which a candidate is judged: it may loop, throw or end, and nobody else is hurt. */
+
+const send = (message: JudgeMessage): void => void process.send?.(message);
+
+process.on('beforeExit', () => process.exit(IDLE_STATUS));
+process.once('message', (job: JudgeJob) => void judge(job).finally(() => process.disconnect()));
+
+async function judge(job: JudgeJob): Promise<void> {
+  let candidate: Candidate;
+  try {
+    candidate = await loadCandidate(job.candidate);
+  } catch (thrown) {
+    return send({ kind: 'refused', failure: plainOf(thrown) });
+  }
+  const { name, title, group, status } = candidate;
+  const { met, list } = candidate.probe();
+  if (!met) {
+    const lacking = list.filter((requirement) => !requirement.met);
+    send({ kind: 'loaded', facts: { name, title, group, status, deterministic: group !== 'live' } });
+    return send({
+      kind: 'unavailable',
+      reason: lacking.map(({ what, found }) => `${what}: ${found}`).join('; '),
+    });
+  }
+  const subject = candidate.subject();
+  send({ kind: 'loaded', facts: { name, title, group, status, deterministic: subject.deterministic } });
+  await judgeCells(new CellJudge(subject, checkOptions(job)), job);
+  if (candidate.uapi) await play(candidate.uapi, job);
+  send({ kind: 'over' });
+}
+
+async function judgeCells(judging: CellJudge, { cells }: JudgeJob): Promise<void> {
+  for (const [index, cell] of cells.entries()) {
+    send({ kind: 'begin', index });
+    if (index === 0) await declare(judging);
+    send({ kind: 'verdict', index, result: await judging.judge(cell) });
+  }
+}
+
+async function play(uapi: JudgedUapi, { cells, scenarios }: JudgeJob): Promise<void> {
+  for (const [index, name] of scenarios.entries()) {
+    send({ kind: 'begin', index: cells.length + index });
+    const scenario = SCENARIOS.find((candidate) => candidate.name === name)!;
+    send({ kind: 'played', verdict: await playScenario(scenario, uapi) });
+  }
+}
+
+/** What cannot even be opened says so in every cell. */
+async function declare(judging: CellJudge): Promise<void> {
+  try {
+    const { coverage, supports, sites } = await judging.manifest();
+    send({ kind: 'declared', declared: { coverage, supports, sites } });
+  } catch {
+    // The cells will say it.
+  }
+}
+
+function checkOptions({ options, blackBox }: JudgeJob): CheckOptions {
+  const { runs, seed, within_ms, path } = options;
+  const checking: CheckOptions = { runs, seed, withinMs: within_ms, ...(path !== undefined && { path }) };
+  return blackBox === undefined ? checking : { ...checking, watch: recorder(blackBox) };
+}
+
+/** Keeps the events of the run under way in a file, each as soon as it happens. */
+function recorder(path: string): NonNullable<CheckOptions['watch']> {
+  const file = openSync(path, 'w');
+  let entries: TimelineEntry[] = [];
+  return {
+    run() {
+      entries = [];
+      ftruncateSync(file, 0);
+    },
+    note(entry) {
+      entries.push(entry);
+      // Names depend on who came before, so the story is told anew.
+      const text = narrate(entries).join('\n');
+      ftruncateSync(file, 0);
+      writeSync(file, text, 0);
+    },
+  };
+}
+
+function plainOf(thrown: unknown): PlainFailure {
+  if (!(thrown instanceof DemandPagingError))
+    return { code: undefined, message: textOf(thrown), hint: undefined };
+  const { code, message, hint } = thrown;
+  return { code, message, hint };
+}

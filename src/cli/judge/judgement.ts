@@ -1,0 +1,293 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type CaseVerdict, SCENARIOS, type ScenarioVerdict } from '../../scenarios/index.js';
+import { type PlainFailure } from '../failure.js';
+import { type Cell, cellName, type CellVerdict, type JudgedCell } from './cell.js';
+import {
+  type CandidateFacts,
+  type Declared,
+  IDLE_STATUS,
+  type JudgeJob,
+  type JudgeMessage,
+  type JudgeOptions,
+} from './judge-job.js';
+
+/** What came of judging one candidate. */
+export interface Judgement {
+  /** As it was asked for: a name or a path. */
+  readonly candidate: string;
+  readonly facts: CandidateFacts | undefined;
+  readonly declared: Declared | undefined;
+  /** Why it was not judged on this host. */
+  readonly unavailable: string | undefined;
+  /** Why it could not be loaded. */
+  readonly refused: PlainFailure | undefined;
+  readonly cells: readonly JudgedCell[];
+  /** None of what is no prototype. */
+  readonly scenarios: readonly ScenarioVerdict[];
+}
+
+export interface JudgingOptions extends JudgeOptions {
+  /** Names of scenarios to be played after the cells. Default: none. */
+  readonly scenarios?: readonly string[];
+  /** A process that says nothing for so long, in milliseconds, is ended: a model does not answer any more. Default 20 s. */
+  readonly answer_ms?: number;
+  /** The same for a subject on a real kernel, whose runs wait for each other. Default 120 s. */
+  readonly liveAnswer_ms?: number;
+  /** So many times a candidate may end its process or not answer; what is left then is not begun. Default 2. */
+  readonly patience?: number;
+  hear?(progress: {
+    readonly facts: CandidateFacts | undefined;
+    readonly done: number;
+    readonly of: number;
+  }): void;
+}
+
+const ANSWER_MS = 20_000;
+const LIVE_ANSWER_MS = 120_000;
+const PATIENCE = 2;
+
+/** How a process ended that was to judge. `index`: the cell, or after the cells the scenario, it was at, if it was at one. */
+interface ProcessEnd {
+  readonly end: 'done' | 'silent' | { readonly died: string };
+  readonly index: number | undefined;
+}
+
+/**
+ * Judges cells of a candidate, and plays scenarios on it, in processes of its own, so that one which loops, throws,
+ * ends its process or never answers is named, and the rest goes on.
+ *
+ * Never rejects for what a candidate does. Resolves within `answer_ms` of the last word of the last process.
+ */
+export async function judgeCandidate(
+  candidate: string,
+  cells: readonly Cell[],
+  options: JudgingOptions,
+): Promise<Judgement> {
+  return new Judging(candidate, cells, options).run();
+}
+
+class Judging {
+  readonly #candidate: string;
+  readonly #cells: readonly Cell[];
+  readonly #options: JudgingOptions;
+  readonly #verdicts: (CellVerdict | undefined)[];
+  readonly #scenarios: readonly string[];
+  readonly #played = new Map<string, ScenarioVerdict>();
+  #facts: CandidateFacts | undefined;
+  #declared: Declared | undefined;
+  #unavailable: string | undefined;
+  #refused: PlainFailure | undefined;
+
+  constructor(candidate: string, cells: readonly Cell[], options: JudgingOptions) {
+    this.#candidate = candidate;
+    this.#cells = cells;
+    this.#options = options;
+    this.#verdicts = cells.map(() => undefined);
+    this.#scenarios = options.scenarios ?? [];
+  }
+
+  async run(): Promise<Judgement> {
+    let patience = this.#options.patience ?? PATIENCE;
+    const { length } = this.#cells;
+    for (let next = 0; next < length + this.#scenarios.length;) {
+      const { end, index } = await this.#process(next);
+      if (this.#unavailable !== undefined || this.#refused || end === 'done') break;
+      if (index === undefined) {
+        this.#refused ??= { code: 'MODULE_FAILED', message: this.#loadingEnd(end), hint: undefined };
+        break;
+      }
+      if (index < length) this.#verdicts[index] = await this.#verdictOn(index, end);
+      else this.#stuckIn(this.#scenarios[index - length]!, this.#endText(end), end);
+      next = index + 1;
+      if (--patience > 0) continue;
+      this.#giveUp(next, index);
+      break;
+    }
+    return {
+      candidate: this.#candidate,
+      facts: this.#facts,
+      declared: this.#declared,
+      unavailable: this.#unavailable,
+      refused: this.#refused,
+      cells: this.#cells.flatMap((cell, at) => {
+        const result = this.#verdicts[at];
+        return result ? [{ ...cell, result }] : [];
+      }),
+      scenarios: this.#scenarios.flatMap((name) => this.#played.get(name) ?? []),
+    };
+  }
+
+  get #answer_ms(): number {
+    const { answer_ms = ANSWER_MS, liveAnswer_ms = LIVE_ANSWER_MS } = this.#options;
+    return this.#facts?.deterministic === false ? liveAnswer_ms : answer_ms;
+  }
+
+  get #judging(): JudgeOptions {
+    const { runs, seed, within_ms, path } = this.#options;
+    return { runs, seed, within_ms, ...(path !== undefined && { path }) };
+  }
+
+  /** One process, from a cell on. */
+  async #process(from: number): Promise<ProcessEnd> {
+    let at: number | undefined;
+    const job: JudgeJob = {
+      candidate: this.#candidate,
+      cells: this.#cells.slice(from),
+      scenarios: this.#scenarios.slice(Math.max(0, from - this.#cells.length)),
+      options: this.#judging,
+    };
+    const end = await runJob(
+      job,
+      () => this.#answer_ms,
+      (message) => {
+        if (message.kind === 'begin') at = from + message.index;
+        else this.#hear(message, from);
+      },
+    );
+    return { end, index: at };
+  }
+
+  #hear(message: Exclude<JudgeMessage, { kind: 'begin' }>, from: number): void {
+    switch (message.kind) {
+      case 'loaded':
+        this.#facts = message.facts;
+        break;
+      case 'unavailable':
+        this.#unavailable = message.reason;
+        break;
+      case 'refused':
+        this.#refused = message.failure;
+        break;
+      case 'declared':
+        this.#declared ??= message.declared;
+        break;
+      case 'verdict':
+        this.#verdicts[from + message.index] = message.result;
+        break;
+      case 'played':
+        this.#played.set(message.verdict.scenario, message.verdict);
+        break;
+      case 'over':
+    }
+    const judged = this.#verdicts.filter((verdict) => verdict !== undefined).length;
+    this.#options.hear?.({
+      facts: this.#facts,
+      done: judged + this.#played.size,
+      of: this.#cells.length + this.#scenarios.length,
+    });
+  }
+
+  /** What is said of a cell at which the process fell silent or died; played again, it leaves its last events behind. */
+  async #verdictOn(index: number, end: Exclude<ProcessEnd['end'], 'done'>): Promise<CellVerdict> {
+    const folder = mkdtempSync(join(tmpdir(), 'demand-paging-judge-'));
+    const blackBox = join(folder, 'events');
+    const job: JudgeJob = {
+      candidate: this.#candidate,
+      cells: [this.#cells[index]!],
+      scenarios: [],
+      options: this.#judging,
+      blackBox,
+    };
+    await runJob(
+      job,
+      () => this.#answer_ms,
+      () => {},
+    );
+    const story = linesOf(blackBox);
+    rmSync(folder, { recursive: true });
+    return { verdict: 'fails', what: this.#endText(end), story, runs: 0 };
+  }
+
+  #giveUp(next: number, index: number): void {
+    const { length } = this.#cells;
+    const last =
+      index < length ? cellName(this.#cells[index]!) : `the scenario ${this.#scenarios[index - length]!}`;
+    const why = `not judged: it stopped answering, or ended its process, too often, at last in ${last}`;
+    for (let at = next; at < length; at++)
+      this.#verdicts[at] = { verdict: 'fails', what: why, story: [], runs: 0 };
+    for (const name of this.#scenarios.slice(Math.max(0, next - length))) this.#stuckIn(name, why, 'silent');
+  }
+
+  /** A scenario that came to no end: none of its cases is told from the others. */
+  #stuckIn(name: string, says: string, end: Exclude<ProcessEnd['end'], 'done'>): void {
+    const grade = end === 'silent' || end.died === IDLE ? 'hangs' : 'fails';
+    const cases = Object.keys(SCENARIOS.find((scenario) => scenario.name === name)!.cases).map(
+      (of): CaseVerdict => ({ case: of, grade, says, figures: {}, timeline: [] }),
+    );
+    this.#played.set(name, { scenario: name, uapi: this.#facts?.name ?? this.#candidate, grade, cases });
+  }
+
+  #loadingEnd(end: Exclude<ProcessEnd['end'], 'done'>): string {
+    return `${this.#candidate} cannot be loaded: ${this.#endText(end)}`;
+  }
+
+  #endText(end: Exclude<ProcessEnd['end'], 'done'>): string {
+    if (end === 'silent') return `it does not answer: nothing came back for ${this.#answer_ms / 1000} s`;
+    if (end.died === IDLE)
+      return 'it does not answer: it waits for something, and nothing is under way that could bring it';
+    return `it ended its process: ${end.died}`;
+  }
+}
+
+const IDLE = statusText(IDLE_STATUS);
+
+/** Runs a job in a process and resolves when that is gone. */
+async function runJob(
+  job: JudgeJob,
+  answer_ms: () => number,
+  hear: (message: JudgeMessage) => void,
+): Promise<ProcessEnd['end']> {
+  const child = fork(createRequire(import.meta.url).resolve('demand-paging/cli/judge/judge-worker'), {
+    // What a candidate prints is not the judge's.
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+  });
+  let silent = false;
+  let over = false;
+  let deadline: NodeJS.Timeout | undefined;
+  const allow = (time_ms: number): void => {
+    clearTimeout(deadline);
+    deadline = setTimeout(() => {
+      silent = true;
+      child.kill('SIGKILL');
+    }, time_ms);
+  };
+  child.on('message', (message: JudgeMessage) => {
+    hear(message);
+    over = message.kind === 'over' || message.kind === 'refused' || message.kind === 'unavailable';
+    allow(over ? GRACE_MS : answer_ms());
+  });
+  allow(answer_ms());
+  child.send(job);
+  const died = await ended(child);
+  clearTimeout(deadline);
+  if (over) return 'done';
+  return silent ? 'silent' : { died };
+}
+
+/** What a process that has said everything may still take to end. */
+const GRACE_MS = 3000;
+
+function ended(child: ChildProcess): Promise<string> {
+  return new Promise((resolve) => {
+    child.on('error', (error) => resolve(error.message));
+    child.on('exit', (code, signal) => resolve(signal ?? statusText(code)));
+  });
+}
+
+function statusText(code: number | null): string {
+  return `status ${code ?? 'unknown'}`;
+}
+
+function linesOf(path: string): string[] {
+  try {
+    return readFileSync(path, 'utf8')
+      .split('\n')
+      .filter((line) => line !== '');
+  } catch {
+    return []; // it came to nothing before the first event
+  }
+}

@@ -1,0 +1,296 @@
+import { type AccessSite, classOf } from '../../api/index.js';
+import { titleOf } from '../../conformance/index.js';
+import {
+  type CaseVerdict,
+  type Grade,
+  publishedFits,
+  SCENARIOS,
+  type ScenarioVerdict,
+} from '../../scenarios/index.js';
+import { hostFacts } from '../host-facts.js';
+import { CANDIDATES } from './candidate.js';
+import { type Cell, type CellVerdict, cellsOf, COLUMNS, JUDGED } from './cell.js';
+import { judgeCandidate, type Judgement, type JudgingOptions } from './judgement.js';
+import { type FaultSample, measureFaults } from './latency.js';
+import { THREAD_HAZARDS, type ThreadHazard } from './thread-hazards.js';
+
+/** One row of the matrix: a candidate, and all that was found out about it. */
+export type MatrixRow = Judgement;
+
+/** A hazard, and the rows that have it. */
+export interface HazardRow {
+  readonly name: string;
+  readonly title: string;
+  readonly said: string;
+  /** What shows it, in words. */
+  readonly shownBy: string;
+  readonly has: readonly HazardShown[];
+  /** Rows in which it was looked for and is not. */
+  readonly hasNot: readonly string[];
+}
+
+/** A row that has a hazard: what was seen, and who did what. */
+export interface HazardShown {
+  readonly candidate: string;
+  readonly what: string;
+  readonly story: readonly string[];
+}
+
+/** Everything that the page shows. Plain data. */
+export interface MatrixDocument {
+  readonly format: 'demand-paging matrix, version 1';
+  /** When it was made, ISO 8601. */
+  readonly date: string;
+  readonly host: {
+    readonly kernel: string;
+    readonly architecture: string;
+    readonly cpus: number;
+    readonly node: string;
+  };
+  readonly options: { readonly runs: number; readonly liveRuns: number; readonly seed: number };
+  readonly elapsed_ms: number;
+  readonly sites: readonly { readonly site: AccessSite; readonly class: string }[];
+  readonly properties: readonly {
+    readonly property: string;
+    readonly claim: string;
+    readonly about: string;
+  }[];
+  readonly scenarios: readonly { readonly name: string; readonly title: string; readonly plays: string }[];
+  readonly rows: readonly MatrixRow[];
+  readonly hazards: readonly HazardRow[];
+  /** Accesses to missing pages on this host; empty where userfaultfd is not to be had. */
+  readonly faults: readonly FaultSample[];
+  readonly scaling: readonly {
+    readonly curve: string;
+    readonly model: string;
+    readonly points: readonly {
+      readonly vcpus: number;
+      readonly measured: number;
+      readonly predicted: number;
+      readonly fitted: boolean;
+    }[];
+  }[];
+}
+
+export interface MatrixOptions {
+  readonly runs: number;
+  readonly liveRuns: number;
+  readonly seed: number;
+  /** Modules to be judged beside everybody else. */
+  readonly modules: readonly string[];
+  /** Only these, by name. Default: everybody. */
+  readonly only?: readonly string[];
+  /** Default: all. */
+  readonly cells?: readonly Cell[];
+  /** Longest checking of a cell that is not live, its search for a smaller counterexample included. Default 3000. */
+  readonly within_ms?: number;
+  /** Told whenever something was found out. */
+  hear(progress: MatrixProgress): void;
+}
+
+export interface MatrixProgress {
+  /** Candidates that are being judged, with how much of each is done, from 0 to 1. */
+  readonly underWay: ReadonlyMap<string, number>;
+  readonly done: number;
+  readonly of: number;
+}
+
+const WITHIN_MS = 3000;
+const LIVE_WITHIN_MS = 2000;
+const AT_ONCE = 2;
+
+/** Judges everybody, two at once, and measures what a missing page costs when nothing else goes on any more. */
+export async function makeMatrix(options: MatrixOptions): Promise<MatrixDocument> {
+  const started = performance.now();
+  const wanted = CANDIDATES.filter(({ name }) => options.only?.includes(name) ?? true);
+  const live = wanted.filter(({ group }) => group === 'live').map(({ name }) => name);
+  const stepped = wanted.filter(({ group }) => group !== 'live').map(({ name }) => name);
+  const board = new Board(wanted.length + options.modules.length, options);
+  // Verdicts do not depend on time, so what is live is judged beside the others, which have the rest of the machine.
+  const [judgedLive, judged] = await Promise.all([
+    inTurns(live, 1, (name) => board.judge(name, true)),
+    inTurns([...stepped, ...options.modules], live.length > 0 ? 1 : AT_ONCE, (name) =>
+      board.judge(name, false),
+    ),
+  ]);
+  const rows = [...judgedLive, ...judged].map((row) => ({
+    ...row,
+    scenarios: row.scenarios.map(withoutTales),
+  }));
+  const { kernel, architecture, cpus, node } = hostFacts();
+  return {
+    format: 'demand-paging matrix, version 1',
+    date: new Date().toISOString(),
+    host: { kernel, architecture, cpus, node },
+    options: { runs: options.runs, liveRuns: options.liveRuns, seed: options.seed },
+    sites: COLUMNS.map((site) => ({ site, class: classOf(site) })),
+    properties: JUDGED.map((property) => ({
+      property: titleOf(property),
+      claim: property.claim,
+      about: property.about,
+    })),
+    scenarios: SCENARIOS.map(({ name, title, plays }) => ({ name, title, plays })),
+    rows,
+    hazards: THREAD_HAZARDS.map((hazard) => hazardRow(hazard, rows)),
+    faults: judgedLive.some(({ candidate, cells }) => candidate === 'userfaultfd' && cells.length > 0)
+      ? await measureFaults()
+      : [],
+    scaling: publishedFits().map(({ curve, model, predictions }) => ({
+      curve,
+      model: model.name,
+      points: predictions.map(({ vcpus, kiloPagesPerSecond, predicted, fitted }) => ({
+        vcpus,
+        measured: kiloPagesPerSecond,
+        predicted,
+        fitted,
+      })),
+    })),
+    elapsed_ms: performance.now() - started,
+  };
+}
+
+/** Who is being judged, and how far that is. */
+class Board {
+  readonly #underWay = new Map<string, number>();
+  #done = 0;
+  readonly #of: number;
+  readonly #options: MatrixOptions;
+
+  constructor(of: number, options: MatrixOptions) {
+    this.#of = of;
+    this.#options = options;
+  }
+
+  async judge(name: string, live: boolean): Promise<Judgement> {
+    const { runs, liveRuns, seed, within_ms = WITHIN_MS } = this.#options;
+    this.#tell(name, 0);
+    const options: JudgingOptions = {
+      runs: live ? liveRuns : runs,
+      seed,
+      within_ms: live ? LIVE_WITHIN_MS : within_ms,
+      scenarios: SCENARIOS.map(({ name: scenario }) => scenario),
+      hear: ({ done, of }) => this.#tell(name, done / of),
+    };
+    const judgement = await judgeCandidate(name, this.#options.cells ?? cellsOf(), options);
+    this.#underWay.delete(name);
+    this.#done++;
+    this.#options.hear({ underWay: this.#underWay, done: this.#done, of: this.#of });
+    return judgement;
+  }
+
+  #tell(name: string, part: number): void {
+    this.#underWay.set(name, part);
+    this.#options.hear({ underWay: this.#underWay, done: this.#done, of: this.#of });
+  }
+}
+
+/** Does something with each, so many at once; results in the order of the items. */
+async function inTurns<T, R>(
+  items: readonly T[],
+  atOnce: number,
+  body: (item: T) => Promise<R>,
+): Promise<R[]> {
+  const results: R[] = [];
+  const left = [...items.entries()];
+  const workers = Array.from({ length: atOnce }, async () => {
+    for (let next = left.shift(); next; next = left.shift()) results[next[0]] = await body(next[1]);
+  });
+  await Promise.all(workers);
+  return results;
+}
+
+const TOLD_LINES = 40;
+
+/** Who goes round in circles is told by how it begins and how it ends. */
+function shortened(lines: readonly string[]): readonly string[] {
+  const left = lines.length - 2 * TOLD_LINES;
+  if (left <= 0) return lines;
+  return [...lines.slice(0, TOLD_LINES), `      … ${left} more`, ...lines.slice(-TOLD_LINES)];
+}
+
+/** What works needs no telling. */
+const withoutTales = (verdict: ScenarioVerdict): ScenarioVerdict => ({
+  ...verdict,
+  cases: verdict.cases.map((each) => ({
+    ...each,
+    timeline: each.grade === 'works' ? [] : shortened(each.timeline),
+  })),
+});
+
+/** Who has a hazard. Rows of which that cannot be said are in neither list: not judged, not applicable, broken otherwise. */
+export function hazardRow(hazard: ThreadHazard, rows: readonly MatrixRow[]): HazardRow {
+  const has: HazardShown[] = [];
+  const hasNot: string[] = [];
+  for (const row of rows) {
+    const found = find(hazard, row);
+    const candidate = row.facts?.name ?? row.candidate;
+    if (found === 'absent') hasNot.push(candidate);
+    else if (found) has.push({ candidate, ...found });
+  }
+  const { name, title, said } = hazard;
+  return { name, title, said, shownBy: shownBy(hazard), has, hasNot };
+}
+
+function shownBy({ shown }: ThreadHazard): string {
+  switch (shown.by) {
+    case 'site':
+      return `unmediated at ${shown.site}`;
+    case 'property':
+      return `fails ${shown.property}`;
+    case 'scenario':
+      return `scenario ${shown.scenario}, ${shown.case}: ${isGrades(shown.seen) ? shown.seen.join(' or ') : shown.seen.source}`;
+  }
+}
+
+const isGrades = (seen: readonly Grade[] | RegExp): seen is readonly Grade[] => !(seen instanceof RegExp);
+
+type Found = Omit<HazardShown, 'candidate'> | 'absent' | undefined;
+
+function find({ shown }: ThreadHazard, row: MatrixRow): Found {
+  switch (shown.by) {
+    case 'site':
+      return atSite(shown.site, row);
+    case 'property':
+      return ofProperty(shown, row);
+    case 'scenario':
+      return inScenario(shown, row);
+  }
+}
+
+const WITNESS = 'no-zero-leak';
+
+function atSite(site: AccessSite, { cells }: MatrixRow): Found {
+  const result = cells.find((cell) => cell.property === WITNESS && cell.site === site)?.result;
+  if (!result || result.verdict === 'not-applicable') return undefined;
+  return result.verdict === 'unmediated' ? { what: result.what, story: result.story } : 'absent';
+}
+
+type FailedCell = Extract<CellVerdict, { verdict: 'fails' }>;
+
+function ofProperty(
+  { property, says, unless = [] }: Extract<ThreadHazard['shown'], { by: 'property' }>,
+  { cells }: MatrixRow,
+): Found {
+  const failing = (title: string): readonly FailedCell[] =>
+    cells.flatMap(({ property: of, result }) => (of === title && result.verdict === 'fails' ? [result] : []));
+  if (unless.some((title) => failing(title).length > 0)) return undefined;
+  const found = failing(property).find(({ what }) => says.test(what));
+  if (found) return { what: found.what, story: found.story };
+  // What breaks otherwise says nothing of this.
+  const judged = cells.filter((cell) => cell.property === property);
+  return judged.some(({ result: { verdict } }) => verdict === 'holds') && failing(property).length === 0
+    ? 'absent'
+    : undefined;
+}
+
+function inScenario(
+  { scenario, case: of, seen }: Extract<ThreadHazard['shown'], { by: 'scenario' }>,
+  { scenarios }: MatrixRow,
+): Found {
+  const verdict: CaseVerdict | undefined = scenarios
+    .find((candidate) => candidate.scenario === scenario)
+    ?.cases.find((candidate) => candidate.case === of);
+  if (!verdict) return undefined;
+  const shows = isGrades(seen) ? seen.includes(verdict.grade) : seen.test(verdict.says);
+  return shows ? { what: verdict.says, story: verdict.timeline } : 'absent';
+}

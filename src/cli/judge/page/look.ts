@@ -1,0 +1,34 @@
+import { type Effect } from '../../../api/index.js';
+import { type Grade } from '../../../scenarios/index.js';
+import { type CellVerdict } from '../cell.js';
+
+/** How things look: a class, and a sign that says the same without colour. */
+export interface Look {
+  readonly look: 'holds' | 'fails' | 'open' | 'exits' | 'errors' | 'none';
+  readonly sign: string;
+}
+
+export const VERDICTS: Readonly<Record<CellVerdict['verdict'], Look & { readonly means: string }>> = {
+  holds: { look: 'holds', sign: '✓', means: 'holds' },
+  fails: { look: 'fails', sign: '✗', means: 'fails; press for who did what' },
+  unmediated: { look: 'open', sign: '○', means: 'unmediated: nobody stands there' },
+  'not-applicable': { look: 'none', sign: '–', means: 'not applicable; press for why' },
+};
+
+export const EFFECTS: Readonly<Record<Effect, Look & { readonly means: string }>> = {
+  blocks: { look: 'holds', sign: 'blocks', means: 'the accessor waits, and a fault is delivered' },
+  exits: { look: 'exits', sign: 'exits', means: 'KVM_RUN returns with the fault' },
+  errors: { look: 'errors', sign: 'errors', means: 'the access fails at once; no page is named' },
+  injects: { look: 'errors', sign: 'injects', means: 'the guest sees an abort' },
+  unmediated: { look: 'open', sign: 'open', means: 'unmediated: it goes through, and nobody is told' },
+};
+
+export const GRADES: Readonly<Record<Grade, Look>> = {
+  works: { look: 'holds', sign: '✓ works' },
+  'needs-vmm': { look: 'exits', sign: '✓ needs VMM' },
+  slow: { look: 'errors', sign: 'slow' },
+  cannot: { look: 'none', sign: 'cannot' },
+  fails: { look: 'fails', sign: '✗ fails' },
+  hangs: { look: 'fails', sign: '✗ hangs' },
+  silent: { look: 'open', sign: '○ silent' },
+};

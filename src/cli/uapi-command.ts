@@ -1,0 +1,67 @@
+import { type Command } from 'commander';
+import { ACCESS_CLASSES, coverageGaps, DemandPagingError } from '../api/index.js';
+import { coverageHead, coverageRow } from '../prototypes/index.js';
+import { type CommandContext } from './context.js';
+import { EXIT } from './failure.js';
+import { type Candidate, CANDIDATES } from './judge/candidate.js';
+import { loadCandidate } from './judge/module-candidate.js';
+import { openManifest } from '../conformance/index.js';
+
+interface UapiCommandOptions {
+  readonly header?: boolean;
+  readonly json?: boolean;
+}
+
+const PRINTABLE = CANDIDATES.flatMap(({ name, uapi }) => (uapi ? [name] : [])).join(', ');
+
+/** `uapi`: what an RFC says about a prototype. */
+export function uapiCommand(program: Command, context: CommandContext): void {
+  program
+    .command('uapi')
+    .description('print what an RFC needs of a prototype: C header, ioctls, its row of the coverage matrix')
+    .argument('<name|path>', `a module, or one of: ${PRINTABLE}`)
+    .option('--header', 'the C header alone, to be compiled')
+    .option('--json', 'one JSON document on standard output')
+    .action(async (name: string, options: UapiCommandOptions) => {
+      const rfc = await describe(await loadCandidate(name));
+      const { terminal } = context;
+      if (options.json) terminal.out(JSON.stringify(rfc));
+      else if (options.header) terminal.out(rfc.header.trimEnd());
+      else for (const part of parts(rfc)) terminal.out(`${part}\n`);
+      context.exit(EXIT.ok);
+    });
+}
+
+type Rfc = Awaited<ReturnType<typeof describe>>;
+
+async function describe({ name, title, uapi, subject }: Candidate) {
+  if (!uapi)
+    throw new DemandPagingError('NOT_A_UAPI', `${name} is a backend, and no prototype of a UAPI`, {
+      hint: `Those are: ${PRINTABLE}; or the path of a module that exports what defineUapi returns`,
+    });
+  const { source, header, ioctlTable } = uapi.prototype;
+  const { coverage, supports } = await openManifest(subject());
+  return {
+    name,
+    title,
+    source,
+    header: header(),
+    ioctls: ioctlTable(),
+    verbs: supports.verbs,
+    events: supports.events,
+    coverage,
+    row: `${coverageHead()}\n${coverageRow(name, coverage)}`,
+    unmediated: coverageGaps(coverage, ACCESS_CLASSES),
+  };
+}
+
+function parts({ name, source, header, ioctls, verbs, events, row, unmediated }: Rfc): readonly string[] {
+  return [
+    `${name}: ${source.title}\n${source.author}, ${source.date}: ${source.reference} (${source.status})`,
+    header.trimEnd(),
+    ioctls,
+    `verbs: ${verbs.join(', ')}\nevents: ${events.join(', ') || 'none'}`,
+    row,
+    unmediated.length > 0 ? `unmediated: ${unmediated.join(', ')}` : 'every access site is mediated',
+  ];
+}
