@@ -12,10 +12,12 @@ const PUBLIC_FOLDERS = [
   'accessors',
   'arm64',
   'conformance',
+  'guests',
   'handler',
   'kvm',
   'linux',
   'prototypes',
+  'scenarios',
   'sources',
 ];
 

@@ -12,9 +12,21 @@ export const LAYERS = {
   backends: ['api', 'linux', 'kvm'],
   sources: ['api', 'linux'],
   accessors: ['api', 'linux'],
+  guests: ['api', 'linux', 'kvm', 'backends', 'accessors', 'conformance'],
   prototypes: ['api', 'linux', 'backends', 'sources', 'arm64', 'conformance'],
-  handler: ['api', 'linux', 'backends', 'sources', 'arm64', 'conformance'],
-  cli: ['api', 'linux', 'backends', 'sources', 'arm64', 'accessors', 'conformance', 'prototypes', 'handler'],
+  scenarios: ['api', 'backends', 'sources', 'arm64', 'conformance', 'prototypes'],
+  cli: [
+    'api',
+    'linux',
+    'backends',
+    'sources',
+    'arm64',
+    'accessors',
+    'conformance',
+    'guests',
+    'prototypes',
+    'scenarios',
+  ],
 };
 
 /** Folders that are reached only through the entry of the folder they import. */

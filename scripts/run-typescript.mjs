@@ -11,7 +11,7 @@ import { ensureBuilt, ensureInstalled, program, requireNode, run } from './setup
 
 requireNode();
 ensureInstalled();
-ensureBuilt();
+ensureBuilt({ types: false });
 const [target, ...args] = process.argv.slice(2);
 if (target === undefined) {
   process.stderr.write('usage: node scripts/run-typescript.mjs <file.ts | folder [name]> [arguments]\n');

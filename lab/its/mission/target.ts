@@ -1,0 +1,183 @@
+import { type Backend, fileOffset, gpa, openPager, type Pager, type PagerEvents } from 'demand-paging';
+import { beginRestore, type BeforeTables, type RestoreAction, type SavedVgic } from 'demand-paging/arm64';
+import { composite, type KvmBackend, openVcpuGate } from 'demand-paging/backends/composite';
+import { userfaultfd } from 'demand-paging/backends/userfaultfd';
+import { arm64CoreRegister, duplicate, GUEST_MEMFD_FLAG, type Kvm, KVM_EXIT } from 'demand-paging/linux';
+import { KvmGic } from '../kvm-gic.js';
+import {
+  DATA_PAGES,
+  DONE,
+  GICD_BASE,
+  GICR_BASE,
+  ITS_BASE,
+  PAGE,
+  PLACE,
+  RAM,
+  RAM_BYTES,
+  sumOf,
+  VCPU_IDS,
+} from './guest.js';
+import { type VcpuEnd, type VcpuThread } from './vcpu-thread.js';
+
+/** How missing pages are noticed. `error`: they are not; every access to one fails at once. */
+export type Mediation = 'vcpu-exits' | 'userfaultfd' | 'error';
+
+/** Whether vCPU faults can be KVM's own on this kernel: exits of KVM_RUN rather than waits inside it. */
+export function hasVcpuExits(kvm: Kvm): boolean {
+  using vm = kvm.createVm();
+  const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
+  return (vm.guestMemfdFlags & wanted) === wanted;
+}
+
+/** A VM into which a saved one is restored, with every page missing at first. */
+export class Target {
+  readonly gic: KvmGic;
+  readonly pager: Pager;
+  /** Carries out what may reach guest memory through KVM. */
+  readonly during: <T>(body: () => T) => T;
+  readonly #kvm: Kvm;
+  readonly #backend: Backend | KvmBackend;
+  readonly #closeGate: () => void;
+  /** Why the pager has stopped. */
+  #stopped: Error | undefined;
+
+  private constructor(kvm: Kvm, gic: KvmGic, backend: Backend | KvmBackend, pager: Pager) {
+    this.gic = gic;
+    this.pager = pager;
+    this.#kvm = kvm;
+    this.#backend = backend;
+    const gate = 'gate' in backend ? openVcpuGate(backend.gate(VCPU_IDS.length)) : undefined;
+    this.during = (body) => (gate ? gate.during(body) : body());
+    this.#closeGate = () => gate?.close();
+    pager.on('stopped', (error) => (this.#stopped = error));
+  }
+
+  static async open(
+    kvm: Kvm,
+    mediation: Mediation,
+    image: SharedArrayBuffer,
+    latencyMs: number,
+  ): Promise<Target> {
+    const spec = { vcpuIds: VCPU_IDS, itsBases: [undefined], gicdBase: GICD_BASE, gicrBase: GICR_BASE };
+    const gic = new KvmGic(kvm, spec, []);
+    // One seat for each vCPU, and one for the thread of the device ioctls. A canary is a vCPU, and it is too late for one.
+    const backend =
+      mediation === 'vcpu-exits'
+        ? composite({ vm: gic.vm.fd, vcpus: VCPU_IDS.length + 1, canary: false })
+        : userfaultfd({ sigbus: mediation === 'error' });
+    const pager = await openPager({
+      backend,
+      regions: [
+        {
+          gpa: gpa(RAM),
+          length: BigInt(RAM_BYTES),
+          sourceOffset: fileOffset(0),
+          memory: 'anonymous',
+          pageSize: PAGE,
+        },
+      ],
+      source: {
+        module: new URL('./slow-source.js', import.meta.url).href,
+        export: 'openSlowSource',
+        options: { image, latencyMs },
+      },
+      needs: ['vcpu'],
+      // A page a fetch: what one costs is what is to be seen.
+      policy: { faultAroundPages: 1, prefetchPages: 1 },
+    });
+    if (mediation !== 'vcpu-exits') {
+      const userspace = Number(pager.layout.regions[0]!.hva);
+      gic.vm.setSlot({ slot: 0, gpa: Number(RAM), length: RAM_BYTES, userspace });
+    }
+    return new Target(kvm, gic, backend, pager);
+  }
+
+  /** Runs every vCPU over its pages, each on its thread, until it says that it is done; none is in KVM_RUN afterwards. */
+  async runVcpus(threads: readonly VcpuThread[]): Promise<{ readonly pageExits: number }> {
+    const ends = await Promise.all(VCPU_IDS.map((_, vcpu) => this.#runVcpu(vcpu, threads[vcpu]!)));
+    for (const [vcpu, { verdict, failure, exitReason, errno, x4 }] of ends.entries()) {
+      const right = verdict === 'not-mine' && exitReason === KVM_EXIT.MMIO && x4 === sumOf(vcpu);
+      if (!right)
+        throw new Error(
+          `vCPU ${vcpu}: ${verdict} ${failure ?? ''}, exit ${exitReason}, errno ${errno}, sum 0x${x4.toString(16)}`,
+          { cause: this.#stopped },
+        );
+    }
+    return { pageExits: ends.reduce((sum, { pageExits }) => sum + pageExits, 0) };
+  }
+
+  /**
+   * Puts the saved registers back in the documented order, up to the tables. `restoreTables` carries out
+   * KVM_DEV_ARM_ITS_RESTORE_TABLES.
+   */
+  async restoreRegisters(
+    { distributor, redistributors, itses }: SavedVgic,
+    restoreTables: (issue: () => number) => Promise<void> | void,
+  ): Promise<BeforeTables> {
+    const afterDistributor = await beginRestore((action) =>
+      this.#issue(action, restoreTables),
+    ).restoreDistributor(distributor);
+    const afterRedistributors = await afterDistributor.restoreRedistributors(redistributors);
+    return await afterRedistributors.restoreItsRegisters(itses[0]!);
+  }
+
+  /** The pages that are asked for, in order, from when this resolves until the function it gives is called. */
+  async listen(): Promise<() => Promise<readonly bigint[]>> {
+    const faults: bigint[] = [];
+    const note: PagerEvents['fault'] = (fault) => void faults.push(RAM + BigInt(fault.page * PAGE));
+    this.pager.on('fault', note);
+    await this.#roundTrip(); // the resolver reports faults only from when it hears that somebody listens
+    return async () => {
+      await this.#roundTrip();
+      this.pager.off('fault', note);
+      return faults;
+    };
+  }
+
+  /** The resolver takes commands in order, and answers after the notices that it sent before. Costs no page: it is there. */
+  async #roundTrip(): Promise<void> {
+    await this.pager.ensure([{ start: gpa(PLACE.code), length: 1n }]);
+  }
+
+  async close(): Promise<void> {
+    this.#closeGate();
+    this.gic.close();
+    await this.pager.close({ missing: 'leave' });
+  }
+
+  async #runVcpu(vcpu: number, thread: VcpuThread): Promise<VcpuEnd> {
+    const { vcpus } = this.gic;
+    const set = (name: string, value: bigint): void =>
+      vcpus[vcpu]!.setRegister(arm64CoreRegister(name), value);
+    set('pc', PLACE.code);
+    set('x0', PLACE.data(vcpu));
+    set('x1', BigInt(DATA_PAGES));
+    set('x2', DONE);
+    set('x4', 0n);
+    return await thread.run({
+      descriptor: duplicate(vcpus[vcpu]!.fd),
+      runBytes: this.#kvm.runBytes,
+      token: 'gate' in this.#backend ? this.#backend.gate(vcpu) : undefined,
+    });
+  }
+
+  async #issue(
+    action: RestoreAction,
+    restoreTables: (issue: () => number) => Promise<void> | void,
+  ): Promise<void> {
+    const { gic } = this;
+    if (action.group === 'CTRL')
+      return await restoreTables(() => this.during(() => gic.itsControl(action.its, action.attribute)));
+    if (action.group === 'ADDR') return gic.placeIts(action.its, action.value);
+    const offset = BigInt(action.offset);
+    const status = this.during(() => {
+      if (action.group === 'DIST_REGS') return gic.setDistributor(offset, action.value, action.size);
+      if (action.group === 'ITS_REGS') return gic.setIts(action.its, offset, action.value);
+      return gic.setRedistributor(VCPU_IDS.indexOf(action.vcpuId), offset, action.value, action.size);
+    });
+    if (status !== 0) throw new Error(`${action.group} 0x${offset.toString(16)}: KVM answers ${status}`);
+  }
+}
+
+/** Where an MSI is written to. */
+export const DOORBELL = ITS_BASE + 0x1_0040n;

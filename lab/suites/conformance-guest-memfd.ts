@@ -1,0 +1,3 @@
+import { guestConformance } from './support/guest-conformance.js';
+
+guestConformance('guest-memfd');
