@@ -25,6 +25,8 @@ export interface Rounds {
   readonly count: number;
   /** What the contents must sum up to after every run of either side. */
   readonly sum: bigint;
+  /** Called before every run of either side. */
+  prepare?(): void;
   /** Told after every round. */
   progress?(name: string, round: number, count: number): void;
 }
@@ -43,6 +45,7 @@ export async function compare(comparison: Comparison, rounds: Rounds): Promise<B
   const rates = new Map(sides.map((side) => [side, [] as number[]]));
   for (let round = 0; round < rounds.count; round++) {
     for (const side of round % 2 === 0 ? sides : sides.toReversed()) {
+      rounds.prepare?.();
       const { rate, sum } = await side.run(round);
       if (sum !== rounds.sum) throw new Error(`${name}, ${side.what}: the memory is not the snapshot's`);
       rates.get(side)!.push(rate);

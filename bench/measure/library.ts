@@ -11,15 +11,21 @@ import { type FaultRun, type Measured, type Memory, type Place, bytesOf, rateOf 
  */
 const WARM_UP_PAGES = 65_536;
 const LEAST_WARM_UPS = 4;
+/**
+ * Touchers that warm up together, each with its share of the pages. The same code is compiled as for one, and what a
+ * wake-up across cpus costs, most of a fault where that is dear, is waited for by several at once.
+ */
+const WARM_UP_TOUCHERS = 4;
 
 /** What a pager is opened with. */
 interface Setting {
   readonly policy: Partial<PagerPolicy>;
   readonly place: Place;
+  readonly touchers: number;
 }
 
-/** One pass over the whole memory: how long it took. */
-type Pass = (pager: Pager) => Promise<number>;
+/** One pass over the whole memory by so many at once: how long it took. */
+type Pass = (pager: Pager, touchers: number) => Promise<number>;
 
 /** The library's side. Each run opens a pager of its own, over memory and a snapshot of its own, and warms it up. */
 export class Library {
@@ -28,16 +34,36 @@ export class Library {
     private readonly memory: Memory,
   ) {}
 
-  faults({ wait, order, seed, place }: FaultRun, policy: Partial<PagerPolicy>): Promise<Measured> {
+  /** `touchers`: how many touch at once, each its share of the pages. */
+  faults(
+    { wait, order, seed, place }: FaultRun,
+    policy: Partial<PagerPolicy>,
+    touchers = 1,
+  ): Promise<Measured> {
     const { pages, pageSize } = this.memory;
-    return this.#measure({ policy: { ...policy, wait }, place }, (pager) =>
-      this.shared.touchPages(addressOf(pager), pages, pageSize, order === 'random', seed, place.toucher),
-    );
+    return this.#measure({ policy: { ...policy, wait }, place, touchers }, async (pager, touchers) => {
+      const share = pages / touchers;
+      const shares = Array.from(
+        { length: touchers },
+        (_, i) => Math.floor((i + 1) * share) - Math.floor(i * share),
+      );
+      const took = shares.map((count, i) =>
+        this.shared.touchPages(
+          addressOf(pager) + Math.floor(i * share) * pageSize,
+          count,
+          pageSize,
+          order === 'random',
+          seed,
+          place.toucher,
+        ),
+      );
+      return Math.max(...(await Promise.all(took)));
+    });
   }
 
   /** Brings everything by `prefetch`; nobody touches. */
   populate(policy: Partial<PagerPolicy>, place: Place): Promise<Measured> {
-    return this.#measure({ policy, place }, async (pager) => {
+    return this.#measure({ policy, place, touchers: 1 }, async (pager) => {
       const start = performance.now();
       const { installedPages } = await pager.prefetch();
       const took_ns = (performance.now() - start) * 1e6;
@@ -53,10 +79,11 @@ export class Library {
       await using pager = await this.#open(setting, snapshot);
       const passes = Math.max(LEAST_WARM_UPS, Math.ceil(WARM_UP_PAGES / this.memory.pages));
       for (let warmUp = 0; warmUp < passes; warmUp++) {
-        await pass(pager);
+        // The last one as it will be measured: how a wait goes is learned as well.
+        await pass(pager, warmUp === passes - 1 ? setting.touchers : WARM_UP_TOUCHERS);
         await pager.withdraw(everything(pager));
       }
-      const took_ns = await pass(pager);
+      const took_ns = await pass(pager, setting.touchers);
       return {
         rate: rateOf(this.memory.pages, took_ns),
         sum: this.shared.sumWords(addressOf(pager), length),

@@ -13,6 +13,7 @@ const SOURCES = join(ROOT, 'bench', 'native');
 /** The C half, compiled into a folder of its own that {@link dispose} removes. */
 export class NativePrograms implements Disposable {
   readonly handler: string;
+  readonly guest: string;
   readonly library: string;
   readonly #folder: string;
   readonly #remove = (): void => rmSync(this.#folder, { recursive: true, force: true });
@@ -22,10 +23,12 @@ export class NativePrograms implements Disposable {
     this.#folder = mkdtempSync(join(tmpdir(), 'demand-paging-bench-'));
     process.once('exit', this.#remove); // a run that is interrupted leaves nothing, either
     this.handler = join(this.#folder, 'handler');
+    this.guest = join(this.#folder, 'guest');
     this.library = join(this.#folder, 'memory.so');
     try {
       const memory = join(SOURCES, 'memory.c');
       compile(['-o', this.handler, join(SOURCES, 'handler.c'), memory]);
+      if (process.arch === 'x64') compile(['-o', this.guest, join(SOURCES, 'guest.c')]);
       compile(['-shared', '-fPIC', '-o', this.library, memory]);
     } catch (error) {
       this[Symbol.dispose]();

@@ -5,6 +5,7 @@ import { Library } from './library.js';
 import { type NativePrograms, type SharedHalf, loadSharedHalf } from './native.js';
 import { type BenchResult } from './result.js';
 import { type FaultRun, type Memory, type Place, bytesOf } from './run.js';
+import { touchMemory } from './touch-memory.js';
 
 const PAGE_SIZE = 4096;
 /** Pages in one piece of the C program's bulk copy: among 1, 256, 512 and all pages the fastest here, by a little. */
@@ -134,13 +135,18 @@ export async function measurePaging(
     const sides = { c: new CHandler(programs, memory), library: new Library(shared, memory), memory };
     const sum = snapshotSum(shared, memory);
     results.push(
-      ...(await compare(comparison(sides), { count: options.rounds, sum, progress: options.progress })),
+      ...(await compare(comparison(sides), {
+        count: options.rounds,
+        sum,
+        prepare: touchMemory,
+        progress: options.progress,
+      })),
     );
   }
   return results;
 }
 
-function snapshotSum(shared: SharedHalf, memory: Memory): bigint {
+export function snapshotSum(shared: SharedHalf, memory: Memory): bigint {
   const length = bytesOf(memory);
   const snapshot = shared.makeSnapshot(length, memory.seed);
   const sum = shared.sumWords(snapshot, length);
