@@ -67,7 +67,7 @@ const typeAware = {
 };
 
 export default tseslint.config(
-  { ignores: ['dist/', 'coverage/', '.cache/', 'docs/api/', 'node_modules/', 'fixtures/', 'lab/'] },
+  { ignores: ['dist/', 'coverage/', '.cache/', 'docs/api/', 'node_modules/', 'fixtures/'] },
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   ...tseslint.configs.recommended,
   {

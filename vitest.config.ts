@@ -4,12 +4,7 @@ import { defineConfig } from 'vitest/config';
 const source = fileURLToPath(new URL('./src/', import.meta.url));
 
 /** Tests that share the kernel's state (huge pages, descriptors, KVM) run one file at a time. */
-const KERNEL_TESTS = [
-  'test/real/**/*.test.ts',
-  'test/linux/**/*.test.ts',
-  'test/backends/**/*.test.ts',
-  'test/cli/**/*.test.ts',
-];
+const KERNEL_TESTS = ['test/real/**/*.test.ts', 'test/linux/**/*.test.ts', 'test/cli/**/*.test.ts'];
 
 /** Tests of the packed library as its users meet it. */
 const PACKAGE_TESTS = ['test/package/**/*.test.ts'];
