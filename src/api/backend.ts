@@ -111,9 +111,10 @@ export interface Attachment {
    * Runs `body` while nobody is where {@link withdraw} and {@link freeze} would wait for him: there where these wait for
    * accessors to stand, and an accessor may itself wait for a page. Pages are kept back from accessors, for a drop or
    * a freeze, only in here, or the two would wait for each other. One `body` at a time; the accessors stand for all of it.
-   * Waits for whoever waits for a missing page by then. Rejects as `body` does.
+   * Waits for whoever waits for a missing page by then, as long as its source takes. Rejects as `body` does, or with the
+   * signal's reason if that is aborted before `body` has begun.
    */
-  quiesce?<T>(body: () => Promise<T>): Promise<T>;
+  quiesce?<T>(body: () => Promise<T>, signal: AbortSignal): Promise<T>;
 
   /**
    * Stops those who have their way to present pages already, once `rwprotect` rows have been carried out for them: where

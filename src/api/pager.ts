@@ -129,6 +129,8 @@ export class Pager implements AsyncDisposable {
   #hosts: ResolverHost[] = [];
   #stopped: DemandPagingError | undefined;
   #closing: Promise<void> | undefined;
+  /** Aborted when closing begins. */
+  #ending = new AbortController();
   /** Drops under way: while one is, the resolver must go on reading events. */
   readonly #drops = new Set<Promise<void>>();
   readonly #freezes = new Set<Promise<void>>();
@@ -270,27 +272,23 @@ export class Pager implements AsyncDisposable {
 
   /** Lets accesses to the pages go on. What is being frozen when this is called does not stay so. */
   async thaw(ranges: readonly GpaRange[]): Promise<void> {
+    const pages = this.#wholePages(ranges);
     const before = new Set(this.#freezes);
-    const underWay = (): Promise<void>[] => [...this.#freezes].filter((freeze) => before.has(freeze));
-    await this.#thawUntilOver(this.#wholePages(ranges), underWay);
-  }
-
-  /**
-   * Thaws, again whenever one of `changes` has come to its end, until none is left. Once would not do: a freeze under way
-   * freezes later, and any change may wait for an access inside the kernel that waits for a frozen page.
-   */
-  async #thawUntilOver(pages: readonly PageRange[], changes: () => Promise<void>[]): Promise<void> {
+    // Again whenever a freeze has come to its end: it freezes late, and the next may wait for an access inside the kernel
+    // that waits for a page of this one's.
     for (;;) {
       await this.#sendEvenClosing(pages, (own) => ({ command: 'thaw', ranges: own }));
-      const left = changes();
+      const left = [...this.#freezes].filter((freeze) => before.has(freeze));
       if (left.length === 0) return;
-      await Promise.race(left.map((change) => change.catch(() => {})));
+      await Promise.race(left.map((freeze) => freeze.catch(() => {})));
     }
   }
 
   /** With nobody in the way of a drop or a freeze; see {@link Attachment.quiesce}. */
-  #quiesced<T>(body: () => Promise<T>): Promise<T> {
-    return this.#attachment.quiesce ? this.#attachment.quiesce(body) : body();
+  async #quiesced<T>(body: () => Promise<T>): Promise<T> {
+    if (this.#stopped)
+      throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
+    return this.#attachment.quiesce ? this.#attachment.quiesce(body, this.#ending.signal) : body();
   }
 
   /** Makes every later access to missing pages fail loudly. NOT_SUPPORTED where the backend lacks `poison`. */
@@ -353,6 +351,7 @@ export class Pager implements AsyncDisposable {
   close(options: CloseOptions = {}): Promise<void> {
     this.#closing ??= this.#close(options).catch((error: unknown) => {
       this.#closing = undefined;
+      this.#ending = new AbortController();
       throw error;
     });
     return this.#closing;
@@ -366,10 +365,10 @@ export class Pager implements AsyncDisposable {
     if (!CLOSE_CHOICES.includes(missing)) {
       throw new RangeError(`close() takes missing: ${CLOSE_CHOICES.join(', ')}, not '${missing}'`);
     }
-    if (missing === 'populate') this.#checkPopulates();
+    // What has not begun may wait for a page that is frozen, or does not come: it must not keep us waiting too.
+    this.#ending.abort(new DemandPagingError('CLOSED', 'the pager was closed'));
     // A drop ends only while the resolver reads its event, and `complete` means nothing before it has.
-    const changes = (): Promise<void>[] => [...this.#drops, ...this.#freezes];
-    if (changes().length > 0) await this.#thawUntilOver(this.#allPages(), changes).catch(() => {}); // by one that died nobody is kept
+    await Promise.allSettled([...this.#drops, ...this.#freezes]);
     if (missing === 'populate') await this.#populate();
     const complete = this.complete;
     if (missing === 'poison' && !complete && !this.supports.verbs.includes('poison')) {
@@ -384,8 +383,7 @@ export class Pager implements AsyncDisposable {
     this.#emitter.removeAllListeners();
   }
 
-  /** Throws PAGE_FROZEN. */
-  #checkPopulates(): void {
+  async #populate(): Promise<void> {
     for (const range of this.#allPages()) {
       const missing = this.states.nextMissing(range.first, range.first + range.count);
       if (missing < range.first + range.count && this.states.any('frozen', range)) {
@@ -394,10 +392,6 @@ export class Pager implements AsyncDisposable {
         });
       }
     }
-  }
-
-  async #populate(): Promise<void> {
-    this.#checkPopulates();
     await this.#sendEvenClosing(this.#allPages(), (own) => ({ command: 'ensure', ranges: own }));
   }
 

@@ -91,8 +91,8 @@ export class KvmAttachment implements Attachment {
    * A vCPU stands only when no access of KVM's in it waits for a page: while pages are held back it could wait for one of
    * them, and the slot thread for it. Without a userfaultfd no such access waits.
    */
-  quiesce<T>(body: () => Promise<T>): Promise<T> {
-    return this.#parts.uffd ? this.#parts.client.quiesce(body) : body();
+  quiesce<T>(body: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    return this.#parts.uffd ? this.#parts.client.quiesce(body, signal) : body();
   }
 
   async withdraw(pages: PageRange): Promise<void> {

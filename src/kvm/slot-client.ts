@@ -69,16 +69,24 @@ export class SlotClient {
   }
 
   /**
-   * Runs `body` while every vCPU stands. One at a time, and {@link end} comes after. Rejects as `body` does, or with
-   * why they cannot be made to stand; then `body` was not called.
+   * Runs `body` while every vCPU stands. One at a time, and {@link end} comes after. Rejects as `body` does, or, without
+   * having called it, with why they cannot be made to stand or with the reason of a signal that was aborted before.
    */
-  quiesce<T>(body: () => Promise<T>): Promise<T> {
+  quiesce<T>(body: () => Promise<T>, signal: AbortSignal): Promise<T> {
     return this.#inTurn(async () => {
-      await this.#send((id) => ({ id, kind: 'stand' }));
+      signal.throwIfAborted();
+      let stand = false;
       try {
+        await unlessAborted(
+          this.#send((id) => ({ id, kind: 'stand' })),
+          signal,
+        );
+        stand = true;
         return await body();
       } finally {
-        await this.#send((id) => ({ id, kind: 'go' })).catch(() => {}); // with the thread its pause has ended
+        // Whoever does not stand yet goes on as soon as he does.
+        const going = this.#send((id) => ({ id, kind: 'go' })).catch(() => {}); // with the thread its pause has ended
+        if (stand) await going;
       }
     });
   }
@@ -159,5 +167,19 @@ export class SlotClient {
     for (const { reject } of this.#calls.values()) reject(error);
     this.#calls.clear();
     this.#control.unref();
+  }
+}
+
+/** What a promise resolves with, unless a signal is aborted first. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  let abort = (): void => {};
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', abort, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
   }
 }

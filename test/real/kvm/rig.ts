@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { type TestContext } from 'vitest';
 import {
@@ -214,12 +213,19 @@ export class Rig implements Disposable {
       workerData: { descriptor, runBytes: this.kvm.runBytes, token, deed },
     });
     this.#workers.push(worker);
-    const failed = new Promise<never>((_, reject) => worker.on('error', reject));
-    const [{ thread }] = (await Promise.race([once(worker, 'message'), failed])) as [{ thread: number }];
-    const ended = once(worker, 'message') as Promise<[{ result: T }]>;
-    const result = Promise.race([ended, failed]).then(([message]) => message.result);
+    // A thread that ends at once says all it has to say in one go: nobody may begin to listen later.
+    const ended = new Promise((resolve) => worker.once('exit', resolve));
+    const said = (kind: string): Promise<{ thread: number; result: T }> =>
+      new Promise((resolve, reject) => {
+        worker.on('message', (message: { kind: string; thread: number; result: T }) => {
+          if (message.kind === kind) resolve(message);
+        });
+        worker.once('error', reject);
+      });
+    const started = said('started');
+    const result = said('ended').then((message) => message.result);
     result.catch(() => {}); // whoever awaits it sees it
-    return { thread, result, ended: once(worker, 'exit') };
+    return { thread: (await started).thread, result, ended };
   }
 
   /** Tells guests that hammer to come to an end. */
