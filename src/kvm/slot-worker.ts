@@ -61,12 +61,15 @@ class SlotThread {
     }
   }
 
+  /** Does what it is told; no further than to where the vCPUs go again, because the next may have them stand anew. */
   #obey(): void {
     const { control } = this.#data;
+    const stood = this.#standing;
     for (let got = receiveMessageOnPort(control); got; got = receiveMessageOnPort(control)) {
       const command = got.message as SlotCommand;
       if (command.kind === 'stand') this.#stand(command.id);
       else this.#tell({ id: command.id, error: errorOf(() => this.#execute(command)) });
+      if (stood && !this.#standing) return;
     }
   }
 

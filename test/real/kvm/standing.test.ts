@@ -46,7 +46,7 @@ describe.for(FLAVOURS)("%s: KVM's own accesses and changes of slots do not wait 
     );
     const stop = new Int32Array(new SharedArrayBuffer(4));
     const walk = await walkTables(rig, backend.gate(0), stop);
-    for (let time = 0; time < 40; time++) {
+    for (let time = 0; time < 20; time++) {
       const pages = [range(0, 2), range(0, TABLES), range(1), range(0), range(1, 2)];
       await Promise.all(pages.map((some) => pager.withdraw(some)));
     }
