@@ -4,7 +4,7 @@ import { AccessorPool } from './accessor-pool.js';
 import { PropertyFailure } from './failure.js';
 import { openManifest } from './manifest.js';
 import { type AnyProperty, type Manifest, type Property, type PropertyName } from './property.js';
-import { RealStage } from './real-stage.js';
+import { HANG_MS, RealStage } from './real-stage.js';
 import { type Setting } from './stage.js';
 import { SteppedStage } from './stepped-stage.js';
 import { type Subject } from './subject.js';
@@ -151,18 +151,28 @@ async function check(
       endOnFailure: !(options.shrink ?? subject.deterministic),
     },
   );
-  await accessors?.stop();
+  if (!last?.stays) await accessors?.stop();
   if (!result.failed) return { name, part, claim, outcome: 'held', runs: played };
   const { seed, numRuns: runs } = result;
   // Without a failure of a run it is the suite's own, or the generator's.
-  const failed = last ?? { what: String(result.errorInstance), plan: '', setting: '', story: [] };
-  const counterexample = { ...failed, seed, path: result.counterexamplePath ?? '' };
+  const failed = last ?? {
+    what: String(result.errorInstance),
+    plan: '',
+    setting: '',
+    story: [],
+    stays: false,
+  };
+  const { what, plan, setting, story } = failed;
+  const counterexample = { what, plan, setting, story, seed, path: result.counterexamplePath ?? '' };
   const title = part ? `${name} (${part})` : name;
   const message = `${title} does not hold on ${subject.name}: ${claim}\nrun ${runs}, seed ${seed}, path '${counterexample.path}'\n${messageOf(failed)}`;
   return { name, part, claim, outcome: 'failed', runs, message, counterexample };
 }
 
-type Failed = Omit<Counterexample, 'seed' | 'path'>;
+type Failed = Omit<Counterexample, 'seed' | 'path'> & {
+  /** Somebody waits for ever, and his thread cannot be ended. */
+  readonly stays: boolean;
+};
 
 const messageOf = ({ what, plan, setting, story }: Failed): string =>
   `${what}\nplan: ${plan}\nsetting: ${setting}\nwho did what:\n${story.join('\n')}`;
@@ -189,23 +199,41 @@ async function playOnce(
     : await RealStage.open(subject, setting, accessors!);
   watch?.run();
   stage.timeline.onNote = watch?.note;
+  let what: string | undefined;
   try {
     await stage.run(property.body(stage, plan, manifest));
-    return undefined;
   } catch (error) {
-    const what =
+    what =
       error instanceof PropertyFailure
         ? error.message
         : error instanceof Error
           ? (error.stack ?? error.message)
           : String(error);
-    return {
-      what,
-      plan: fc.stringify(plan),
-      setting: fc.stringify(setting),
-      story: stage.timeline.lines(),
-    };
-  } finally {
-    await stage.close();
   }
+  const stays = await closing(stage);
+  const whats = [what, stays].filter((each) => each !== undefined);
+  if (whats.length === 0) return undefined;
+  return {
+    what: whats.join('\n'),
+    plan: fc.stringify(plan),
+    setting: fc.stringify(setting),
+    story: stage.timeline.lines(),
+    stays: stays !== undefined,
+  };
+}
+
+/** Closes a stage: undefined, or what to say if that does not end. Where nothing is real it does. */
+async function closing(stage: RealStage | SteppedStage): Promise<string | undefined> {
+  const closed = stage.close();
+  if (stage.exact) {
+    await closed;
+    return undefined;
+  }
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<string>((resolve) => {
+    timer = setTimeout(resolve, HANG_MS, `closing did not end within ${HANG_MS} ms`);
+  });
+  const end = await Promise.race([closed.then(() => undefined), late]);
+  clearTimeout(timer);
+  return end;
 }

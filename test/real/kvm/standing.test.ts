@@ -35,67 +35,70 @@ async function until(holds: () => boolean): Promise<void> {
 
 const held = (pager: Pager, count: number) => until(() => pager.statistics().heldFaults >= count);
 
-describe.for(FLAVOURS)("%s: KVM's own accesses and changes of slots do not wait for each other", (flavour) => {
-  test('the same pages withdrawn by several at once', async (context) => {
-    using rig = Rig.open(context);
-    const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
-    const { pager } = await pagerOver(
-      backend,
-      [rig.region(PAGES, PAGE, memoryOf(flavour))],
-      imageOf(PAGES),
-    );
-    const stop = new Int32Array(new SharedArrayBuffer(4));
-    const walk = await walkTables(rig, backend.gate(0), stop);
-    for (let time = 0; time < 20; time++) {
-      const pages = [range(0, 2), range(0, TABLES), range(1), range(0), range(1, 2)];
-      await Promise.all(pages.map((some) => pager.withdraw(some)));
-    }
-    Atomics.store(stop, 0, 1);
-    const { valid, times } = await walk.result;
-    expect(valid).toBe(true);
-    expect(times).toBeGreaterThan(0);
-    await pager.close({ missing: 'leave' });
-  });
-
-  test('freezing and withdrawing while one waits for a frozen page; thawing, or closing', async (context) => {
-    for (const end of ['thaw', 'zero', 'poison'] as const) {
+describe.for(FLAVOURS)(
+  "%s: KVM's own accesses and changes of slots do not wait for each other",
+  (flavour) => {
+    test('the same pages withdrawn by several at once', async (context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
-      const regions = [rig.region(PAGES, PAGE, memoryOf(flavour))];
-      const { pager } = await pagerOver(backend, regions, imageOf(PAGES));
-      await pager.freeze(range(0));
-      const walk = await walkTables(rig, backend.gate(0), undefined);
-      await held(pager, 1);
-      // The vCPU waits inside the kernel for a page that does not come: these wait for it.
-      let over = 0;
-      const changes = [
-        pager.freeze(range(0, TABLES)),
-        pager.withdraw(range(1)),
-        pager.freeze(range(1)),
-        pager.withdraw(range(0)),
-      ];
-      // A page that has come by then cannot be frozen by every backend, and a pager that closes begins nothing.
-      const ends = changes.map(async (change) => {
-        const end = await change.then(
-          () => 'done',
-          (error: DemandPagingError) => error.code,
-        );
-        over++;
-        expect(['done', 'NOT_SUPPORTED', 'CLOSED']).toContain(end);
-      });
-      await pager.ensure(range(8)); // the others are served meanwhile
-      expect(over).toBe(0);
-      if (end !== 'thaw') {
-        await pager.close({ missing: end });
-        await Promise.all(ends);
-        await walk.result;
-        continue;
+      const { pager } = await pagerOver(
+        backend,
+        [rig.region(PAGES, PAGE, memoryOf(flavour))],
+        imageOf(PAGES),
+      );
+      const stop = new Int32Array(new SharedArrayBuffer(4));
+      const walk = await walkTables(rig, backend.gate(0), stop);
+      for (let time = 0; time < 20; time++) {
+        const pages = [range(0, 2), range(0, TABLES), range(1), range(0), range(1, 2)];
+        await Promise.all(pages.map((some) => pager.withdraw(some)));
       }
-      await pager.thaw(range(0, TABLES));
-      await Promise.all(ends);
-      expect((await walk.result).valid).toBe(true);
-      expect(pager.states.any('frozen', { first: 0, count: PAGES })).toBe(false);
+      Atomics.store(stop, 0, 1);
+      const { valid, times } = await walk.result;
+      expect(valid).toBe(true);
+      expect(times).toBeGreaterThan(0);
       await pager.close({ missing: 'leave' });
-    }
-  });
-});
+    });
+
+    test('freezing and withdrawing while one waits for a frozen page; thawing, or closing', async (context) => {
+      for (const end of ['thaw', 'zero', 'poison'] as const) {
+        using rig = Rig.open(context);
+        const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
+        const regions = [rig.region(PAGES, PAGE, memoryOf(flavour))];
+        const { pager } = await pagerOver(backend, regions, imageOf(PAGES));
+        await pager.freeze(range(0));
+        const walk = await walkTables(rig, backend.gate(0), undefined);
+        await held(pager, 1);
+        // The vCPU waits inside the kernel for a page that does not come: these wait for it.
+        let over = 0;
+        const changes = [
+          pager.freeze(range(0, TABLES)),
+          pager.withdraw(range(1)),
+          pager.freeze(range(1)),
+          pager.withdraw(range(0)),
+        ];
+        // A page that has come by then cannot be frozen by every backend, and a pager that closes begins nothing.
+        const ends = changes.map(async (change) => {
+          const end = await change.then(
+            () => 'done',
+            (error: DemandPagingError) => error.code,
+          );
+          over++;
+          expect(['done', 'NOT_SUPPORTED', 'CLOSED']).toContain(end);
+        });
+        await pager.ensure(range(8)); // the others are served meanwhile
+        expect(over).toBe(0);
+        if (end !== 'thaw') {
+          await pager.close({ missing: end });
+          await Promise.all(ends);
+          await walk.result;
+          continue;
+        }
+        await pager.thaw(range(0, TABLES));
+        await Promise.all(ends);
+        expect((await walk.result).valid).toBe(true);
+        expect(pager.states.any('frozen', { first: 0, count: PAGES })).toBe(false);
+        await pager.close({ missing: 'leave' });
+      }
+    });
+  },
+);
