@@ -31,6 +31,7 @@ export const UFFD_FEATURE = {
   WP_ASYNC: 1 << 15,
   MOVE: 1 << 16,
   RWP: 1 << 17,
+  /** Only together with RWP. */
   RWP_ASYNC: 1 << 18,
 } as const;
 

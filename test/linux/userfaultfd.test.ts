@@ -102,14 +102,21 @@ describe('handshake', () => {
     for (const feature of support.features) expect(support.mask & BigInt(UFFD_FEATURE[feature])).not.toBe(0n);
   });
 
-  test('each advertised feature opens alone; an unadvertised one is NOT_SUPPORTED by name', (context) => {
+  test('each advertised feature opens, alone or with what it needs; an unadvertised one is NOT_SUPPORTED by name', (context) => {
     openOrSkip(context, {}).close();
     const { features } = userfaultfdSupport();
+    const NEEDS: Partial<Record<UffdFeature, UffdFeature>> = { RWP_ASYNC: 'RWP' };
     for (const name of Object.keys(UFFD_FEATURE) as UffdFeature[]) {
-      const open = (): Userfaultfd => Userfaultfd.open({ features: UFFD_FEATURE[name] });
+      const needed = NEEDS[name];
+      const mask = UFFD_FEATURE[name] | (needed ? UFFD_FEATURE[needed] : 0);
+      const open = (): Userfaultfd => Userfaultfd.open({ features: mask });
       if (features.includes(name)) {
         using uffd = open();
-        expect(uffd.enabled).toBe(UFFD_FEATURE[name]);
+        expect(uffd.enabled).toBe(mask);
+        if (needed)
+          expect(() => Userfaultfd.open({ features: UFFD_FEATURE[name] })).toThrow(
+            expect.objectContaining({ code: 'NOT_SUPPORTED', errno: ERRNO.EINVAL }),
+          );
       } else {
         expect(open).toThrow(expect.objectContaining({ code: 'NOT_SUPPORTED', errno: ERRNO.EINVAL }));
         expect(open).toThrow(name);

@@ -28,6 +28,16 @@ export interface Case {
   readonly except: readonly string[];
 }
 
+/** Of a kernel with read and write protection, 7.3 and newer: pages that are present can be frozen. */
+export const PROTECTED_SUBJECT: Case = {
+  subject: subject(
+    'userfaultfd, private memory with read and write protection',
+    { faults: ['missing', 'write-protect', 'rwp'] },
+    { discardSite: 'vmm-load' },
+  ),
+  except: ['kernel-access-errors-then-retries'],
+};
+
 export const USERFAULTFD_SUBJECTS: readonly Case[] = [
   {
     subject: subject(
