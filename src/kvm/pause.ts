@@ -9,7 +9,8 @@ export interface VmHooks {
   /**
    * Runs `body` with every vCPU out of KVM_RUN and no VM or device ioctl in flight, and keeps it so until
    * `body` returns. Called on the slot thread. A vCPU that waits in a page fault comes out by itself when the page has come:
-   * the resolver does not wait for this thread.
+   * the resolver does not wait for this thread. `body` itself may wait for the thread that opened the pager (a withdrawal
+   * is several messages long), which therefore must not wait for `quiesce` to return.
    */
   quiesce<T>(body: () => T): T;
 }
