@@ -210,6 +210,7 @@ async function playOnce(
           ? (error.stack ?? error.message)
           : String(error);
   }
+  const ended = what === undefined ? undefined : stage.timeline.lines(); // closing is no part of it
   const stays = await closing(stage);
   const whats = [what, stays].filter((each) => each !== undefined);
   if (whats.length === 0) return undefined;
@@ -217,7 +218,7 @@ async function playOnce(
     what: whats.join('\n'),
     plan: fc.stringify(plan),
     setting: fc.stringify(setting),
-    story: stage.timeline.lines(),
+    story: ended ?? stage.timeline.lines(),
     stays: stays !== undefined,
   };
 }
