@@ -5,17 +5,21 @@ import { PROTECTED_SUBJECT, USERFAULTFD_SUBJECTS } from '../../test/real/conform
 /** Emulated CPUs are slow; chance comes from the schedule of a real kernel all the same. */
 const RUNS = Number(process.env['LAB_RUNS'] ?? 1);
 
-/** Of the kinds of memory the first, private memory, unless told to play all (`LAB_MEMORY=all`): each takes minutes. */
-const ALL = process.env['LAB_MEMORY'] === 'all';
-const SUBJECTS = ALL ? USERFAULTFD_SUBJECTS : USERFAULTFD_SUBJECTS.slice(0, 1);
-const { subject: guarded, except: inapplicable } = PROTECTED_SUBJECT;
-/** With read and write protection other things happen where pages are frozen. */
+/**
+ * Of the kinds of memory the first, private memory, and of read and write protection, where the kernel has it, what
+ * becomes of frozen pages. `LAB_MEMORY` has others played, whose name holds it, or `all`: each takes minutes.
+ */
+const MEMORY = process.env['LAB_MEMORY'];
+const { subject: guarded } = PROTECTED_SUBJECT;
 const others = PROPERTIES.map(titleOf).filter((title) => title !== 'freeze-is-reversible');
-const GUARDED = guarded.backend().probe().met
-  ? [{ subject: guarded, except: ALL ? inapplicable : others }]
-  : [];
+const DEFAULT = [USERFAULTFD_SUBJECTS[0]!, { subject: guarded, except: others }];
+const ALL = [...USERFAULTFD_SUBJECTS, PROTECTED_SUBJECT];
+const wanted =
+  MEMORY === undefined
+    ? DEFAULT
+    : ALL.filter(({ subject: { name } }) => MEMORY === 'all' || name.includes(MEMORY));
 
-for (const { subject, except } of [...SUBJECTS, ...GUARDED])
+for (const { subject, except } of wanted.filter((each) => each.subject.backend().probe().met))
   conformance(
     {
       describe: suite,

@@ -22,8 +22,8 @@ export interface UserfaultfdBackendOptions {
   readonly sigbus?: boolean | undefined;
   /**
    * Faults to be told of. `missing` is always among them, because a page nobody reports reads as zeros.
-   * `minor` needs shmem or hugetlb memory; `rwp` needs Linux 7.3. Default `missing`, and `minor`
-   * where `install` is `continue`.
+   * `minor` needs shmem or hugetlb memory; `rwp` needs Linux 7.3, and excludes `write-protect`, because the
+   * page tables have one bit for both. Default `missing`, and `minor` where `install` is `continue`.
    */
   readonly faults?: readonly FaultKind[] | undefined;
   /**
@@ -92,6 +92,10 @@ export function completeOptions(
     throw new RangeError("faults must include 'missing': a page nobody reports reads as zeros");
   if (install === 'continue' && !faults.includes('minor'))
     throw new RangeError("installing by continue needs 'minor' among the faults");
+  if (faults.includes('write-protect') && faults.includes('rwp'))
+    throw new RangeError(
+      "faults take 'write-protect' or 'rwp', not both: page tables have one bit for the two",
+    );
   if (choice.asyncWriteProtect && !faults.includes('write-protect'))
     throw new RangeError("asyncWriteProtect needs 'write-protect' among the faults");
   if (!Number.isInteger(choice.shards) || choice.shards < 1)

@@ -32,10 +32,10 @@ export interface Case {
 export const PROTECTED_SUBJECT: Case = {
   subject: subject(
     'userfaultfd, private memory with read and write protection',
-    { faults: ['missing', 'write-protect', 'rwp'] },
+    { faults: ['missing', 'rwp'] },
     { discardSite: 'vmm-load' },
   ),
-  except: ['kernel-access-errors-then-retries'],
+  except: ['write-protect-is-atomic', 'kernel-access-errors-then-retries'],
 };
 
 export const USERFAULTFD_SUBJECTS: readonly Case[] = [

@@ -118,6 +118,7 @@ describe('refusals', () => {
     [{ shards: 1.5 }],
     [{ stagingBytes: 4096 }],
     [{ asyncWriteProtect: true }],
+    [{ faults: ['missing', 'write-protect', 'rwp'] }],
     [{ events: ['birthday'] }],
   ])('options out of bounds: %j', (options) => {
     expect(() => userfaultfd(options as never)).toThrow(RangeError);
