@@ -4,7 +4,7 @@ import { AccessorPool } from './accessor-pool.js';
 import { PropertyFailure } from './failure.js';
 import { openManifest } from './manifest.js';
 import { type AnyProperty, type Manifest, type Property, type PropertyName } from './property.js';
-import { HANG_MS, RealStage } from './real-stage.js';
+import { RealStage } from './real-stage.js';
 import { type Setting } from './stage.js';
 import { SteppedStage } from './stepped-stage.js';
 import { type Subject } from './subject.js';
@@ -65,6 +65,8 @@ export type Report = {
 );
 
 const RUNS = { stepped: 1000, real: 20 };
+/** Closing takes milliseconds, unless somebody waits for ever. */
+const CLOSING_MS = 40_000;
 /** Choices of a schedule; once they have run out, everybody gets a turn. */
 const MOST_CHOICES = 160;
 
@@ -232,7 +234,7 @@ async function closing(stage: RealStage | SteppedStage): Promise<string | undefi
   }
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<string>((resolve) => {
-    timer = setTimeout(resolve, HANG_MS, `closing did not end within ${HANG_MS} ms`);
+    timer = setTimeout(resolve, CLOSING_MS, `closing did not end within ${CLOSING_MS} ms`);
   });
   const end = await Promise.race([closed.then(() => undefined), late]);
   clearTimeout(timer);

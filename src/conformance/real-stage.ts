@@ -38,7 +38,7 @@ import { type RealSubject } from './subject.js';
 import { Timeline } from './timeline.js';
 
 /** No run takes this long unless something hangs; machines that are busy with other things included. */
-export const HANG_MS = 60_000;
+const HANG_MS = 60_000;
 /** Between two moments. */
 const LEAST_MS = 1e-6;
 /** So many looks follow each other at once; after that the processor is left to those who are waited for. */
