@@ -8,23 +8,30 @@ const WORDS_LOW = 0xffff;
 
 /**
  * Where in each page lies what a vCPU can make something of without reading it: an entry of a page table, whose address
- * names the page, and code that puts the page's number into EAX and jumps to R9. In bytes; each is eight bytes long.
+ * names the page, and code that puts the page's number into a register (EAX, W0) and jumps to another (R9, X9). In bytes;
+ * each is eight bytes long.
  */
 export const GUEST_WORDS = { entry: 3072, code: 3080 } as const;
 
-/** The entry of the page with a number: present, writable, user, accessed and dirty, at 2 GiB and so many pages. */
-const entryWord = (number: number): number => (0x8000_0067 | (number << 12)) >>> 0;
-/** Its upper half: a bit that the processor ignores, so that it is not zero. */
-const ENTRY_HIGH = 0x0010_0000;
+/** Where entries lead: 2 GiB and so many pages. */
+const NAMED = 0x8000_0000;
 const ENTRY_AT = GUEST_WORDS.entry / WORD_BYTES;
 
-/** The four words, for the page with a number: `mov eax, number; jmp r9` after the entry. */
-const guestWords = (number: number): readonly number[] => [
-  entryWord(number),
-  ENTRY_HIGH,
-  (0xb8 | (number << 8)) >>> 0,
-  0xe1ff_4100,
-];
+/** The four words for the page with a number: an entry, whose upper half has a bit that no processor minds, and code. */
+const guestWords: (number: number) => readonly number[] =
+  process.arch === 'arm64'
+    ? (number) => [
+        (NAMED | (number << 12) | 0x703) >>> 0, // a page, accessed, inner shareable, attribute 0
+        0x0080_0000,
+        (0x5280_0000 | (number << 5)) >>> 0, // movz w0, number
+        0xd61f_0120, // br x9
+      ]
+    : (number) => [
+        (NAMED | (number << 12) | 0x67) >>> 0, // present, writable, user, accessed and dirty
+        0x0010_0000,
+        (0xb8 | (number << 8)) >>> 0, // mov eax, number
+        0xe1ff_4100, // jmp r9
+      ];
 
 /**
  * Contents that say where they belong: every 32-bit word names its page and its place in it, and none

@@ -1,12 +1,27 @@
 import { MemoryLayout } from '../api/layout.js';
-import { arm64CoreRegister, ERRNO } from '../linux/index.js';
+import { GUEST_WORDS } from '../conformance/index.js';
+import { arm64CoreRegister, arm64SystemRegister, ERRNO, type KvmExit } from '../linux/index.js';
 import { type ARM64_ENTRY } from './arm64-code.js';
 import { Arm64Space } from './arm64-space.js';
 import { FailedAccess, GatedVcpu } from './gated-vcpu.js';
 import { type GuestAccess, type GuestResult, type GuestSite, type VcpuPlace } from './messages.js';
 
 /** What the vCPUs of an arm64 guest can be told to do. */
-export const ARM64_SITES = ['vcpu-load', 'vcpu-store', 'vcpu-atomic'] as const satisfies readonly GuestSite[];
+export const ARM64_SITES = [
+  'vcpu-load',
+  'vcpu-store',
+  'vcpu-atomic',
+  'vcpu-fetch',
+  'vcpu-walk',
+] as const satisfies readonly GuestSite[];
+
+/** Of the addresses that the entries in {@link GUEST_WORDS} name: beyond every memslot. */
+const NAMED = { start: 0x8000_0000, end: 0x8800_0000 };
+const ENTRY_BITS = 0x0080_0000_0000_0703n;
+const ESR = arm64SystemRegister(3, 0, 5, 2, 0);
+/** Exception classes: what is no instruction, and an abort of a load or store of the guest's own. */
+const UNKNOWN = 0x00;
+const DATA_ABORT = 0x25;
 
 /** An arm64 vCPU on the thread that runs it, for as long as it makes accesses. */
 export class Arm64Access implements Disposable {
@@ -26,9 +41,14 @@ export class Arm64Access implements Disposable {
   }
 
   /** Makes one access; blocks until it is through. */
-  make(site: GuestSite, { page, offset, length, bytes }: GuestAccess): GuestResult {
+  make(site: GuestSite, access: GuestAccess): GuestResult {
+    const { page, offset, length, bytes } = access;
     const at = Number(this.#layout.gpaOf(page)) + offset;
     try {
+      if (site === 'vcpu-fetch')
+        return { ok: true, bytes: this.#seen(access, GUEST_WORDS.code, this.#fetch(page)) };
+      if (site === 'vcpu-walk')
+        return { ok: true, bytes: this.#seen(access, GUEST_WORDS.entry, this.#walk(page)) };
       if (bytes === undefined) return { ok: true, bytes: this.#read(site, at, length) };
       this.#write(site, at, bytes);
       return { ok: true, bytes: new Uint8Array(0) };
@@ -60,26 +80,87 @@ export class Arm64Access implements Disposable {
     }
   }
 
-  #move(
-    code: Exclude<keyof typeof ARM64_ENTRY, 'done' | 'idle'>,
-    from: number,
-    to: number,
-    length: number,
-  ): void {
+  #move(code: 'copy' | 'add' | 'swap', from: number, to: number, length: number): void {
     if (code !== 'copy' && length % 8 !== 0)
       throw new RangeError(`${length} bytes: atomics are of eight bytes each`);
-    const registers = {
-      x0: from,
-      x1: to,
-      x2: Math.floor(length / 8),
-      x3: length % 8,
-      x9: this.#space.entry(code),
-    };
-    for (const [name, value] of Object.entries(registers))
-      this.#gated.vcpu.setRegister(arm64CoreRegister(name), BigInt(value));
+    this.#begin(code, { x0: from, x1: to, x2: Math.floor(length / 8), x3: length % 8 });
+    this.#expectDone(this.#gated.run());
+  }
+
+  // ── code and page tables ──
+
+  /**
+   * What a fetch or a walk saw of a page, together with what was asked for, which is loaded afterwards. Where a load of
+   * the same bytes sees something else, what was seen stands in front, where nobody will recognise it.
+   */
+  #seen({ page, offset, length }: GuestAccess, where: number, seen: Uint8Array): Uint8Array {
+    const start = Number(this.#layout.gpaOf(page));
+    const bytes = this.#read('vcpu-load', start + offset, length);
+    const loaded = this.#read('vcpu-load', start + where, seen.length);
+    if (Buffer.compare(loaded, seen) !== 0) bytes.set(seen.subarray(0, Math.min(seen.length, length)));
+    return bytes;
+  }
+
+  /** Executes the code in a page; of zeros no processor makes an instruction. */
+  #fetch(page: number): Uint8Array {
+    this.#begin('fetch', { x0: Number(this.#layout.gpaOf(page)) + GUEST_WORDS.code });
     const exit = this.#gated.run();
+    const seen = new Uint8Array(8);
+    if (this.#isException(exit) && this.#syndrome().cause === UNKNOWN) return seen;
+    this.#expectDone(exit);
+    const view = new DataView(seen.buffer);
+    const number = Number(this.#gated.vcpu.register(arm64CoreRegister('x0')));
+    view.setUint32(0, 0x5280_0000 | (number << 5), true);
+    view.setUint32(4, 0xd61f_0120, true);
+    return seen;
+  }
+
+  /** Loads through the entry in a page: where that leads there is no memory, so that the exit says what it was. */
+  #walk(page: number): Uint8Array {
+    this.#begin('walk', { x0: this.#space.translated(page, GUEST_WORDS.entry) });
+    const exit = this.#gated.run();
+    const seen = new Uint8Array(8);
+    if (exit.kind === 'mmio' && !exit.write && exit.gpa >= NAMED.start && exit.gpa < NAMED.end) {
+      this.#gated.vcpu.run.answerMmio(new Uint8Array(exit.data.length));
+      this.#expectDone(this.#gated.run());
+      new DataView(seen.buffer).setBigUint64(0, (BigInt(exit.gpa) & ~0xfffn) | ENTRY_BITS, true);
+      return seen;
+    }
+    if (this.#isException(exit) && this.#syndrome().noTranslation) return seen;
+    throw this.#failure(exit);
+  }
+
+  // ── running ──
+
+  /** The vCPU stands behind a store that KVM has yet to complete: only by x9 can it be sent anywhere. */
+  #begin(code: keyof typeof ARM64_ENTRY, registers: Record<string, number>): void {
+    const { vcpu } = this.#gated;
+    for (const [name, value] of Object.entries({ ...registers, x9: this.#space.entry(code) }))
+      vcpu.setRegister(arm64CoreRegister(name), BigInt(value));
+  }
+
+  #expectDone(exit: KvmExit): void {
     if (exit.kind === 'mmio' && exit.write && exit.gpa === this.#space.nowhere) return;
-    // An access that KVM could not carry out, or an abort, for which the guest has no vectors.
-    throw new FailedAccess(ERRNO.EFAULT, false, `KVM_RUN ended with ${exit.kind}`);
+    throw this.#failure(exit);
+  }
+
+  #isException(exit: KvmExit): boolean {
+    return exit.kind === 'mmio' && exit.write && exit.gpa === this.#space.exception;
+  }
+
+  /** Of the exception that the guest met. */
+  #syndrome(): { readonly cause: number; readonly noTranslation: boolean } {
+    const syndrome = Number(this.#gated.vcpu.register(ESR) & 0xffff_ffffn);
+    const cause = syndrome >>> 26;
+    return { cause, noTranslation: cause === DATA_ABORT && (syndrome & 0x3c) === 0x04 };
+  }
+
+  /** An abort that KVM has put to the guest, or an access that it could not carry out. */
+  #failure(exit: KvmExit): FailedAccess {
+    const injected = this.#isException(exit);
+    const why = injected
+      ? `the guest met exception ${this.#syndrome().cause}`
+      : `KVM_RUN ended with ${exit.kind}`;
+    return new FailedAccess(ERRNO.EFAULT, injected, why);
   }
 }

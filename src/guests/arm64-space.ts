@@ -1,6 +1,7 @@
+import { type PageIndex } from '../api/address.js';
 import { type MemoryLayout } from '../api/layout.js';
 import { arm64CoreRegister, arm64SystemRegister, type KvmVcpu, type KvmVm } from '../linux/index.js';
-import { ARM64_CODE, ARM64_ENTRY } from './arm64-code.js';
+import { ARM64_CODE, ARM64_ENTRY, ARM64_VECTOR } from './arm64-code.js';
 import { type OwnMemory } from './own-memory.js';
 
 const PAGE = 4096;
@@ -9,12 +10,20 @@ const GIB = 0x4000_0000;
 const ENTRIES = 512;
 /** A block of level 1: accessed, inner shareable, attribute 0. */
 const BLOCK = 0x701n;
+const TABLE = 0x3n;
+/** Where the windows on page tables begin, in guest-virtual bytes; below lies the identity mapping. */
+const WALK_WINDOWS = 256 * GIB;
+/** Pages of the layout that have windows. */
+const MOST_WINDOWS = 4096;
 const SEAT_BYTES = 0x1_0000;
+/** Exceptions are taken at such multiples from VBAR_EL1; 16 of them. */
+const VECTOR_BYTES = 0x80;
 
 const EL1 = 0x3c5n;
 const SCTLR = arm64SystemRegister(3, 0, 1, 0, 0);
 const TTBR0 = arm64SystemRegister(3, 0, 2, 0, 0);
 const TCR = arm64SystemRegister(3, 0, 2, 0, 2);
+const VBAR = arm64SystemRegister(3, 0, 12, 0, 0);
 const MAIR = arm64SystemRegister(3, 0, 10, 2, 0);
 const WRITE_BACK = 0xffn;
 /** 39 bits of address, pages of 4 KiB, walks write-back and inner shareable, nothing in the upper half, 40 bits physical. */
@@ -22,12 +31,16 @@ const TCR_VALUE = 25n | (1n << 8n) | (1n << 10n) | (3n << 12n) | (1n << 23n) | (
 const MMU_AND_CACHES = 0x1005n;
 
 /**
- * Where everything lies in an arm64 guest whose memory of a layout is paged: code, one page table that maps everything one
- * to one, and a buffer a vCPU, beyond the layout.
+ * Where everything lies in an arm64 guest whose memory of a layout is paged: code, page tables that map everything one
+ * to one, vectors, and a buffer a vCPU, beyond the layout. Besides, each of the first pages of the layout has a window where
+ * it serves as a page table.
  */
 export class Arm64Space implements OwnMemory {
   readonly base: number;
   readonly length: number;
+  readonly #layout: MemoryLayout;
+  readonly #windows: number;
+  readonly #seats: number;
 
   /** Throws RangeError for a layout that reaches beyond 256 GiB. */
   constructor(layout: MemoryLayout, vcpus: number) {
@@ -35,9 +48,12 @@ export class Arm64Space implements OwnMemory {
       (most, { gpa, length }) => Math.max(most, Number(gpa) + Number(length)),
       0,
     );
+    this.#layout = layout;
     this.base = Math.ceil(end / LARGE) * LARGE;
-    this.length = Math.ceil((2 * PAGE + vcpus * SEAT_BYTES) / LARGE) * LARGE;
-    if (this.base + this.length > 256 * GIB)
+    this.#windows = Math.min(layout.pageCount, MOST_WINDOWS);
+    this.#seats = this.base + (3 + Math.ceil(this.#windows / ENTRIES)) * PAGE;
+    this.length = Math.ceil((this.#seats - this.base + vcpus * SEAT_BYTES) / LARGE) * LARGE;
+    if (this.base + this.length > WALK_WINDOWS)
       throw new RangeError(`guest memory up to 0x${end.toString(16)}; vCPUs here reach 256 GiB`);
   }
 
@@ -46,20 +62,41 @@ export class Arm64Space implements OwnMemory {
     return this.base + this.length;
   }
 
+  /** Where no memory is, either: a store there says that the guest met an exception of its own. */
+  get exception(): number {
+    return this.nowhere + 8;
+  }
+
+  /** What is translated by the entry at a byte of a page of the layout. */
+  translated(page: PageIndex, offset: number): number {
+    if (page >= this.#windows)
+      throw new RangeError(`page ${page}: vCPUs walk the first ${this.#windows} only`);
+    return WALK_WINDOWS + page * LARGE + (offset / 8) * PAGE;
+  }
+
   entry(name: keyof typeof ARM64_ENTRY): number {
     return this.base + ARM64_ENTRY[name];
   }
 
   /** A buffer that one vCPU has to itself. */
   seat(index: number): { readonly buffer: number; readonly bufferBytes: number } {
-    const start = this.base + 2 * PAGE + index * SEAT_BYTES;
+    const start = this.#seats + index * SEAT_BYTES;
     return { buffer: start, bufferBytes: SEAT_BYTES };
   }
 
   write(memory: Uint8Array): void {
     memory.set(new Uint8Array(ARM64_CODE.buffer), 0);
-    const tables = new BigUint64Array(memory.buffer, memory.byteOffset + PAGE, ENTRIES);
-    for (let gib = 0; gib < ENTRIES; gib++) tables[gib] = BigInt(gib * GIB) | BLOCK;
+    const table = (at: number): BigUint64Array =>
+      new BigUint64Array(memory.buffer, memory.byteOffset + at, ENTRIES);
+    const level1 = table(PAGE);
+    for (let gib = 0; gib < ENTRIES; gib++) level1[gib] = BigInt(gib * GIB) | BLOCK;
+    for (let vector = 0; vector < 16; vector++)
+      memory.set(new Uint8Array(ARM64_VECTOR.buffer), 2 * PAGE + vector * VECTOR_BYTES);
+    for (let page = 0; page < this.#windows; page++) {
+      const level2 = (3 + Math.floor(page / ENTRIES)) * PAGE;
+      level1[Math.floor((WALK_WINDOWS + page * LARGE) / GIB)] = BigInt(this.base + level2) | TABLE;
+      table(level2)[page % ENTRIES] = this.#layout.gpaOf(page) | TABLE;
+    }
   }
 
   prepare(): void {
@@ -71,6 +108,9 @@ export class Arm64Space implements OwnMemory {
     vcpu.setRegister(arm64CoreRegister('pstate'), EL1);
     vcpu.setRegister(arm64CoreRegister('pc'), BigInt(this.entry('idle')));
     vcpu.setRegister(arm64CoreRegister('x10'), BigInt(this.nowhere));
+    vcpu.setRegister(arm64CoreRegister('x11'), BigInt(this.exception));
+    vcpu.setRegister(arm64CoreRegister('x12'), BigInt(this.entry('done')));
+    vcpu.setRegister(VBAR, BigInt(this.base + 2 * PAGE));
     vcpu.setRegister(MAIR, WRITE_BACK);
     vcpu.setRegister(TTBR0, BigInt(this.base + PAGE));
     vcpu.setRegister(TCR, TCR_VALUE);

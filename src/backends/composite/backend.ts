@@ -1,6 +1,6 @@
 import { type MemoryLayout } from '../../api/layout.js';
 import { type KvmBackend, makeKvmBackend } from '../../kvm/backend.js';
-import { coverageOf, type Effects } from '../../kvm/coverage.js';
+import { coverageOf, type Effects, holeEffects } from '../../kvm/coverage.js';
 import { type KvmOptions, type SlotStrategy } from '../../kvm/index.js';
 import { hasTwoStagePaging } from '../../linux/index.js';
 
@@ -12,9 +12,9 @@ function effectsOf(layout: MemoryLayout, strategy: SlotStrategy): Effects {
   return {
     'vcpu-load': 'exits',
     'vcpu-store': 'exits',
-    'vcpu-atomic': hole ? 'unmediated' : 'exits',
-    'vcpu-fetch': hole ? (twoStages ? 'injects' : 'errors') : 'exits',
-    'vcpu-walk': hole ? (twoStages ? 'errors' : 'injects') : twoStages ? 'exits' : 'blocks',
+    'vcpu-atomic': 'exits',
+    'vcpu-fetch': 'exits',
+    'vcpu-walk': twoStages ? 'exits' : 'blocks',
     'kernel-copy': hole ? 'errors' : 'blocks',
     'kernel-cached-pfn': hole ? 'errors' : 'blocks',
     'kernel-visibility': 'unmediated',
@@ -24,6 +24,7 @@ function effectsOf(layout: MemoryLayout, strategy: SlotStrategy): Effects {
     'external-mapping': shared ? 'unmediated' : 'errors',
     'external-vm-readv': 'blocks',
     'external-vhost': 'blocks',
+    ...(hole ? holeEffects(twoStages) : {}),
   };
 }
 

@@ -1,4 +1,4 @@
-import { type Effects } from '../../kvm/coverage.js';
+import { type Effects, holeEffects } from '../../kvm/coverage.js';
 import { type SlotStrategy } from '../../kvm/index.js';
 
 /**
@@ -23,18 +23,6 @@ const vacated = (twoStages: boolean): Effects => ({
   'external-vhost': 'unmediated',
 });
 
-/**
- * A hole is no memory: only what KVM can emulate as device access comes out with the data asked for. A locked
- * access becomes a read and a write, which are not atomic. Code and page tables cannot be emulated: KVM gives the vCPU
- * up, or the guest meets a fault of its own that ends in a triple fault.
- */
-const hole = (twoStages: boolean): Effects => ({
-  ...vacated(twoStages),
-  'vcpu-atomic': 'unmediated',
-  'vcpu-fetch': twoStages ? 'injects' : 'errors',
-  'vcpu-walk': twoStages ? 'errors' : 'injects',
-});
-
 /** KVM's own accesses go through the slot, past the bitmap. */
 const bitmap = (twoStages: boolean): Effects => ({
   ...vacated(twoStages),
@@ -49,7 +37,7 @@ export function effectsOf(strategy: SlotStrategy, twoStages: boolean): Effects {
     case 'vacated-slot':
       return vacated(twoStages);
     case 'memslot-hole':
-      return hole(twoStages);
+      return { ...vacated(twoStages), ...holeEffects(twoStages) };
     case 'userfault-bitmap':
       return bitmap(twoStages);
   }
