@@ -12,6 +12,7 @@ interface Finding {
   readonly live: boolean;
   readonly requirements: readonly { readonly what: string; readonly met: boolean; readonly found: string }[];
   readonly coverage?: Coverage;
+  readonly otherwise: readonly { readonly site: string; readonly declared: string; readonly seen: string }[];
   readonly failure?: string;
 }
 
@@ -84,6 +85,12 @@ test('the coverage of each backend, measured on this kernel', async () => {
         evidence !== 'measured' || effect !== 'unmediated' || mayPass(name, site),
         `${name}: nobody notices ${site}`,
       );
+  assert.deepEqual(
+    live.flatMap(({ name, otherwise }) =>
+      otherwise.map(({ site, declared, seen }) => `${name}: ${site} is declared '${declared}', and ${seen}`),
+    ),
+    [],
+  );
   assert.deepEqual(
     failures.map(({ name, failure }) => `${name}: ${failure}`),
     [],

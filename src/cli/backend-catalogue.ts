@@ -1,4 +1,10 @@
-import { type Coverage, type Requirements, SITE_NAMES } from '../api/index.js';
+import {
+  type AccessSite,
+  type Coverage,
+  type Requirements,
+  SITE_NAMES,
+  type SiteCoverage,
+} from '../api/index.js';
 import { NATIVE_SITES, type NativeSite, startAccessor } from '../accessors/index.js';
 import { memoryBackend } from '../backends/memory/index.js';
 import {
@@ -22,8 +28,15 @@ export interface CatalogueEntry {
   /** Whether no other may be measured meanwhile: a process started then would hold on to the guest's memory file. */
   readonly alone: boolean;
   probe(): Requirements;
-  /** Tries each site that can be tried; rows that could not stay `declared`. Precondition: the requirements are met. */
-  measure(): Promise<Coverage>;
+  /** Tries each site that can be tried. Precondition: the requirements are met. */
+  measure(): Promise<Measured>;
+}
+
+export interface Measured {
+  /** As seen; rows that could not be tried stay `declared`. */
+  readonly coverage: Coverage;
+  /** What the backend says of itself, where it can be wrong about this host. */
+  readonly declared?: Coverage;
 }
 
 /** Every backend of this version, the real ones first. */
@@ -53,15 +66,23 @@ function userfaultfdEntry(
     about,
     alone: false,
     probe: () => userfaultfd(options).probe(),
-    measure: () =>
-      measureCoverage({
+    measure: async () => {
+      const coverage = await measureCoverage({
         backend: options,
         memory,
         sites: NATIVE_SITES,
         start: (site, layout) => startAccessor(site as NativeSite, layout),
-      }),
+      });
+      const guest = { backend: 'userfaultfd', memory, userfaultfd: options } as const;
+      if (!probeGuestCoverage(guest).met) return { coverage };
+      const { declared, seen } = await measureGuestCoverage(guest);
+      return { declared, coverage: coverage.map((row) => measuredOf(seen, row.site) ?? row) };
+    },
   };
 }
+
+const measuredOf = (coverage: Coverage, site: AccessSite): SiteCoverage | undefined =>
+  coverage.find((row) => row.site === site && row.evidence === 'measured');
 
 /** A backend that is part of a VM, tried with vCPUs. */
 function guestEntry({ name, about, ...choice }: GuestCoverageCase): CatalogueEntry {
@@ -70,14 +91,17 @@ function guestEntry({ name, about, ...choice }: GuestCoverageCase): CatalogueEnt
     about,
     alone: true,
     probe: () => probeGuestCoverage(choice),
-    measure: async () => (await measureGuestCoverage(choice)).seen,
+    measure: async () => {
+      const { declared, seen } = await measureGuestCoverage(choice);
+      return { declared, coverage: seen };
+    },
   };
 }
 
-async function measureModel(): Promise<Coverage> {
+async function measureModel(): Promise<Measured> {
   const backend = memoryBackend();
   const sites = SITE_NAMES.filter((site) => site !== 'kernel-visibility');
-  return measureThroughPager({
+  const coverage = await measureThroughPager({
     backend,
     memory: 'shmem',
     pageSize: 4096,
@@ -88,4 +112,5 @@ async function measureModel(): Promise<Coverage> {
       return state === 'done' ? bytes[0]! : state === 'injected' ? 'injected' : 'errored';
     },
   });
+  return { coverage };
 }

@@ -1,5 +1,5 @@
 import { type Command } from 'commander';
-import { type CatalogueEntry, CATALOGUE } from './backend-catalogue.js';
+import { type CatalogueEntry, CATALOGUE, type Measured } from './backend-catalogue.js';
 import { type CommandContext } from './context.js';
 import { type BackendFinding, briefLines, doctorLines } from './doctor-report.js';
 import { EXIT } from './failure.js';
@@ -38,15 +38,23 @@ async function examine(
   deep: boolean,
 ): Promise<BackendFinding> {
   const { met: live, list: requirements } = probe();
-  const finding = { name, about, live, requirements };
-  if (!live || !deep) return { ...finding, coverage: undefined, failure: undefined };
+  const finding = { name, about, live, requirements, coverage: undefined, otherwise: [], failure: undefined };
+  if (!live || !deep) return finding;
   try {
-    return { ...finding, coverage: await measure(), failure: undefined };
+    const measured = await measure();
+    return { ...finding, coverage: measured.coverage, otherwise: otherwiseOf(measured) };
   } catch (error) {
     return {
       ...finding,
-      coverage: undefined,
       failure: error instanceof Error ? error.message : String(error),
     };
   }
+}
+
+/** Rows that were tried, and are not as they are declared. */
+function otherwiseOf({ coverage, declared }: Measured): BackendFinding['otherwise'] {
+  return coverage.flatMap(({ site, effect: seen }) => {
+    const row = declared?.find((each) => each.site === site);
+    return row && row.effect !== seen ? [{ site, declared: row.effect, seen }] : [];
+  });
 }

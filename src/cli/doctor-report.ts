@@ -1,4 +1,4 @@
-import { type AccessSite, type Coverage, SITE_NAMES } from '../api/index.js';
+import { type AccessSite, type Coverage, type Effect, SITE_NAMES } from '../api/index.js';
 import { type HostFacts } from './host-facts.js';
 import { paragraph } from './paragraph.js';
 import { bytes } from './quantity.js';
@@ -17,6 +17,12 @@ export interface BackendFinding {
   }[];
   /** Undefined where requirements are not met. */
   readonly coverage: Coverage | undefined;
+  /** Sites that were seen to be otherwise than the backend declares them. */
+  readonly otherwise: readonly {
+    readonly site: AccessSite;
+    readonly declared: Effect;
+    readonly seen: Effect;
+  }[];
   /** Why measuring broke off, if it did. */
   readonly failure: string | undefined;
 }
@@ -78,11 +84,15 @@ function hostLines(facts: HostFacts, columns: number): string[] {
 
 function backendLines(findings: readonly BackendFinding[], columns: number): string[] {
   const lines: string[] = ['backends'];
-  for (const { name, about, live, requirements, failure } of findings) {
+  for (const { name, about, live, requirements, otherwise, failure } of findings) {
     lines.push(`  ${name.padEnd(13)}${live ? 'live' : 'not here'}  ${about}`);
     for (const { what, met, found, remedy } of requirements) {
       if (!met) lines.push(...paragraph(`    ${what}: ${found}. ${remedy}`, columns, 6));
     }
+    for (const { site, declared, seen } of otherwise)
+      lines.push(
+        ...paragraph(`    ${site}: declared to be '${declared}', and seen to be '${seen}'`, columns, 6),
+      );
     if (failure !== undefined) lines.push(...paragraph(`    measuring broke off: ${failure}`, columns, 6));
   }
   return lines;

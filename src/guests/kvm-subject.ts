@@ -6,6 +6,7 @@ import { NATIVE_SITES, type NativeSite, startAccessor } from '../accessors/index
 import { composite } from '../backends/composite/index.js';
 import { guestMemfd } from '../backends/guest-memfd/index.js';
 import { kvmExit } from '../backends/kvm-exit/index.js';
+import { userfaultfd, type UserfaultfdBackendOptions } from '../backends/userfaultfd/index.js';
 import { type RealSubject } from '../conformance/index.js';
 import { type KvmBackend, type KvmOptions } from '../kvm/index.js';
 import { GUEST_MEMFD_FLAG, hasTwoStagePaging, Kvm, KVM_CAP } from '../linux/index.js';
@@ -19,15 +20,18 @@ export const GUEST_BACKENDS = ['kvm-exit', 'memslot-hole', 'composite', 'guest-m
 export type GuestBackendName = (typeof GUEST_BACKENDS)[number];
 
 export interface GuestBackendChoice {
-  readonly backend: GuestBackendName;
+  /** Or `userfaultfd`, which is no part of a VM, but whose memory can be a guest's. */
+  readonly backend: GuestBackendName | 'userfaultfd';
   /** Default: what the backend is for. */
   readonly memory?: MemoryKind | undefined;
+  /** Of a `userfaultfd`. */
+  readonly userfaultfd?: UserfaultfdBackendOptions | undefined;
 }
 
 /** vCPUs, each with a gate; more than the suite has accesses at once. */
 const VCPUS = 16;
 
-function make({ backend }: GuestBackendChoice, place: KvmOptions): KvmBackend {
+function make({ backend, userfaultfd: of }: GuestBackendChoice, place: KvmOptions): KvmBackend | Backend {
   const options: KvmOptions = HAS_CANARY ? place : { ...place, canary: false };
   switch (backend) {
     case 'kvm-exit':
@@ -38,6 +42,8 @@ function make({ backend }: GuestBackendChoice, place: KvmOptions): KvmBackend {
       return composite({ ...options, strategy: 'vacated-slot' });
     case 'guest-memfd':
       return guestMemfd(options);
+    case 'userfaultfd':
+      return userfaultfd(of);
   }
 }
 
@@ -54,8 +60,19 @@ export function probeGuest(choice: GuestBackendChoice): Requirements {
     remedy: known ? '' : 'the code of these guests is for x86-64 and arm64',
   };
   const { list } = make(choice, { vm: 0, vcpus: 1 }).probe();
+  if (choice.backend === 'userfaultfd') return requirements([cpu, ...list, aMachine()]);
   const needsFile = choice.backend !== 'memslot-hole' && list[0]!.met;
   return requirements([cpu, ...list, ...(needsFile ? [vacatable()] : [])]);
+}
+
+function aMachine(): Requirement {
+  const what = 'a virtual machine';
+  try {
+    using kvm = Kvm.open();
+    return { what, met: true, found: `runs of ${kvm.runBytes} bytes`, remedy: '' };
+  } catch (error) {
+    return unmet(what, error, 'run on Linux with KVM');
+  }
 }
 
 function vacatable(): Requirement {
@@ -78,7 +95,7 @@ function vacatable(): Requirement {
 export class GuestBackend implements Backend {
   readonly name: string;
   readonly #choice: GuestBackendChoice;
-  #inner: KvmBackend | undefined;
+  #inner: KvmBackend | Backend | undefined;
   #attachment: Attachment | undefined;
   #machine: GuestMachine | undefined;
 
@@ -97,6 +114,7 @@ export class GuestBackend implements Backend {
     try {
       this.#inner = make(this.#choice, { vm: machine.vm.fd, vcpus: VCPUS });
       const attachment = await this.#inner.attach(layout);
+      if (!isKvm(this.#inner)) machine.showMemory(attachment.layout);
       const close = attachment.close.bind(attachment);
       attachment.close = async () => {
         try {
@@ -119,13 +137,17 @@ export class GuestBackend implements Backend {
     const { coverage, layout } = this.#attachment!;
     return {
       machine: this.#machine!,
-      gate: (vcpu) => inner.gate(vcpu),
+      gate: (vcpu) => (isKvm(inner) ? inner.gate(vcpu) : undefined),
       effectOf: (site) => coverage.find((row) => row.site === site)?.effect ?? 'unmediated',
-      publish: (page) => inner.publish([layout.gpaRangeOf({ first: page, count: 1 })]),
+      publish: async (page) => {
+        if (isKvm(inner)) await inner.publish([layout.gpaRangeOf({ first: page, count: 1 })]);
+      },
       kernel,
     };
   }
 }
+
+const isKvm = (backend: KvmBackend | Backend): backend is KvmBackend => 'gate' in backend;
 
 /** What vCPUs can be told to do on this architecture. */
 export const CODED: readonly GuestSite[] = process.arch === 'arm64' ? ARM64_SITES : GUEST_SITES;
@@ -171,7 +193,9 @@ function silentSites({ backend }: GuestBackendChoice): readonly AccessSite[] {
  * that an atomic one is none; it is left out there, as what the backend does not declare to serve.
  * Preconditions: {@link probeGuest} lacks nothing. Stages come one after the other.
  */
-export function guestSubject(choice: GuestBackendChoice): RealSubject {
+export function guestSubject(
+  choice: GuestBackendChoice & { readonly backend: GuestBackendName },
+): RealSubject {
   const hole = choice.backend === 'memslot-hole';
   const kernel = hole ? 'translate' : 'string-io';
   let current = new GuestBackend(choice);

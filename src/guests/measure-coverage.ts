@@ -49,6 +49,7 @@ function sitesOf(choice: GuestBackendChoice): readonly AccessSite[] {
   const shared = memoryOf(choice) !== 'anonymous';
   // One access alone looks atomic through a hole, too: KVM reads, and writes, and another vCPU may come between.
   const vcpu = CODED.filter((site) => choice.backend !== 'memslot-hole' || site !== 'vcpu-atomic');
+  if (choice.backend === 'userfaultfd') return vcpu; // the others need no guest
   return [...vcpu, ...besideVcpus(choice), ...(shared ? (['external-mapping'] as const) : [])];
 }
 

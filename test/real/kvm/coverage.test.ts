@@ -1,5 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { GUEST_COVERAGE_CASES, measureGuestCoverage, probeGuestCoverage } from 'demand-paging/guests';
+import {
+  GUEST_COVERAGE_CASES,
+  GUEST_SITES,
+  measureGuestCoverage,
+  probeGuestCoverage,
+} from 'demand-paging/guests';
 import { hugePagePool } from '../../../src/linux/index.js';
 import { reserveLocked } from '../../support/huge-pages.js';
 
@@ -31,5 +36,22 @@ describe("coverage-is-true: a backend's manifest is what this kernel does", () =
       ...(privately ? ['external-mapping'] : []),
       ...DECLARED_ONLY.slice(2),
     ]);
+  });
+});
+
+describe('a guest over memory of a userfaultfd', () => {
+  test.for([
+    { about: 'private memory', memory: 'anonymous', options: {} },
+    { about: 'a memory file', memory: 'shmem', options: {} },
+    { about: 'user mode only', memory: 'anonymous', options: { userModeOnly: true } },
+    { about: 'every access fails', memory: 'anonymous', options: { sigbus: true } },
+  ] as const)('$about: its vCPUs meet what is declared', async ({ memory, options }, context) => {
+    const choice = { backend: 'userfaultfd', memory, userfaultfd: options } as const;
+    const lack = probeGuestCoverage(choice).list.find(({ met }) => !met);
+    if (lack) context.skip(`${lack.what}: ${lack.found}; ${lack.remedy}`);
+    const { declared, seen } = await measureGuestCoverage(choice);
+    expect(seen.map(({ effect }) => effect)).toEqual(declared.map(({ effect }) => effect));
+    const measured = seen.filter(({ evidence }) => evidence === 'measured').map(({ site }) => site);
+    expect(measured).toEqual([...GUEST_SITES]);
   });
 });
