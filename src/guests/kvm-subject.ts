@@ -1,10 +1,11 @@
-import { type AccessSite } from '../api/access.js';
+import { type AccessSite, type Effect } from '../api/access.js';
 import { type Attachment, type Backend } from '../api/backend.js';
 import { requirements, type Requirement, type Requirements, unmet } from '../api/capability.js';
 import { type MemoryKind } from '../api/layout.js';
 import { NATIVE_SITES, type NativeSite, startAccessor } from '../accessors/index.js';
 import { composite } from '../backends/composite/index.js';
 import { guestMemfd } from '../backends/guest-memfd/index.js';
+import { effectsOf } from '../backends/kvm-exit/coverage.js';
 import { kvmExit } from '../backends/kvm-exit/index.js';
 import { userfaultfd, type UserfaultfdBackendOptions } from '../backends/userfaultfd/index.js';
 import { type RealSubject } from '../conformance/index.js';
@@ -178,13 +179,11 @@ const IN_GATES: readonly AccessSite[] = ['vcpu-load', 'vcpu-store', 'vcpu-atomic
 
 /** Sites where an access that fails does not say so: it ends the process, or the guest believes in a fault of its own. */
 function silentSites({ backend }: GuestBackendChoice): readonly AccessSite[] {
-  const twoStages = hasTwoStagePaging();
-  return [
-    'vmm-load',
-    'vmm-store',
-    ...(backend === 'memslot-hole' && twoStages ? (['vcpu-fetch'] as const) : []),
-    ...(stopsOnlyVcpus({ backend }) && !twoStages ? (['vcpu-walk'] as const) : []),
-  ];
+  if (!stopsOnlyVcpus({ backend })) return ['vmm-load', 'vmm-store'];
+  const strategy = backend === 'memslot-hole' ? 'memslot-hole' : 'vacated-slot';
+  const effects = Object.entries(effectsOf(strategy, hasTwoStagePaging())) as [AccessSite, Effect][];
+  const injected = effects.filter(([, effect]) => effect === 'injects').map(([site]) => site);
+  return ['vmm-load', 'vmm-store', ...injected];
 }
 
 /**
