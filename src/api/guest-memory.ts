@@ -22,8 +22,8 @@ export interface GuestMemoryOptions {
   ensure(ranges: readonly PageRange[]): Promise<void>;
   /** Hints pages; never waits. */
   hint(ranges: readonly PageRange[]): void;
-  /** Why this thread must not block on a missing page, if it must not. */
-  readonly mustNotBlock: string | undefined;
+  /** Why this thread must not block on pages of which some are missing or frozen, if it must not. */
+  mustNotBlock(pages: readonly PageRange[]): string | undefined;
 }
 
 /**
@@ -73,18 +73,21 @@ export class GuestMemory {
   /**
    * Copies bytes straight from the mapping, as any thread of the VMM does: a missing page blocks this
    * thread in the kernel until the resolver brings it. Throws DEADLOCK where this thread is the one
-   * that must serve it.
+   * that must serve it, or let go of it: pages that are frozen, or being withdrawn.
    */
   readBlocking(address: Gpa, length: number): Uint8Array {
     const range = { start: address, length: BigInt(length) };
-    if (this.#o.mustNotBlock && !this.isPresent(range)) {
+    const pages = this.#pages(range);
+    const { states } = this.#o;
+    const waits = pages.some((each) => !states.allPresent(each) || states.any('frozen', each));
+    const reason = waits ? this.#o.mustNotBlock(pages) : undefined;
+    if (reason !== undefined) {
       throw new DemandPagingError(
         'DEADLOCK',
-        `waiting for ${hex(address)} here would wait for itself: ${this.#o.mustNotBlock}`,
+        `waiting for ${hex(address)} here would wait for itself: ${reason}`,
         { range, hint: 'Use read()' },
       );
     }
-    this.#pages(range);
     return this.#load(address, length);
   }
 

@@ -132,8 +132,8 @@ export class Pager implements AsyncDisposable {
   /** Aborted when closing begins. */
   #ending = new AbortController();
   /** Drops under way: while one is, the resolver must go on reading events. */
-  readonly #drops = new Set<Promise<void>>();
-  readonly #freezes = new Set<Promise<void>>();
+  readonly #drops = new Map<Promise<void>, readonly PageRange[]>();
+  readonly #freezes = new Map<Promise<void>, readonly PageRange[]>();
 
   /** @internal */
   constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy) {
@@ -259,7 +259,7 @@ export class Pager implements AsyncDisposable {
     const pages = this.#wholePages(ranges);
     this.#holds.check(pages, 'freeze');
     const freeze = this.#freezePages(pages);
-    this.#freezes.add(freeze);
+    this.#freezes.set(freeze, pages);
     await freeze.finally(() => this.#freezes.delete(freeze));
   }
 
@@ -273,12 +273,12 @@ export class Pager implements AsyncDisposable {
   /** Lets accesses to the pages go on. What is being frozen when this is called does not stay so. */
   async thaw(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
-    const before = new Set(this.#freezes);
+    const before = new Set(this.#freezes.keys());
     // Again whenever a freeze has come to its end: it freezes late, and the next may wait for an access inside the kernel
     // that waits for a page of this one's.
     for (;;) {
       await this.#sendEvenClosing(pages, (own) => ({ command: 'thaw', ranges: own }));
-      const left = [...this.#freezes].filter((freeze) => before.has(freeze));
+      const left = [...this.#freezes.keys()].filter((freeze) => before.has(freeze));
       if (left.length === 0) return;
       await Promise.race(left.map((freeze) => freeze.catch(() => {})));
     }
@@ -368,7 +368,7 @@ export class Pager implements AsyncDisposable {
     // What has not begun may wait for a page that is frozen, or does not come: it must not keep us waiting too.
     this.#ending.abort(new DemandPagingError('CLOSED', 'the pager was closed'));
     // A drop ends only while the resolver reads its event, and `complete` means nothing before it has.
-    await Promise.allSettled([...this.#drops, ...this.#freezes]);
+    await Promise.allSettled([...this.#drops.keys(), ...this.#freezes.keys()]);
     if (missing === 'populate') await this.#populate();
     const complete = this.complete;
     if (missing === 'poison' && !complete && !this.supports.verbs.includes('poison')) {
@@ -432,8 +432,16 @@ export class Pager implements AsyncDisposable {
       ensure: (ranges) => this.#ensurePages(ranges),
       hint: (ranges) =>
         void this.#sendEach(ranges, (own) => ({ command: 'prefetch', ranges: own })).catch(() => {}),
-      mustNotBlock: embedded || serving || undefined,
+      mustNotBlock: (pages) => embedded || serving || this.#keepsBack(pages),
     });
+  }
+
+  /** Why only this thread can let somebody go on who waits for one of these pages, if that is so. */
+  #keepsBack(pages: readonly PageRange[]): string | undefined {
+    if (pages.some((each) => this.states.any('frozen', each))) return 'only this thread can thaw it';
+    const meets = (a: PageRange): boolean => pages.some((b) => intersection(a, b).length > 0);
+    const changing = [...this.#drops.values(), ...this.#freezes.values()].flat();
+    return changing.some(meets) ? 'this thread is taking it away' : undefined;
   }
 
   #checkSource(): void {
@@ -522,7 +530,7 @@ export class Pager implements AsyncDisposable {
       throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
     const drop = this.#quiesced(() => this.#dropPages(pages, then));
-    this.#drops.add(drop);
+    this.#drops.set(drop, pages);
     await drop.finally(() => this.#drops.delete(drop));
   }
 

@@ -48,7 +48,7 @@ function setUp(
         for (const range of ranges) states.setPresent(range, true);
       }),
     hint: (ranges) => hinted.push(...ranges),
-    mustNotBlock: options.mustNotBlock,
+    mustNotBlock: () => options.mustNotBlock,
   });
   return { memory, states, bytes, ensured, hinted };
 }
@@ -141,6 +141,8 @@ describe('reading by blocking', () => {
     expect(() => memory.readBlocking(at(6), 1)).toThrow(refusal('DEADLOCK'));
     states.setPresent(page(6), true);
     expect([...memory.readBlocking(at(6), 1)]).toEqual([7]);
+    states.set('frozen', page(6), true);
+    expect(() => memory.readBlocking(at(6), 1)).toThrow(refusal('DEADLOCK'));
   });
 });
 

@@ -87,6 +87,30 @@ test('a source served by the thread that would wait for it: refused, and served 
   await pager.close();
 });
 
+test('a page that this thread keeps back is not waited for by it', async () => {
+  const pager = await openGuest();
+  await pager.freeze(pages(1, 1));
+  expect(() => pager.memory!.readBlocking(gpa(PAGE), 1)).toThrow(failure('DEADLOCK'));
+  await pager.thaw(pages(1, 1));
+  expect(pager.memory!.readBlocking(gpa(PAGE), 1)).toEqual(Uint8Array.of(contents(1)));
+  const withdrawing = pager.withdraw(pages(0, 2));
+  let refused = false;
+  for (let over = false; !over && !refused;) {
+    void withdrawing.then(() => (over = true));
+    try {
+      pager.memory!.readBlocking(gpa(PAGE), 1);
+    } catch (error) {
+      expect(error).toEqual(failure('DEADLOCK'));
+      refused = true;
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await withdrawing;
+  expect(refused).toBe(true);
+  expect(pager.memory!.readBlocking(gpa(PAGE), 1)).toEqual(Uint8Array.of(contents(1)));
+  await pager.close();
+});
+
 test('a region that another pager has is refused, and that one goes on', async () => {
   const pager = await openGuest();
   const hva = pager.layout.hvaOf(0);
