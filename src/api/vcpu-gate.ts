@@ -21,7 +21,10 @@ export type GateFailure = 'poisoned' | 'failed' | 'closed' | 'stopped';
  * `Run` is what the backend reads of `struct kvm_run`.
  */
 export interface VcpuGate<Run> {
-  /** Call before each KVM_RUN. Blocks while slots are being changed. */
+  /**
+   * Call before each KVM_RUN. Blocks while slots are being changed. Throws DEADLOCK on the pager's own thread, while it has
+   * pages removed, withdrawn or frozen and has not awaited that.
+   */
   enter(): void;
 
   /**

@@ -14,6 +14,7 @@ import {
 } from '../linux/index.js';
 import { ANSWER, ExitBoard, type ExitBoardToken, MAIL } from './exit-board.js';
 import { chunksAround, pageAt, regionOf, type SlotRegion } from './slot-region.js';
+import { isStandingBy } from './standing.js';
 
 /** All that a vCPU's thread needs to open its gate. Cloneable. */
 export interface VcpuGateToken {
@@ -67,6 +68,10 @@ class BoardGate implements VcpuGate<KvmRun> {
       this.#board.setInside(this.#vcpu, true);
       if ((this.#board.pause & 1) === 0) return;
       this.#board.setInside(this.#vcpu, false);
+      if (isStandingBy(this.#board))
+        throw new DemandPagingError('DEADLOCK', 'entering here would wait for this thread itself', {
+          hint: 'Await remove(), withdraw() and freeze() before',
+        });
       this.#board.waitWhilePaused();
     }
   }

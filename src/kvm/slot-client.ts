@@ -3,6 +3,7 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from '
 import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { ExitBoard } from './exit-board.js';
+import { standBy } from './standing.js';
 import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
 
 interface Call {
@@ -76,6 +77,7 @@ export class SlotClient {
     return this.#inTurn(async () => {
       signal.throwIfAborted();
       let stand = false;
+      const over = standBy(this.#board);
       try {
         await unlessAborted(
           this.#send((id) => ({ id, kind: 'stand' })),
@@ -84,6 +86,7 @@ export class SlotClient {
         stand = true;
         return await body();
       } finally {
+        over();
         // Whoever does not stand yet goes on as soon as he does.
         const going = this.#send((id) => ({ id, kind: 'go' })).catch(() => {}); // with the thread its pause has ended
         if (stand) await going;

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type DemandPagingError, gpa, type GpaRange, type Pager } from '../../../src/api/index.js';
+import { openVcpuGate } from '../../../src/kvm/index.js';
 import { backendOf, type Doing, ENTRY, imageOf, LOW, memoryOf, PAGE, PAGED, pagerOver, Rig } from './rig.js';
 
 const PAGES = 16;
@@ -56,6 +57,32 @@ describe.for(FLAVOURS)(
       const { valid, times } = await walk.result;
       expect(valid).toBe(true);
       expect(times).toBeGreaterThan(0);
+      await pager.close({ missing: 'leave' });
+    });
+
+    test('the thread that has them stand cannot enter itself, and is told so', async (context) => {
+      using rig = Rig.open(context);
+      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
+      const regions = [rig.region(PAGES, PAGE, memoryOf(flavour))];
+      const { pager } = await pagerOver(backend, regions, imageOf(PAGES));
+      await pager.ensure(range(0));
+      const gate = openVcpuGate(backend.gate(0));
+      expect(gate.during(() => 'entered')).toBe('entered');
+      let withdrawn = false;
+      const withdrawing = pager.withdraw(range(0)).finally(() => (withdrawn = true));
+      let code: unknown;
+      while (!withdrawn && code === undefined) {
+        await new Promise((resolve) => setImmediate(resolve));
+        try {
+          gate.during(() => {});
+        } catch (error) {
+          ({ code } = error as DemandPagingError);
+        }
+      }
+      expect(code).toBe('DEADLOCK');
+      await withdrawing;
+      expect(gate.during(() => 'entered')).toBe('entered');
+      gate.close();
       await pager.close({ missing: 'leave' });
     });
 
