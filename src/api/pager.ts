@@ -131,9 +131,11 @@ export class Pager implements AsyncDisposable {
   #closing: Promise<void> | undefined;
   /** Aborted when closing begins. */
   #ending = new AbortController();
-  /** Drops under way: while one is, the resolver must go on reading events. */
-  readonly #drops = new Map<Promise<void>, readonly PageRange[]>();
-  readonly #freezes = new Map<Promise<void>, readonly PageRange[]>();
+  /** Drops and freezes under way: while one is, the resolver must go on reading events. */
+  readonly #changes = new Map<
+    Promise<void>,
+    { readonly what: 'drop' | 'freeze'; readonly pages: readonly PageRange[] }
+  >();
 
   /** @internal */
   constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy) {
@@ -258,13 +260,7 @@ export class Pager implements AsyncDisposable {
   async freeze(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
     this.#holds.check(pages, 'freeze');
-    const freeze = this.#freezePages(pages);
-    this.#freezes.set(freeze, pages);
-    await freeze.finally(() => this.#freezes.delete(freeze));
-  }
-
-  #freezePages(pages: readonly PageRange[]): Promise<void> {
-    return this.#quiesced(async () => {
+    await this.#change('freeze', pages, async () => {
       await this.#sendEach(pages, (own) => ({ command: 'freeze', ranges: own }));
       for (const range of pages) await this.#attachment.freeze?.(range);
     });
@@ -273,15 +269,29 @@ export class Pager implements AsyncDisposable {
   /** Lets accesses to the pages go on. What is being frozen when this is called does not stay so. */
   async thaw(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
-    const before = new Set(this.#freezes.keys());
+    const before = new Set(this.#freezes());
     // Again whenever a freeze has come to its end: it freezes late, and the next may wait for an access inside the kernel
     // that waits for a page of this one's.
     for (;;) {
       await this.#sendEvenClosing(pages, (own) => ({ command: 'thaw', ranges: own }));
-      const left = [...this.#freezes.keys()].filter((freeze) => before.has(freeze));
+      const left = this.#freezes().filter((freeze) => before.has(freeze));
       if (left.length === 0) return;
       await Promise.race(left.map((freeze) => freeze.catch(() => {})));
     }
+  }
+
+  #freezes(): readonly Promise<void>[] {
+    return [...this.#changes].flatMap(([change, { what }]) => (what === 'freeze' ? [change] : []));
+  }
+
+  async #change(
+    what: 'drop' | 'freeze',
+    pages: readonly PageRange[],
+    body: () => Promise<void>,
+  ): Promise<void> {
+    const change = this.#quiesced(body);
+    this.#changes.set(change, { what, pages });
+    await change.finally(() => this.#changes.delete(change));
   }
 
   /** With nobody in the way of a drop or a freeze; see {@link Attachment.quiesce}. */
@@ -368,7 +378,7 @@ export class Pager implements AsyncDisposable {
     // What has not begun may wait for a page that is frozen, or does not come: it must not keep us waiting too.
     this.#ending.abort(new DemandPagingError('CLOSED', 'the pager was closed'));
     // A drop ends only while the resolver reads its event, and `complete` means nothing before it has.
-    await Promise.allSettled([...this.#drops.keys(), ...this.#freezes.keys()]);
+    await Promise.allSettled(this.#changes.keys());
     if (missing === 'populate') await this.#populate();
     const complete = this.complete;
     if (missing === 'poison' && !complete && !this.supports.verbs.includes('poison')) {
@@ -440,7 +450,7 @@ export class Pager implements AsyncDisposable {
   #keepsBack(pages: readonly PageRange[]): string | undefined {
     if (pages.some((each) => this.states.any('frozen', each))) return 'only this thread can thaw it';
     const meets = (a: PageRange): boolean => pages.some((b) => intersection(a, b).length > 0);
-    const changing = [...this.#drops.values(), ...this.#freezes.values()].flat();
+    const changing = [...this.#changes.values()].flatMap((change) => change.pages);
     return changing.some(meets) ? 'this thread is taking it away' : undefined;
   }
 
@@ -529,9 +539,7 @@ export class Pager implements AsyncDisposable {
     if (!this.supports.withdraw)
       throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
-    const drop = this.#quiesced(() => this.#dropPages(pages, then));
-    this.#drops.set(drop, pages);
-    await drop.finally(() => this.#drops.delete(drop));
+    await this.#change('drop', pages, () => this.#dropPages(pages, then));
   }
 
   /** Between begin and end the resolvers install nothing there, so what is dropped stays dropped. */
