@@ -13,25 +13,39 @@ const WORDS_LOW = 0xffff;
  */
 export const GUEST_WORDS = { entry: 3072, code: 3080 } as const;
 
-/** Where entries lead: 2 GiB and so many pages. */
-const NAMED = 0x8000_0000;
+/** Where entries lead: 2 GiB and so many pages, which no memory of a guest's reaches. */
+const NAMED = { start: 0x8000_0000, end: 0x8800_0000 };
+const PAGE = 4096;
 const ENTRY_AT = GUEST_WORDS.entry / WORD_BYTES;
 
-/** The four words for the page with a number: an entry, whose upper half has a bit that no processor minds, and code. */
-const guestWords: (number: number) => readonly number[] =
+/**
+ * By architecture. The lower and upper bits of an entry: one that the guest can use in every way, with a bit in the upper
+ * half that no processor minds. And the two words of code that put a number into the register.
+ */
+const { low, high, code } =
   process.arch === 'arm64'
-    ? (number) => [
-        (NAMED | (number << 12) | 0x703) >>> 0, // a page, accessed, inner shareable, attribute 0
-        0x0080_0000,
-        (0x5280_0000 | (number << 5)) >>> 0, // movz w0, number
-        0xd61f_0120, // br x9
-      ]
-    : (number) => [
-        (NAMED | (number << 12) | 0x67) >>> 0, // present, writable, user, accessed and dirty
-        0x0010_0000,
-        (0xb8 | (number << 8)) >>> 0, // mov eax, number
-        0xe1ff_4100, // jmp r9
-      ];
+    ? {
+        low: 0x703, // a page, accessed, inner shareable, attribute 0
+        high: 0x0080_0000,
+        code: (number: number) => [0x5280_0000 | (number << 5), 0xd61f_0120], // movz w0, number; br x9
+      }
+    : {
+        low: 0x67, // present, writable, user, accessed and dirty
+        high: 0x0010_0000,
+        code: (number: number) => [0xb8 | (number << 8), 0xe1ff_4100 | (number >>> 24)], // mov eax, number; jmp r9
+      };
+
+const bytesOf = (words: readonly number[]): Uint8Array => new Uint8Array(Uint32Array.from(words).buffer);
+
+/** The entry that leads to a guest-physical address. */
+export const guestEntry = (gpa: number): Uint8Array =>
+  bytesOf([(gpa & ~(PAGE - 1)) | low, Math.floor(gpa / 2 ** 32) | high]);
+
+/** The code that leaves a number in the register. */
+export const guestCode = (number: number): Uint8Array => bytesOf(code(number));
+
+/** Whether an address is one that entries of {@link Contents} lead to. */
+export const isNamed = (gpa: number): boolean => gpa >= NAMED.start && gpa < NAMED.end;
 
 /**
  * Contents that say where they belong: every 32-bit word names its page and its place in it, and none
@@ -90,8 +104,10 @@ export class Contents {
   #make(number: number): Uint8Array {
     const words = new Uint32Array(this.pageBytes / WORD_BYTES);
     for (let at = 0; at < words.length; at++) words[at] = (number << 16) | (at & WORDS_LOW);
-    words.set(guestWords(number), ENTRY_AT);
-    return new Uint8Array(words.buffer);
+    const bytes = new Uint8Array(words.buffer);
+    bytes.set(guestEntry(NAMED.start + number * PAGE), GUEST_WORDS.entry);
+    bytes.set(guestCode(number), GUEST_WORDS.code);
+    return bytes;
   }
 }
 

@@ -42,7 +42,7 @@ export {
   type TouchRequest,
   type Wait,
 } from './stage.js';
-export { Contents, GUEST_WORDS, type Seen } from './contents.js';
+export { Contents, GUEST_WORDS, guestCode, guestEntry, isNamed, type Seen } from './contents.js';
 export { type TimelineEntry } from './timeline.js';
 export { narrate } from './narration.js';
 export { canRead, canWrite, waitingSites } from './scenario.js';

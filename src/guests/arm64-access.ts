@@ -1,10 +1,11 @@
 import { MemoryLayout } from '../api/layout.js';
-import { GUEST_WORDS } from '../conformance/index.js';
+import { GUEST_WORDS, guestCode, guestEntry, isNamed } from '../conformance/index.js';
 import { arm64CoreRegister, arm64SystemRegister, ERRNO, type KvmExit } from '../linux/index.js';
 import { type ARM64_ENTRY } from './arm64-code.js';
 import { Arm64Space } from './arm64-space.js';
 import { FailedAccess, GatedVcpu } from './gated-vcpu.js';
 import { type GuestAccess, type GuestResult, type GuestSite, type VcpuPlace } from './messages.js';
+import { seenOfPage } from './seen-of-page.js';
 
 /** What the vCPUs of an arm64 guest can be told to do. */
 export const ARM64_SITES = [
@@ -15,9 +16,6 @@ export const ARM64_SITES = [
   'vcpu-walk',
 ] as const satisfies readonly GuestSite[];
 
-/** Of the addresses that the entries in {@link GUEST_WORDS} name: beyond every memslot. */
-const NAMED = { start: 0x8000_0000, end: 0x8800_0000 };
-const ENTRY_BITS = 0x0080_0000_0000_0703n;
 const ESR = arm64SystemRegister(3, 0, 5, 2, 0);
 /** Exception classes: what is no instruction, and an abort of a load or store of the guest's own. */
 const UNKNOWN = 0x00;
@@ -89,44 +87,32 @@ export class Arm64Access implements Disposable {
 
   // ── code and page tables ──
 
-  /**
-   * What a fetch or a walk saw of a page, together with what was asked for, which is loaded afterwards. Where a load of
-   * the same bytes sees something else, what was seen stands in front, where nobody will recognise it.
-   */
-  #seen({ page, offset, length }: GuestAccess, where: number, seen: Uint8Array): Uint8Array {
-    const start = Number(this.#layout.gpaOf(page));
-    const bytes = this.#read('vcpu-load', start + offset, length);
-    const loaded = this.#read('vcpu-load', start + where, seen.length);
-    if (Buffer.compare(loaded, seen) !== 0) bytes.set(seen.subarray(0, Math.min(seen.length, length)));
-    return bytes;
+  #seen(access: GuestAccess, where: number, seen: Uint8Array): Uint8Array {
+    const start = Number(this.#layout.gpaOf(access.page));
+    const load = (offset: number, length: number): Uint8Array =>
+      this.#read('vcpu-load', start + offset, length);
+    return seenOfPage(load, access, where, seen);
   }
 
   /** Executes the code in a page; of zeros no processor makes an instruction. */
   #fetch(page: number): Uint8Array {
     this.#begin('fetch', { x0: Number(this.#layout.gpaOf(page)) + GUEST_WORDS.code });
     const exit = this.#gated.run();
-    const seen = new Uint8Array(8);
-    if (this.#isException(exit) && this.#syndrome().cause === UNKNOWN) return seen;
+    if (this.#isException(exit) && this.#syndrome().cause === UNKNOWN) return new Uint8Array(8);
     this.#expectDone(exit);
-    const view = new DataView(seen.buffer);
-    const number = Number(this.#gated.vcpu.register(arm64CoreRegister('x0')));
-    view.setUint32(0, 0x5280_0000 | (number << 5), true);
-    view.setUint32(4, 0xd61f_0120, true);
-    return seen;
+    return guestCode(Number(this.#gated.vcpu.register(arm64CoreRegister('x0'))));
   }
 
   /** Loads through the entry in a page: where that leads there is no memory, so that the exit says what it was. */
   #walk(page: number): Uint8Array {
     this.#begin('walk', { x0: this.#space.translated(page, GUEST_WORDS.entry) });
     const exit = this.#gated.run();
-    const seen = new Uint8Array(8);
-    if (exit.kind === 'mmio' && !exit.write && exit.gpa >= NAMED.start && exit.gpa < NAMED.end) {
+    if (exit.kind === 'mmio' && !exit.write && isNamed(exit.gpa)) {
       this.#gated.vcpu.run.answerMmio(new Uint8Array(exit.data.length));
       this.#expectDone(this.#gated.run());
-      new DataView(seen.buffer).setBigUint64(0, (BigInt(exit.gpa) & ~0xfffn) | ENTRY_BITS, true);
-      return seen;
+      return guestEntry(exit.gpa);
     }
-    if (this.#isException(exit) && this.#syndrome().noTranslation) return seen;
+    if (this.#isException(exit) && this.#syndrome().noTranslation) return new Uint8Array(8);
     throw this.#failure(exit);
   }
 

@@ -66,28 +66,30 @@ export function probeGuest(choice: GuestBackendChoice): Requirements {
   return requirements([cpu, ...list, ...(needsFile ? [vacatable()] : [])]);
 }
 
-function aMachine(): Requirement {
-  const what = 'a virtual machine';
+/** What KVM has, as `look` finds it; where there is no KVM, that. */
+function ofKvm(what: string, look: (kvm: Kvm) => Omit<Requirement, 'what'>): Requirement {
   try {
     using kvm = Kvm.open();
-    return { what, met: true, found: `runs of ${kvm.runBytes} bytes`, remedy: '' };
+    return { what, ...look(kvm) };
   } catch (error) {
     return unmet(what, error, 'run on Linux with KVM');
   }
 }
 
-function vacatable(): Requirement {
-  const what = 'guest_memfd that can be mapped and vacated';
-  try {
-    using kvm = Kvm.open();
+const aMachine = (): Requirement =>
+  ofKvm('a virtual machine', ({ runBytes }) => ({
+    met: true,
+    found: `runs of ${runBytes} bytes`,
+    remedy: '',
+  }));
+
+const vacatable = (): Requirement =>
+  ofKvm('guest_memfd that can be mapped and vacated', (kvm) => {
     const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
     const flags = kvm.check(KVM_CAP.GUEST_MEMFD) && kvm.check(KVM_CAP.GUEST_MEMFD_FLAGS);
     const met = (flags & wanted) === wanted;
-    return { what, met, found: `flags ${flags}`, remedy: met ? '' : 'Linux 6.18 or newer' };
-  } catch (error) {
-    return unmet(what, error, 'run on Linux with KVM');
-  }
-}
+    return { met, found: `flags ${flags}`, remedy: met ? '' : 'Linux 6.18 or newer' };
+  });
 
 /**
  * A backend with a virtual machine of its own for each attachment, whose vCPUs access its memory as they are told. The

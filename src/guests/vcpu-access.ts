@@ -1,15 +1,13 @@
 import { MemoryLayout } from '../api/layout.js';
-import { GUEST_WORDS } from '../conformance/index.js';
+import { GUEST_WORDS, guestCode, guestEntry, isNamed } from '../conformance/index.js';
 import { ERRNO, type KvmExit, type KvmVcpu, X86_USER_FLAGS } from '../linux/index.js';
 import { PORT } from './code.js';
 import { FailedAccess, GatedVcpu } from './gated-vcpu.js';
 import { GuestSpace, type Seat } from './guest-space.js';
 import { type GuestAccess, type GuestResult, type GuestSite, type VcpuPlace } from './messages.js';
+import { seenOfPage } from './seen-of-page.js';
 import { enterUserMode } from './x86-vcpu.js';
 
-/** Of the addresses that the entries in {@link GUEST_WORDS} name: beyond every memslot. */
-const NAMED = { start: 0x8000_0000, end: 0x8800_0000 };
-const ENTRY_BITS = 0x0010_0000_0000_0067n;
 const PRESENT = 1;
 /** The string instruction moves units of so many bytes. */
 const UNIT = 4;
@@ -130,15 +128,10 @@ export class VcpuAccess implements Disposable {
 
   // ── code and page tables ──
 
-  /**
-   * What a fetch or a walk saw of a page, together with what was asked for, which is loaded afterwards. Where a load of
-   * the same bytes sees something else, what was seen stands in front, where nobody will recognise it.
-   */
-  #seen({ page, offset, length }: GuestAccess, where: number, seen: Uint8Array): GuestResult {
-    const bytes = this.#read('vcpu-load', this.#at(page, offset), length);
-    const loaded = this.#read('vcpu-load', this.#at(page, where), seen.length);
-    if (Buffer.compare(loaded, seen) !== 0) bytes.set(seen.subarray(0, Math.min(seen.length, length)));
-    return { ok: true, bytes };
+  #seen(access: GuestAccess, where: number, seen: Uint8Array): GuestResult {
+    const load = (offset: number, length: number): Uint8Array =>
+      this.#read('vcpu-load', this.#at(access.page, offset), length);
+    return { ok: true, bytes: seenOfPage(load, access, where, seen) };
   }
 
   /** Executes the code in a page; memory of zeros leads to what follows the page. */
@@ -147,23 +140,18 @@ export class VcpuAccess implements Disposable {
     const rsi = this.#space.executed(page, GUEST_WORDS.code);
     this.#begin('fetch', { rsi, rax: scratch, r9: this.#space.entry('arrived') });
     const { port } = this.#runToPort();
-    const seen = new Uint8Array(8);
-    if (port === PORT.nothing) return seen;
-    const view = new DataView(seen.buffer);
-    view.setUint8(0, 0xb8);
-    view.setUint32(1, Number(this.#vcpu.registers.rax & 0xffff_ffffn), true);
-    seen.set([0x41, 0xff, 0xe1], 5);
-    return seen;
+    if (port === PORT.nothing) return new Uint8Array(8);
+    return guestCode(Number(this.#vcpu.registers.rax & 0xffff_ffffn));
   }
 
   /** Loads through the entry in a page: where that leads there is no memory, so that the exit says what it was. */
   #walk({ page, injects }: GuestAccess): Uint8Array {
     this.#begin('walk', { rsi: this.#space.translated(page, GUEST_WORDS.entry) });
     const exit = this.#gated.run();
-    if (exit.kind === 'mmio' && !exit.write && exit.gpa >= NAMED.start && exit.gpa < NAMED.end) {
+    if (exit.kind === 'mmio' && !exit.write && isNamed(exit.gpa)) {
       this.#vcpu.run.answerMmio(new Uint8Array(exit.data.length));
       this.#expectPort(PORT.done);
-      return entryOf(exit.gpa);
+      return guestEntry(exit.gpa);
     }
     // A guest without handlers ends at any page fault: an entry that says "not present", or an abort put to it.
     if (exit.kind !== 'shutdown') throw this.#failure(exit);
@@ -181,7 +169,7 @@ export class VcpuAccess implements Disposable {
     const walk = (): { valid: boolean; gpa: bigint } => this.#vcpu.translate(linear);
     const { valid, gpa } = this.#gated.during(walk);
     if (!valid) throw new FailedAccess(ERRNO.EFAULT, false, 'KVM translates nothing there');
-    return entryOf(Number(gpa));
+    return guestEntry(Number(gpa));
   }
 
   // ── running ──
@@ -212,11 +200,4 @@ export class VcpuAccess implements Disposable {
     const injected = exit.kind === 'shutdown';
     return new FailedAccess(ERRNO.EFAULT, injected, `KVM_RUN ended with ${exit.kind}`);
   }
-}
-
-/** The entry that leads to an address. */
-function entryOf(gpa: number): Uint8Array {
-  const entry = new Uint8Array(8);
-  new DataView(entry.buffer).setBigUint64(0, (BigInt(gpa) & ~0xfffn) | ENTRY_BITS, true);
-  return entry;
 }

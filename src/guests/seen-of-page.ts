@@ -1,0 +1,18 @@
+import { type GuestAccess } from './messages.js';
+
+/**
+ * What a fetch or a walk saw of a page, together with what was asked for, which is loaded afterwards. Where a load of
+ * the same bytes sees something else, what was seen stands in front, where nobody will recognise it.
+ * `load`: of the page, from an offset. `where`: the offset of what was seen.
+ */
+export function seenOfPage(
+  load: (offset: number, length: number) => Uint8Array,
+  { offset, length }: GuestAccess,
+  where: number,
+  seen: Uint8Array,
+): Uint8Array {
+  const bytes = load(offset, length);
+  const loaded = load(where, seen.length);
+  if (Buffer.compare(loaded, seen) !== 0) bytes.set(seen.subarray(0, Math.min(seen.length, length)));
+  return bytes;
+}
