@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { dirname, join, relative } from 'node:path';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { complaintsAbout } from '../support/sample-complaints.js';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** Has a test of its own, which knows what its samples export. */
@@ -67,27 +68,6 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** The compiler's complaints about the samples, under this project's own settings. */
-function complaints(): readonly string[] {
-  const { config } = ts.readConfigFile(join(ROOT, 'tsconfig.json'), (file) => ts.sys.readFile(file)) as {
-    config: object;
-  };
-  const { options } = ts.parseJsonConfigFileContent(config, ts.sys, ROOT);
-  const program = ts.createProgram(
-    samples.map(({ name }) => join(folder, `${name}.ts`)),
-    {
-      ...options,
-      noEmit: true,
-      baseUrl: ROOT,
-      paths: { 'demand-paging': ['src/index.ts'], 'demand-paging/*': ['src/*/index.ts'] },
-    },
-  );
-  return ts
-    .getPreEmitDiagnostics(program)
-    .filter(({ file }) => file === undefined || file.fileName.startsWith(folder))
-    .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'));
-}
-
 describe('the samples of the guides', () => {
   test('are there', () => {
     expect(samples.map(({ page, name }) => `${page} ${name}`)).toEqual([
@@ -99,7 +79,13 @@ describe('the samples of the guides', () => {
     ]);
   });
 
-  test('compile', () => expect(complaints()).toEqual([]));
+  test('compile', () =>
+    expect(
+      complaintsAbout(
+        folder,
+        samples.map(({ name }) => `${name}.ts`),
+      ),
+    ).toEqual([]));
 
   test.each(samples.filter(({ output }) => output !== undefined))(
     '$page: $name prints what the page says',

@@ -2,9 +2,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import ts from 'typescript';
 import { afterAll, describe, expect, test } from 'vitest';
 import { type Uapi, type Verdict } from 'demand-paging/prototypes';
+import { complaintsAbout } from '../support/sample-complaints.js';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const GUIDE = readFileSync(join(ROOT, 'docs/prototyping.md'), 'utf8');
@@ -28,34 +28,13 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const run = (name: string): Promise<Record<string, unknown>> =>
   import(/* @vite-ignore */ join(folder, name)) as Promise<Record<string, unknown>>;
 
-/** The compiler's complaints about the samples, under this project's own settings. */
-function complaints(): readonly string[] {
-  const path = join(ROOT, 'tsconfig.json');
-  const { config } = ts.readConfigFile(path, (file) => ts.sys.readFile(file)) as { config: object };
-  const { options } = ts.parseJsonConfigFileContent(config, ts.sys, ROOT);
-  const program = ts.createProgram(
-    [...samples.keys()].map((name) => join(folder, name)),
-    {
-      ...options,
-      noEmit: true,
-      typeRoots: [join(ROOT, 'node_modules/@types')],
-      baseUrl: ROOT,
-      paths: { 'demand-paging': ['src/index.ts'], 'demand-paging/*': ['src/*/index.ts'] },
-    },
-  );
-  return ts
-    .getPreEmitDiagnostics(program)
-    .filter(({ file }) => file === undefined || file.fileName.startsWith(folder))
-    .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'));
-}
-
 describe('the guide to prototyping', () => {
   test('has its samples', () => {
     expect([...samples.keys()]).toEqual(['page-lease.ts', 'judge.ts', 'page-lease-2.ts', 'judge-2.ts']);
   });
 
   test('shows samples that compile', { timeout: 60_000 }, () => {
-    expect(complaints()).toEqual([]);
+    expect(complaintsAbout(folder, [...samples.keys()])).toEqual([]);
   });
 
   test('shows the verdict that its first sample gets', { timeout: 60_000 }, async () => {

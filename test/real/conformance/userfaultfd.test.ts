@@ -1,6 +1,7 @@
-import { describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { conformance, inapplicable, type RealSubject } from 'demand-paging/conformance';
 import { REPLAY, RUNS_FACTOR } from '../../conformance/runs.js';
+import { suiteRunner } from '../../support/suite-runner.js';
 import { USERFAULTFD_SUBJECTS } from './userfaultfd-subjects.js';
 
 /** Each run has a kernel, threads and a process to itself; chance is the machine's. */
@@ -20,19 +21,7 @@ function lackOf(subject: RealSubject): string | undefined {
 for (const { subject, except } of USERFAULTFD_SUBJECTS) {
   const runs = RUNS * RUNS_FACTOR;
   const lack = lackOf(subject);
-  const runner = {
-    describe,
-    test: (name: string, body: (skip: (reason: string) => void) => Promise<void>) =>
-      test(
-        name,
-        (context) => {
-          if (lack !== undefined) context.skip(lack);
-          return body((reason) => context.skip(reason));
-        },
-        120_000 * RUNS_FACTOR,
-      ),
-  };
-  conformance(runner, subject, { runs, ...REPLAY, except });
+  conformance(suiteRunner(lack, 120_000 * RUNS_FACTOR), subject, { runs, ...REPLAY, except });
 
   test(`what does not apply to ${subject.name} is what follows from its manifest`, async (context) => {
     if (lack !== undefined) context.skip(lack);
