@@ -19,7 +19,7 @@ export default defineConfig({
   },
   test: {
     allowOnly: false,
-    reporters: ['default', './test/support/count-reporter.ts'],
+    reporters: ['default', './test/support/count-reporter.ts', './test/support/process-reporter.ts'],
     // A flake in a pager is a fault of the pager: nothing is tried twice.
     retry: 0,
     // A snapshot is written when somebody asks for it (`-u`), never by running a new test.
