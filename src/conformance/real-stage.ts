@@ -22,6 +22,7 @@ import { type AccessorPool } from './accessor-pool.js';
 import { NotedPort } from './noted-port.js';
 import { RealPager } from './real-pager.js';
 import { type RealClock, RealTask, RealTouch } from './real-task.js';
+import { DirectAccesses } from './direct-accesses.js';
 import { fatalSource } from './fatal-source.js';
 import { ScriptedSource } from './scripted-source.js';
 import {
@@ -52,6 +53,7 @@ interface Opened {
   readonly source: ScriptedSource;
   /** The serving end of the source, at level `pager`. */
   readonly serving: MessagePort | undefined;
+  readonly direct: DirectAccesses;
 }
 
 /** A stage on a real kernel: threads and a process access memory, and the schedule is the machine's. */
@@ -92,6 +94,7 @@ export class RealStage implements Stage, RealClock {
 
   static async open(subject: RealSubject, setting: Setting, accessors: AccessorPool): Promise<RealStage> {
     const layout = stageLayout(subject, setting.pages);
+    const direct = new DirectAccesses();
     const source = new ScriptedSource(contentsOf(layout.regions[0]!.pageSize), setting.pages, false);
     const backend = subject.backend();
     if (setting.level === 'port') {
@@ -106,6 +109,7 @@ export class RealStage implements Stage, RealClock {
           source,
           pager: undefined,
           serving: undefined,
+          direct,
         },
         accessors,
       );
@@ -114,7 +118,7 @@ export class RealStage implements Stage, RealClock {
     const watched: Backend = {
       name: backend.name,
       probe: () => backend.probe(),
-      attach: async (asked) => (attachment = await backend.attach(asked)),
+      attach: async (asked) => (attachment = direct.outlivedBy(await backend.attach(asked))),
     };
     const { port1, port2 } = new MessageChannel();
     servePort(port1, source);
@@ -128,7 +132,7 @@ export class RealStage implements Stage, RealClock {
     return new RealStage(
       subject,
       setting,
-      { attachment: attachment!, port, source, pager, serving: port1 },
+      { attachment: attachment!, port, source, pager, serving: port1, direct },
       accessors,
     );
   }
@@ -162,6 +166,7 @@ export class RealStage implements Stage, RealClock {
       },
     });
     this.#touching.push(touch.through);
+    if (!this.subject.mayFail.includes(site)) this.#opened.direct.add(touch.through);
     return touch;
   }
 

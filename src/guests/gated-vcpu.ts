@@ -1,5 +1,5 @@
 import { openVcpuGate } from '../kvm/index.js';
-import { duplicate, ERRNO, type KvmExit, KvmVcpu, Mapping } from '../linux/index.js';
+import { ERRNO, type KvmExit, KvmVcpu, Mapping } from '../linux/index.js';
 import { type VcpuPlace } from './messages.js';
 
 /** An access that did not go through. */
@@ -28,8 +28,8 @@ export class GatedVcpu implements Disposable {
 
   /** `length`: of the guest's own memory. */
   constructor(place: VcpuPlace, length: number) {
-    this.#gate = place.gate && openVcpuGate(place.gate, place.descriptor);
-    this.vcpu = KvmVcpu.adopt(duplicate(place.descriptor), place.runBytes);
+    this.#gate = place.gate && openVcpuGate(place.gate, place.vcpu.fd);
+    this.vcpu = KvmVcpu.borrow(place.vcpu);
     this.#memory = Mapping.borrow({
       kind: 'anonymous',
       address: place.own,

@@ -18,7 +18,6 @@ export interface GuestVcpu {
  */
 export class GuestMachine implements Disposable {
   readonly vm: KvmVm;
-  readonly runBytes: number;
   /** The most vCPUs it has. */
   readonly vcpus: number;
   readonly #kvm: Kvm;
@@ -38,7 +37,6 @@ export class GuestMachine implements Disposable {
     this.#layout = layout;
     this.#space = ownMemory(layout, vcpus);
     this.#kvm = Kvm.open();
-    this.runBytes = this.#kvm.runBytes;
     this.vm = this.#kvm.createVm();
     this.#space.prepare(this.vm);
     const { base, length } = this.#space;

@@ -3,6 +3,7 @@ import { type AccessSite } from '../api/access.js';
 import { type RegionSpec } from '../api/layout.js';
 import { type Walk, type WalkReport } from '../accessors/index.js';
 import { type VcpuGateToken } from '../kvm/index.js';
+import { type KvmVcpuToken } from '../linux/index.js';
 
 /** Sites that a vCPU or its KVM can be made to access memory from. */
 export type GuestSite = Extract<
@@ -13,8 +14,7 @@ export type GuestSite = Extract<
 /** A vCPU, as its thread gets hold of it. */
 export interface VcpuPlace {
   /** Stays open longer than the access takes. */
-  readonly descriptor: number;
-  readonly runBytes: number;
+  readonly vcpu: KvmVcpuToken;
   /** Which of the guest's vCPUs. */
   readonly index: number;
   readonly vcpus: number;

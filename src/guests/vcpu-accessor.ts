@@ -162,8 +162,7 @@ export class VcpuAccessor implements Accessor {
     let how: 'whole' | 'spent' | 'lost' = 'spent';
     try {
       const result = await body({
-        descriptor: taken.vcpu.fd,
-        runBytes: machine.runBytes,
+        vcpu: taken.vcpu.token,
         index: taken.index,
         vcpus: machine.vcpus,
         regions: machine.layout.toSpecs(),

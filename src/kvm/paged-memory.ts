@@ -65,22 +65,29 @@ export function checkRegion(region: Region, mediation: Mediation): void {
 
 /** Maps or adopts a region's memory. Errors: NO_HUGE_PAGES, KERNEL; then nothing is left behind. */
 export function bringRegion(region: Region, mediation: Mediation, vm: KvmVm, chunk: number): PagedRegion {
-  return mediation === 'guest-memfd'
-    ? guestMemfdRegion(region, vm, chunk)
-    : plainRegion(region, mediation, chunk);
+  const undo: (() => void)[] = [];
+  try {
+    return mediation === 'guest-memfd'
+      ? guestMemfdRegion(region, vm, chunk, undo)
+      : plainRegion(region, mediation, chunk, undo);
+  } catch (error) {
+    for (const step of undo.reverse()) step();
+    throw error;
+  }
 }
 
-function plainRegion(region: Region, mediation: Mediation, chunk: number): PagedRegion {
+/** `undo`: how to give back what was mapped until then. */
+function plainRegion(region: Region, mediation: Mediation, chunk: number, undo: (() => void)[]): PagedRegion {
   const length = Number(region.length);
-  const undo: (() => void)[] = [];
   const own = region.hva === undefined;
   let address = Number(region.hva ?? 0n);
   let file = region.file && { fd: region.file.fd, offset: Number(region.file.offset) };
   if (own && file) {
     // The descriptor stays the VMM's, so the mapping has its own.
     const fd = duplicate(file.fd);
+    undo.push(() => void raw.close(fd));
     const mapping = mapAligned({ kind: 'file', length, fd, fileOffset: file.offset }, region.pageSize);
-    undo.push(() => mapping.dispose());
+    undo.splice(-1, 1, () => mapping.dispose()); // closes it, too
     address = mapping.address;
   } else if (own) {
     const kind = (
@@ -124,47 +131,41 @@ function plainRegion(region: Region, mediation: Mediation, chunk: number): Paged
   };
 }
 
-function guestMemfdRegion(region: Region, vm: KvmVm, chunk: number): PagedRegion {
+function guestMemfdRegion(region: Region, vm: KvmVm, chunk: number, undo: (() => void)[]): PagedRegion {
   const length = Number(region.length);
-  const undo: (() => void)[] = [];
-  try {
-    const given = region.file;
-    const fd = given?.fd ?? vm.createGuestMemfd(length, GUEST_MEMFD_FLAGS);
-    if (!given) undo.push(() => void raw.close(fd));
-    const offset = Number(given?.offset ?? 0n);
-    const alias = check(
-      raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED, fd, offset),
-      'mmap',
-      'cannot map the guest_memfd',
-    );
-    undo.push(() => void raw.munmap(alias, length));
-    raw.madvise(alias, length, MADV.DONTFORK);
-    const reservation =
-      region.hva === undefined ? mapAligned({ kind: 'anonymous', length }, region.pageSize) : undefined;
-    const address = reservation?.address ?? Number(region.hva);
-    // By address, not by its handle: files lie over parts of it by then.
-    if (reservation) undo.push(() => void raw.munmap(address, length));
-    const { firstPage, pageCount, pageSize } = region;
-    return {
-      slot: {
-        page: firstPage,
-        count: pageCount,
-        pageSize,
-        chunk,
-        gpa: Number(region.gpa),
-        address,
-        whileMissing: address,
-        guestMemfd: fd,
-        guestMemfdOffset: offset,
-      },
-      drop: { kind: 'guest-memfd', uffd: -1 },
-      alias,
-      hugeUnit: undefined,
-      place: { hva: hva(address), file: { fd, offset: fileOffset(offset) } },
-      giveBack: () => undo.reverse().forEach((step) => step()),
-    };
-  } catch (error) {
-    for (const step of undo.reverse()) step();
-    throw error;
-  }
+  const given = region.file;
+  const fd = given?.fd ?? vm.createGuestMemfd(length, GUEST_MEMFD_FLAGS);
+  if (!given) undo.push(() => void raw.close(fd));
+  const offset = Number(given?.offset ?? 0n);
+  const alias = check(
+    raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED, fd, offset),
+    'mmap',
+    'cannot map the guest_memfd',
+  );
+  undo.push(() => void raw.munmap(alias, length));
+  raw.madvise(alias, length, MADV.DONTFORK);
+  const reservation =
+    region.hva === undefined ? mapAligned({ kind: 'anonymous', length }, region.pageSize) : undefined;
+  const address = reservation?.address ?? Number(region.hva);
+  // By address, not by its handle: files lie over parts of it by then.
+  if (reservation) undo.push(() => void raw.munmap(address, length));
+  const { firstPage, pageCount, pageSize } = region;
+  return {
+    slot: {
+      page: firstPage,
+      count: pageCount,
+      pageSize,
+      chunk,
+      gpa: Number(region.gpa),
+      address,
+      whileMissing: address,
+      guestMemfd: fd,
+      guestMemfdOffset: offset,
+    },
+    drop: { kind: 'guest-memfd', uffd: -1 },
+    alias,
+    hugeUnit: undefined,
+    place: { hva: hva(address), file: { fd, offset: fileOffset(offset) } },
+    giveBack: () => undo.reverse().forEach((step) => step()),
+  };
 }

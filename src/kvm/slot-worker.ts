@@ -69,7 +69,8 @@ class SlotThread {
       const command = got.message as SlotCommand;
       if (command.kind === 'stand') this.#stand(command.id);
       else this.#tell({ id: command.id, error: errorOf(() => this.#execute(command)) });
-      if (stood && !this.#standing) return;
+      // What comes after the end finds no thread, as if it had been sent later.
+      if (this.#ended || (stood && !this.#standing)) return;
     }
   }
 

@@ -132,7 +132,16 @@ export {
   KVM_VGIC_ADDR_TYPE,
   registerBytes,
 } from './kvm-arm64.js';
-export { Kvm, KVM_DEVICE, KvmDevice, KvmVcpu, KvmVm, type KvmSlot, type KvmTranslation } from './kvm.js';
+export {
+  Kvm,
+  KVM_DEVICE,
+  KvmDevice,
+  KvmVcpu,
+  type KvmVcpuToken,
+  KvmVm,
+  type KvmSlot,
+  type KvmTranslation,
+} from './kvm.js';
 export { installKickSignal, kickThread, threadLives } from './thread-signal.js';
 export {
   hostFacts,

@@ -14,7 +14,7 @@ import {
   type X86Registers,
   type X86SpecialRegisters,
 } from './kvm-x86.js';
-import { type Mapping, mapMemory } from './mapping.js';
+import { Mapping, type MappingToken, mapMemory } from './mapping.js';
 import { NativeBlock, store64 } from './native-block.js';
 import * as raw from './raw.js';
 
@@ -295,6 +295,12 @@ export interface KvmTranslation {
   readonly gpa: bigint;
 }
 
+/** A vCPU as another isolate of the same process may run it: plain, so it crosses postMessage. */
+export interface KvmVcpuToken {
+  readonly fd: number;
+  readonly page: MappingToken;
+}
+
 /** A vCPU. One thread runs it; that thread blocks in {@link run}, event loop included. */
 export class KvmVcpu {
   readonly fd: number;
@@ -320,6 +326,19 @@ export class KvmVcpu {
       raw.close(fd);
       throw error;
     }
+  }
+
+  /**
+   * A vCPU that another isolate has and outlives this, which gives nothing back of it: a thread that ends in the middle
+   * of an access leaves nothing behind.
+   */
+  static borrow({ fd, page }: KvmVcpuToken): KvmVcpu {
+    return new KvmVcpu(fd, Mapping.borrow(page));
+  }
+
+  /** What {@link borrow} needs. */
+  get token(): KvmVcpuToken {
+    return { fd: this.fd, page: this.#page.token };
   }
 
   /**

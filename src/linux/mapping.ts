@@ -40,8 +40,9 @@ export interface MapOptions {
   readonly protection?: number | undefined;
   /** Name of the memfd in /proc; default `demand-paging`. */
   readonly name?: string | undefined;
-  /** For `file`: the descriptor, taken over (closed with the mapping), and where in it to begin. */
+  /** For `file`: the descriptor, which is closed with the mapping, and stays the caller's if there is none. */
   readonly fd?: number | undefined;
+  /** Where in the file the mapping begins, in bytes; default 0. */
   readonly fileOffset?: number | undefined;
 }
 
@@ -132,7 +133,8 @@ export function mapMemory(options: MapOptions): Mapping {
       mapping.advise(options.transparentHugePages ? 'HUGEPAGE' : 'NOHUGEPAGE');
     }
   } catch (error) {
-    mapping.dispose();
+    raw.munmap(address, length);
+    if (fd !== -1 && kind !== 'file') raw.close(fd);
     throw error;
   }
   return mapping;
