@@ -1,6 +1,6 @@
 import { type PageIndex, type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
-import { ERRNO, type KvmVm, raw, systemError } from '../linux/index.js';
+import { ERRNO, type KvmVm, systemError } from '../linux/index.js';
 import { DIRTY_PAGE_BYTES, type DirtyPages, LOG_DIRTY } from './dirty-pages.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 
@@ -19,6 +19,7 @@ export interface ShownPages {
   start(vacant: number): void;
   goLive(pages: PageRange): void;
   vacate(pages: PageRange, vacant: number): PageRange;
+  bindAgain(pages: PageRange, vacant: number): void;
   gatherDirty(): void;
   clearMissing(): void;
   clear(): void;
@@ -27,7 +28,6 @@ export interface ShownPages {
 /** What a table of slots asks of a VM. */
 export type SlotVm = Pick<KvmVm, 'trySetSlot' | 'dirtyLog'>;
 
-const GUEST_MEMFD_FLAGS = 3; // MMAP and INIT_SHARED: what makes a slot of it shared memory
 const HOLE = -1;
 /** Neighbours are joined up to this many bytes, at a multiple of it: what KVM maps by one entry, given huge pages. */
 const JOINED_BYTES = 0x20_0000;
@@ -133,6 +133,17 @@ export class SlotTable implements ShownPages {
       page = end;
     }
     return chunks;
+  }
+
+  /** Has the slots of those of these pages that are missing made anew, of another file. */
+  bindAgain({ first, count }: PageRange, vacant: number): void {
+    const missing = [...this.#extents.values()].filter(
+      (extent) => !extent.live && extent.page < first + count && extent.page + extent.count > first,
+    );
+    for (const extent of missing) {
+      this.#remove(extent);
+      this.#addVacant(this.#regionOf(extent.page), extent.page, vacant);
+    }
   }
 
   /** Gathers the logs of every live slot, which goes on logging. */
@@ -271,7 +282,3 @@ export class SlotTable implements ShownPages {
     });
   }
 }
-
-/** A guest_memfd as vacated slots are made of; whoever makes one closes it before anything can fork. */
-export const makeVacant = (vm: KvmVm, bytes: number): number => vm.createGuestMemfd(bytes, GUEST_MEMFD_FLAGS);
-export const closeVacant = (fd: number): void => void raw.close(fd);

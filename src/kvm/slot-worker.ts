@@ -10,11 +10,10 @@ import { HiddenRuns } from './hidden-runs.js';
 import { GatePause, type VmHooks, type VmHooksRef } from './pause.js';
 import { RunLength } from './run-length.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
-import { closeVacant, makeVacant, type ShownPages, SlotTable } from './slot-table.js';
+import { type ShownPages, SlotTable } from './slot-table.js';
 import { UserfaultSlots } from './userfault-slots.js';
+import { vacating } from './vacating.js';
 import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
-
-const PAGE_BYTES = 4096;
 
 /**
  * The one thread that changes memslots. It never resolves a page fault: while any access of KVM waits in
@@ -47,8 +46,10 @@ class SlotThread {
   }
 
   start(): void {
-    const bytes = this.#data.regions.reduce((sum, { count, pageSize }) => sum + count * pageSize, 0);
-    this.#hooks.quiesce(() => this.#withVacant(bytes, (file) => this.#table.start(file)));
+    const all = { first: 0, count: this.#board.pages };
+    this.#hooks.quiesce(() =>
+      this.#vacating((file, again) => (again ? this.#table.bindAgain(all, file) : this.#table.start(file))),
+    );
   }
 
   /** Turns until told to end. */
@@ -231,9 +232,9 @@ class SlotThread {
 
   /** Takes the chunks of these pages out of the guest's sight, and then their memory away. */
   #takeAway(pages: PageRange, then: () => void): void {
-    const bytes = this.#data.regions.reduce((sum, each) => sum + each.count * each.pageSize, 0);
     this.#change(() => {
-      this.#withVacant(bytes, (file) => {
+      this.#vacating((file, again) => {
+        if (again) return this.#table.bindAgain(pages, file);
         const { first, count } = this.#table.vacate(pages, file);
         this.#board.mark('live', first, count, false);
       });
@@ -241,17 +242,11 @@ class SlotThread {
     });
   }
 
-  /** Makes a guest_memfd, has slots bound to it, vacates them and looks whether they are. */
-  #withVacant(bytes: number, bind: (file: number) => void): void {
-    if (this.#data.strategy !== 'vacated-slot') return bind(-1);
-    const file = makeVacant(this.#vm, bytes + PAGE_BYTES);
-    try {
-      bind(file);
-      this.#canary?.setBait(file, bytes);
-    } finally {
-      closeVacant(file);
-    }
-    this.#canary?.check();
+  /** Calls `bind` with what slots of missing pages are made of. See {@link vacating}. */
+  #vacating(bind: (file: number, again: boolean) => void): void {
+    if (this.#data.strategy !== 'vacated-slot') return bind(-1, false);
+    const bytes = this.#data.regions.reduce((sum, { count, pageSize }) => sum + count * pageSize, 0);
+    vacating(this.#vm, bytes, this.#canary, bind);
   }
 
   #end(keep: boolean): void {

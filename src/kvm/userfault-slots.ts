@@ -75,6 +75,10 @@ export class UserfaultSlots implements ShownPages {
     return pages;
   }
 
+  bindAgain(): void {
+    // no slot is bound to a file
+  }
+
   gatherDirty(): void {
     // slots with a bitmap do not log here
   }

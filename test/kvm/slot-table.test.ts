@@ -134,6 +134,44 @@ test.for([false, true])(
   },
 );
 
+test('slots of missing pages are made anew of another file, and nothing else changes', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 3 }),
+      fc.constantFrom(1, 8),
+      steps,
+      fc.nat(),
+      fc.nat(),
+      (sizes, chunk, plan, from, length) => {
+        const regions = regionsOf(sizes, chunk);
+        const total = sizes.reduce((sum, count) => sum + count, 0);
+        const vm = new Slots();
+        const limit = regions.reduce((sum, region) => sum + chunksOf(region), 0);
+        const table = new SlotTable(vm, regions, { first: FIRST_SLOT, count: limit }, false);
+        const live = new Set<number>();
+        table.start(100);
+        for (const step of plan.filter(({ show }) => show)) {
+          for (const run of runsOf(regions, live, step)) {
+            table.goLive(run);
+            for (let page = run.first; page < run.first + run.count; page++) live.add(page);
+          }
+        }
+        const pages = { first: from % total, count: 1 + (length % (total - (from % total))) };
+        table.bindAgain(pages, 101);
+        for (let page = 0; page < total; page++) {
+          const region = regionOf(regions, page)!;
+          const slot = vm.at(region.gpa + (page - region.page) * PAGE)!;
+          const around = chunksAround(region, { first: page, count: 1 });
+          const isAsked =
+            around.first < pages.first + pages.count && around.first + around.count > pages.first;
+          expect(slot.guestMemfd).toBe(live.has(page) ? undefined : isAsked ? 101 : 100);
+        }
+        expect(vm.most).toBeLessThanOrEqual(limit);
+      },
+    ),
+  );
+});
+
 test('pages that come one after another end under few slots, and each is moved no more than its slot doubles', () => {
   const pages = 512;
   const [region] = regionsOf([pages], 1) as [SlotRegion];

@@ -1,8 +1,11 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { describe, expect, test } from 'vitest';
 import { DemandPagingError, gpa } from '../../../src/api/index.js';
-import { duplicate, KvmVm } from '../../../src/linux/index.js';
+import { closeDescriptor, duplicate, ERRNO, KvmVm, setCloseOnExec } from '../../../src/linux/index.js';
 import { Canary } from '../../../src/kvm/canary.js';
-import { closeVacant, makeVacant } from '../../../src/kvm/slot-table.js';
+import { SlotTable } from '../../../src/kvm/slot-table.js';
+import { vacating } from '../../../src/kvm/vacating.js';
 import {
   backendOf,
   ENTRY,
@@ -27,31 +30,86 @@ const code = async (promise: Promise<unknown>): Promise<unknown> =>
   );
 
 describe('vacated-is-verified', () => {
+  const PLACE = { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 };
+  const BYTES = PAGES * PAGE;
+
+  /** The paged region under vacated slots. */
+  function tableOf(vm: KvmVm, rig: Rig): SlotTable {
+    const { address } = rig.low;
+    const memory = { address, whileMissing: address, guestMemfd: -1, guestMemfdOffset: 0 };
+    const region = { page: 0, count: PAGES, pageSize: PAGE, chunk: 1, gpa: PAGED, ...memory };
+    return new SlotTable(vm, [region], { first: 16, count: PAGES }, false);
+  }
+
   test('a slot whose file somebody still holds is found by the canary', (context) => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
-    const canary = new Canary(vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
-    const file = makeVacant(vm, PAGE);
+    const canary = new Canary(vm, PLACE);
+    const file = vm.createGuestMemfd(BYTES, 3);
     const held = duplicate(file);
     canary.setBait(file, 0);
-    closeVacant(file);
-    expect(() => canary.check()).toThrow(expect.objectContaining({ code: 'COVERAGE_GAP' }) as Error);
-    const other = makeVacant(vm, PAGE);
+    closeDescriptor(file);
+    expect(canary.look()).toMatch('exit io');
+    const other = vm.createGuestMemfd(BYTES, 3);
     canary.setBait(other, 0);
-    closeVacant(other);
-    closeVacant(held);
-    expect(() => canary.check()).not.toThrow();
+    closeDescriptor(other);
+    closeDescriptor(held);
+    expect(canary.look()).toBeUndefined();
+    canary.close();
+  });
+
+  test('where a process holds the file for good, slots are made of another', async (context) => {
+    using rig = Rig.open(context);
+    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
+    const canary = new Canary(vm, PLACE);
+    const table = tableOf(vm, rig);
+    const started: ChildProcess[] = [];
+    vacating(vm, BYTES, canary, (file, again) => {
+      if (again) return table.bindAgain({ first: 0, count: PAGES }, file);
+      table.start(file);
+      // As a process has it that is started before the descriptor closes on exec.
+      setCloseOnExec(file, false);
+      started.push(
+        spawn(process.execPath, ['-e', 'process.stdin.resume()'], {
+          stdio: ['pipe', 'ignore', 'ignore', file],
+        }),
+      );
+    });
+    expect(started).toHaveLength(1);
+    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), undefined);
+    expect(await result).toMatchObject({ errno: ERRNO.EFAULT, exit: { kind: 'memory-fault', gpa: DATA } });
+    const ended = once(started[0]!, 'exit');
+    started[0]!.stdin!.end();
+    await ended;
+    canary.close();
+  });
+
+  test('where every file is held, that is said, and what to do', (context) => {
+    using rig = Rig.open(context);
+    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
+    const canary = new Canary(vm, PLACE);
+    const table = tableOf(vm, rig);
+    const held: number[] = [];
+    const attempt = (): void =>
+      vacating(vm, BYTES, canary, (file, again) => {
+        held.push(duplicate(file));
+        if (again) table.bindAgain({ first: 0, count: PAGES }, file);
+        else table.start(file);
+      });
+    expect(attempt).toThrow(expect.objectContaining({ code: 'COVERAGE_GAP' }) as Error);
+    expect(held.length).toBeGreaterThan(1);
+    for (const file of held) closeDescriptor(file);
     canary.close();
   });
 
   test('the canary leaves slots and windows as they were, and steps aside where the VMM has memory', (context) => {
     using rig = Rig.open(context);
     rig.vm.setSlot({ slot: 5, gpa: 0x4_0000_0000, length: PAGE, userspace: rig.low.address });
-    const canary = new Canary(rig.vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
-    const file = makeVacant(rig.vm, PAGE);
+    const canary = new Canary(rig.vm, PLACE);
+    const file = rig.vm.createGuestMemfd(PAGE, 3);
     canary.setBait(file, 0);
-    closeVacant(file);
-    canary.check();
+    closeDescriptor(file);
+    expect(canary.look()).toBeUndefined();
     canary.close();
     // Free again: the places the canary had are taken by others without complaint.
     rig.vm.setSlot({ slot: 100, gpa: 0x4_0020_0000, length: 0x20_0000, userspace: rig.low.address });
