@@ -37,6 +37,8 @@ export interface InstallerEvents {
   poisoned(pages: PageRange): void;
   /** A page held to be present was not there, and is poisoned now. */
   vanished(pages: PageRange): void;
+  /** Write protection is in the way where no page is, though one was held to be present: lift it, as for a write. */
+  marked(page: PageIndex): void;
   /** The memory is changing: read its events now, so that the rows can go on. */
   changing(): void;
   /** The backend could not do it; the pages are as they were. */
@@ -217,6 +219,7 @@ export class Installer {
       } else if (outcome === OUTCOME['already-present']) {
         const { first } = rest;
         if (this.#isMarked(row, first)) (failures ??= []).push(() => this.#poisonUnmarked(first));
+        else if (this.#isProbeMarked(row, first)) (failures ??= []).push(() => this.#probeUnmarked(first));
         else this.#foreign(row, first); // somebody else's page, woken; go on after it
         kept = this.#keep(row, kept, { first: first + 1, count: rest.count - 1 }, page);
       } else if (outcome === OUTCOME.gone && batch.errno[row] !== ESRCH) {
@@ -239,9 +242,24 @@ export class Installer {
    * none is, and poison does not go there. Whoever touches the page then would find zeros.
    */
   #isMarked(row: number, page: PageIndex): boolean {
-    const { layout, states, supports } = this.#o;
-    if (this.#means[row] !== MEANS.poison || states.isPresent(page)) return false;
+    return this.#means[row] === MEANS.poison && !this.#o.states.isPresent(page) && this.#keepsMarks(page);
+  }
+
+  /** The same of a page that ought to be there: it is not, and what was found can only be its write protection. */
+  #isProbeMarked(row: number, page: PageIndex): boolean {
+    const { states, supports, port } = this.#o;
+    if (this.#means[row] !== MEANS.probe || !states.is('write-protected', page)) return false;
+    return this.#keepsMarks(page) && supports.residency && !port.resident(page);
+  }
+
+  #keepsMarks(page: PageIndex): boolean {
+    const { layout, supports } = this.#o;
     return supports.verbs.includes('writeprotect') && hasPageCache(layout.regionOf(page).memory);
+  }
+
+  #probeUnmarked(page: PageIndex): void {
+    this.#o.events.marked(page);
+    this.probe(page);
   }
 
   /** Lifts the protection of a page that is not there, and poisons the place. */

@@ -105,6 +105,7 @@ export class Resolver {
         },
         poisoned: (pages) => this.#poisoned(pages),
         vanished: (pages) => this.#vanished(pages),
+        marked: (page) => this.#protection.met(page, ROW['write-protect']),
         changing: () => this.#takeEvents(),
         failed: (pages, error) => this.#giveUp(pages, error),
         gone: (pages, errno) => this.#gone(pages, errno),

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { MessageChannel } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { type DemandPagingError, fileOffset, gpa, openPager, type Pager } from '../../../src/api/index.js';
+import { startAccessor } from '../../../src/accessors/index.js';
 import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
 import { FALLOC, MADV, mapMemory, raw } from '../../../src/linux/index.js';
 import { PAGE, region, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
@@ -70,6 +71,31 @@ test.each(PUNCHED)(
     await pager.close();
   },
 );
+
+test('a write-protected page of a file that is punched behind the pager is said, and does not wait for ever', async () => {
+  using file = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
+  const fd = file.fd!;
+  const pager = await openPager({
+    backend: userfaultfd({ events: [], faults: ['missing', 'write-protect'] }),
+    regions: [{ ...region(PAGES, 'shmem'), file: { fd, offset: fileOffset(0) } }],
+    source: {
+      module: new URL('./fixtures/source.mjs', import.meta.url).href,
+      export: 'open',
+      options: { length: PAGES * PAGE },
+    },
+  });
+  const stopped = stoppedOf(pager);
+  const accessor = await startAccessor('kernel-copy', pager.layout);
+  await pager.ensure(pages(0, 8));
+  await pager.writeProtect(pages(0, 8));
+  expect(raw.fallocate(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, 3 * PAGE, PAGE)).toBe(0);
+  const read = accessor.access({ page: 3, length: 1 });
+  expect(await stopped).toMatchObject({ code: 'PAGE_VANISHED' });
+  expect(await read).toMatchObject({ ok: false });
+  expect(await accessor.access({ page: 4, length: 1 })).toMatchObject({ bytes: Uint8Array.of(contents(4)) });
+  await accessor.stop();
+  await pager.close();
+});
 
 test('a source served by the thread that would wait for it: refused, and served to who does not block', async () => {
   const { port1, port2 } = new MessageChannel();
