@@ -62,22 +62,29 @@ const NAME = 18;
 const fact = (name: string, value: string, columns: number): string[] =>
   paragraph(name.padEnd(NAME) + value, columns, NAME);
 
+const yesNo = (is: boolean): string => (is ? 'yes' : 'no');
+
 function hostLines(facts: HostFacts, columns: number): string[] {
-  const { hugePages, userfaultfd } = facts;
+  const { hugePages, userfaultfd, guestMemfd } = facts;
   const huge = hugePages
     ? `, huge ${bytes(hugePages.pageBytes)} (${hugePages.free} of ${hugePages.total} free)`
     : ', no huge pages';
   const features =
     'error' in userfaultfd ? userfaultfd.error : `${userfaultfd.mask}: ${userfaultfd.features.join(' ')}`;
+  const file =
+    'error' in guestMemfd
+      ? guestMemfd.error
+      : `${guestMemfd.flags.join(' ') || 'cannot be mapped'}; write(2): ${yesNo(guestMemfd.write)}, userfaultfd: ${yesNo(guestMemfd.userfaultfd)}`;
   const sysctls = Object.entries(facts.sysctls).map(([name, value]) => `${name}=${value ?? '?'}`);
   const lines: [string, string][] = [
     ['kernel', `${facts.kernel}, ${facts.architecture}`],
     ['pages', `${facts.pageBytes === undefined ? 'of unknown size' : bytes(facts.pageBytes)}${huge}`],
     ['machine', `${facts.cpus} CPUs, ${bytes(facts.memoryBytes)}, node ${facts.node}`],
     ...Object.entries(facts.devices),
-    ['CAP_SYS_PTRACE', facts.mayPtrace === undefined ? '?' : facts.mayPtrace ? 'yes' : 'no'],
+    ['CAP_SYS_PTRACE', facts.mayPtrace === undefined ? '?' : yesNo(facts.mayPtrace)],
     ['sysctls', sysctls.join(' ')],
     ['userfaultfd', features],
+    ['guest_memfd', file],
   ];
   return lines.flatMap(([name, value]) => fact(name, value, columns));
 }

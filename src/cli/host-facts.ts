@@ -1,7 +1,13 @@
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, release, totalmem, type as systemName } from 'node:os';
 import { DemandPagingError, hex } from '../api/index.js';
-import { hugePagePool, pageSize, type UserfaultfdSupport, userfaultfdSupport } from '../linux/index.js';
+import {
+  type GuestMemfdSupport,
+  guestMemfdSupport,
+  hugePagePool,
+  pageSize,
+  userfaultfdSupport,
+} from '../linux/index.js';
 
 /** What a device node lets this process do. */
 export type DeviceState = 'usable' | 'not permitted' | 'not there';
@@ -24,7 +30,13 @@ export interface HostFacts {
   readonly mayPtrace: boolean | undefined;
   readonly userfaultfd:
     | { readonly features: readonly string[]; readonly mask: string; readonly ioctls: readonly string[] }
-    | { readonly error: string; readonly hint: string | undefined };
+    | Lacking;
+  readonly guestMemfd: GuestMemfdSupport | Lacking;
+}
+
+interface Lacking {
+  readonly error: string;
+  readonly hint: string | undefined;
 }
 
 const SYSCTLS = [
@@ -34,7 +46,7 @@ const SYSCTLS = [
   'kernel.yama.ptrace_scope',
 ];
 
-/** Looks around. Never throws; opens a userfaultfd and closes it again. */
+/** Looks around. Never throws; opens a userfaultfd, makes a VM, and drops both again. */
 export function hostFacts(): HostFacts {
   return {
     kernel: `${systemName()} ${release()}`,
@@ -48,13 +60,19 @@ export function hostFacts(): HostFacts {
     hugePages: hugePages(),
     mayPtrace: mayPtrace(),
     userfaultfd: userfaultfdFacts(),
+    guestMemfd: orLacking(guestMemfdSupport),
   };
 }
 
-function userfaultfdFacts(): HostFacts['userfaultfd'] {
-  try {
-    const { features, mask, ioctls }: UserfaultfdSupport = userfaultfdSupport();
+const userfaultfdFacts = (): HostFacts['userfaultfd'] =>
+  orLacking(() => {
+    const { features, mask, ioctls } = userfaultfdSupport();
     return { features, mask: hex(mask), ioctls };
+  });
+
+function orLacking<T>(look: () => T): T | Lacking {
+  try {
+    return look();
   } catch (error) {
     if (error instanceof DemandPagingError) return { error: error.message, hint: error.hint };
     return { error: String(error), hint: undefined };

@@ -9,6 +9,7 @@ import {
   type Mapping,
   raw,
   readMemory,
+  takesWrites,
   TRANSPARENT_HUGE_BYTES,
   type UffdPort,
   writeMemory,
@@ -195,12 +196,14 @@ export class UffdInstaller implements PageInstaller {
 }
 
 /**
- * Memory that lives in a guest_memfd: written through a mapping of the whole file that nobody else has, then
- * mapped over the reservation where accessors wait, who are woken and find it.
+ * Memory that lives in a guest_memfd: written through a mapping of the whole file that nobody else has, or by write(2)
+ * where the file takes it, then mapped over the reservation where accessors wait, who are woken and find it.
  */
 export class GuestMemfdInstaller implements PageInstaller {
   readonly #uffd: UffdPort;
   readonly #aliases: ReadonlyMap<number, number>;
+  /** Whether a region's file takes write(2), by its first page. */
+  readonly #writes = new Map<number, boolean>();
 
   /** `aliases`: by a region's first page, the address of the whole region in the mapping that is filled through. */
   constructor(uffd: UffdPort, aliases: ReadonlyMap<number, number>) {
@@ -210,7 +213,8 @@ export class GuestMemfdInstaller implements PageInstaller {
 
   copy(region: SlotRegion, first: PageIndex, count: number, from: number): Installed {
     const length = count * region.pageSize;
-    copyMemory(this.#populated(region, first, length), from, length);
+    if (!this.#written(region, first, length, from))
+      copyMemory(this.#populated(region, first, length), from, length);
     return this.#show(region, first, count);
   }
 
@@ -231,6 +235,15 @@ export class GuestMemfdInstaller implements PageInstaller {
 
   wake(region: SlotRegion, first: PageIndex, count: number): void {
     this.#uffd.wake(addressOf(region, first), count * region.pageSize);
+  }
+
+  /** Writes the pages by write(2): one call, and no page fault. False: they must be written in another way. */
+  #written(region: SlotRegion, first: PageIndex, length: number, from: number): boolean {
+    const { page, pageSize, guestMemfd, guestMemfdOffset } = region;
+    const writes = this.#writes.get(page) ?? takesWrites(guestMemfd);
+    this.#writes.set(page, writes);
+    const offset = guestMemfdOffset + (first - page) * pageSize;
+    return writes && raw.pwrite(guestMemfd, from, length, offset) === length;
   }
 
   /**
