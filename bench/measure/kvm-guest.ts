@@ -93,7 +93,7 @@ export function guestsLacking(): { readonly what: string; readonly hint: string 
     return { what: `the guest is for x64, not ${process.arch}`, hint: 'Run it there' };
   try {
     using vm = new GuestRun([]);
-    if ((vm.vm.guestMemfdFlags & 3) === 3) return undefined;
+    if (vm.vm.sharesGuestMemfd) return undefined;
     return { what: 'no guest_memfd that can be mapped', hint: 'Linux 6.18 or newer' };
   } catch (error) {
     return { what: (error as Error).message, hint: 'It needs /dev/kvm' };

@@ -10,7 +10,8 @@ import { kvmExit } from '../backends/kvm-exit/index.js';
 import { userfaultfd, type UserfaultfdBackendOptions } from '../backends/userfaultfd/index.js';
 import { type RealSubject } from '../conformance/index.js';
 import { type KvmBackend, type KvmOptions } from '../kvm/index.js';
-import { GUEST_MEMFD_FLAG, hasTwoStagePaging, Kvm, KVM_CAP } from '../linux/index.js';
+import { sharedGuestMemfd } from '../kvm/probe.js';
+import { hasTwoStagePaging, Kvm } from '../linux/index.js';
 import { GuestMachine } from './guest-machine.js';
 import { ARM64_SITES } from './arm64-access.js';
 import { type GuestSite } from './messages.js';
@@ -61,35 +62,25 @@ export function probeGuest(choice: GuestBackendChoice): Requirements {
     remedy: known ? '' : 'the code of these guests is for x86-64 and arm64',
   };
   const { list } = make(choice, { vm: 0, vcpus: 1 }).probe();
-  if (choice.backend === 'userfaultfd') return requirements([cpu, ...list, aMachine()]);
-  const needsFile = choice.backend !== 'memslot-hole' && list[0]!.met;
-  return requirements([cpu, ...list, ...(needsFile ? [vacatable()] : [])]);
+  return requirements([cpu, ...list, ...moreOf(choice, list[0]!.met)]);
 }
 
-/** What KVM has, as `look` finds it; where there is no KVM, that. */
-function ofKvm(what: string, look: (kvm: Kvm) => Omit<Requirement, 'what'>): Requirement {
+/** What guests over a backend need beside what it says itself. */
+function moreOf({ backend }: GuestBackendChoice, hasKvm: boolean): readonly Requirement[] {
+  if (backend === 'userfaultfd') return [aMachine()];
+  const vacates = backend === 'kvm-exit' || backend === 'composite';
+  return vacates && hasKvm ? [sharedGuestMemfd()] : [];
+}
+
+function aMachine(): Requirement {
+  const what = 'a virtual machine';
   try {
     using kvm = Kvm.open();
-    return { what, ...look(kvm) };
+    return { what, met: true, found: `runs of ${kvm.runBytes} bytes`, remedy: '' };
   } catch (error) {
     return unmet(what, error, 'run on Linux with KVM');
   }
 }
-
-const aMachine = (): Requirement =>
-  ofKvm('a virtual machine', ({ runBytes }) => ({
-    met: true,
-    found: `runs of ${runBytes} bytes`,
-    remedy: '',
-  }));
-
-const vacatable = (): Requirement =>
-  ofKvm('guest_memfd that can be mapped and vacated', (kvm) => {
-    const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
-    const flags = kvm.check(KVM_CAP.GUEST_MEMFD) && kvm.check(KVM_CAP.GUEST_MEMFD_FLAGS);
-    const met = (flags & wanted) === wanted;
-    return { met, found: `flags ${flags}`, remedy: met ? '' : 'Linux 6.18 or newer' };
-  });
 
 /**
  * A backend with a virtual machine of its own for each attachment, whose vCPUs access its memory as they are told. The

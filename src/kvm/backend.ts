@@ -8,7 +8,6 @@ import { type Verb, VERB } from '../api/resolution.js';
 import {
   duplicate,
   EventFd,
-  GUEST_MEMFD_FLAG,
   Kvm,
   KVM_CAP,
   KVM_X86_QUIRK_SLOT_ZAP_ALL,
@@ -68,7 +67,6 @@ const CANARY_GPA = 0x4_0000_0000;
 const CANARY_WINDOW = 0x20_0000;
 const CANARY_SLOTS = 2;
 const FIRST_SLOT = 16;
-const { MMAP, INIT_SHARED } = GUEST_MEMFD_FLAG;
 
 export function makeKvmBackend(flavour: KvmFlavour, options: KvmOptions): KvmBackend {
   const choice = completeOptions(options);
@@ -203,7 +201,7 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
 }
 
 function chooseStrategy(vm: KvmVm, { strategy, userfault }: KvmChoice, mediation: Mediation): SlotStrategy {
-  const vacatable = (vm.guestMemfdFlags & (MMAP | INIT_SHARED)) === (MMAP | INIT_SHARED);
+  const vacatable = vm.sharesGuestMemfd;
   if (strategy === 'vacated-slot' && !vacatable) {
     throw new DemandPagingError('NOT_SUPPORTED', 'this VM takes no mappable, initially shared guest_memfd', {
       hint: 'Vacated slots need Linux 6.18; the memslot hole works on every kernel, for plain data',

@@ -5,6 +5,7 @@ import {
   check,
   defaultHugePageSize,
   duplicate,
+  GUEST_MEMFD_SHARED,
   type KvmVm,
   MADV,
   MAP,
@@ -36,8 +37,6 @@ export interface PagedRegion {
   readonly place: Pick<RegionSpec, 'hva' | 'file'>;
   giveBack(): void;
 }
-
-const GUEST_MEMFD_FLAGS = 3;
 
 function refuse(region: Region, message: string, hint: string): never {
   throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)}: ${message}`, { hint });
@@ -134,7 +133,7 @@ function plainRegion(region: Region, mediation: Mediation, chunk: number, undo: 
 function guestMemfdRegion(region: Region, vm: KvmVm, chunk: number, undo: (() => void)[]): PagedRegion {
   const length = Number(region.length);
   const given = region.file;
-  const fd = given?.fd ?? vm.createGuestMemfd(length, GUEST_MEMFD_FLAGS);
+  const fd = given?.fd ?? vm.createGuestMemfd(length, GUEST_MEMFD_SHARED);
   if (!given) undo.push(() => void raw.close(fd));
   const offset = Number(given?.offset ?? 0n);
   const alias = check(

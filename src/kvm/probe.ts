@@ -1,5 +1,5 @@
 import { type Requirement, type Requirements, requirements, unmet } from '../api/capability.js';
-import { GUEST_MEMFD_FLAG, Kvm, KVM_CAP, userfaultfdSupport } from '../linux/index.js';
+import { Kvm, KVM_CAP, userfaultfdSupport } from '../linux/index.js';
 import { type Mediation } from './paged-memory.js';
 
 /** What this host lacks to page by KVM's exits. Makes a VM and drops it. Never throws. */
@@ -8,7 +8,7 @@ export function probeKvm(mediation: Mediation): Requirements {
     tried('/dev/kvm', () => `API of KVM, ${capability(KVM_CAP.NR_MEMSLOTS)} memslots`),
   ];
   if (!list[0]!.met) return requirements(list);
-  if (mediation === 'guest-memfd') list.push(guestMemfd());
+  if (mediation === 'guest-memfd') list.push(sharedGuestMemfd());
   if (mediation !== 'none')
     list.push(tried('a userfaultfd', () => `features 0x${userfaultfdSupport().mask.toString(16)}`));
   return requirements(list);
@@ -19,16 +19,18 @@ function capability(number: number): number {
   return kvm.check(number);
 }
 
-function guestMemfd(): Requirement {
-  const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
-  const flags = capability(KVM_CAP.GUEST_MEMFD) && capability(KVM_CAP.GUEST_MEMFD_FLAGS);
-  const met = (flags & wanted) === wanted;
-  return {
-    what: 'guest_memfd that can be mapped',
-    met,
-    found: `flags ${flags}`,
-    remedy: met ? '' : 'Linux 6.18 or newer',
-  };
+/** What vacated slots, and memory that lives in a guest_memfd, are made of. Never throws. */
+export function sharedGuestMemfd(): Requirement {
+  const what = 'guest_memfd that can be mapped';
+  const remedy = 'Linux 6.18 or newer';
+  try {
+    using kvm = Kvm.open();
+    using vm = kvm.createVm();
+    const met = vm.sharesGuestMemfd;
+    return { what, met, found: `flags ${vm.guestMemfdFlags}`, remedy: met ? '' : remedy };
+  } catch (error) {
+    return unmet(what, error, remedy);
+  }
 }
 
 function tried(what: string, look: () => string): Requirement {

@@ -1,9 +1,7 @@
 import { DemandPagingError } from '../api/error.js';
-import { type KvmVm, raw } from '../linux/index.js';
+import { GUEST_MEMFD_SHARED, type KvmVm, raw } from '../linux/index.js';
 import { BAIT_BYTES, type Canary } from './canary.js';
 
-/** MMAP and INIT_SHARED: what makes a slot of the file shared memory. */
-const GUEST_MEMFD_FLAGS = 3;
 /** Files tried. Somebody would have to be started in the middle of each. */
 const TRIES = 8;
 
@@ -23,7 +21,7 @@ export function vacating(
   bind: (file: number, again: boolean) => void,
 ): void {
   for (let attempt = 1; ; attempt++) {
-    const file = vm.createGuestMemfd(bytes + BAIT_BYTES, GUEST_MEMFD_FLAGS);
+    const file = vm.createGuestMemfd(bytes + BAIT_BYTES, GUEST_MEMFD_SHARED);
     try {
       bind(file, attempt > 1);
       canary?.setBait(file, bytes);

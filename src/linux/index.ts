@@ -84,6 +84,7 @@ export {
 export { openProcess, takeDescriptor } from './pidfd.js';
 export {
   GUEST_MEMFD_FLAG,
+  GUEST_MEMFD_SHARED,
   KVM,
   KVM_CAP,
   KVM_CREATE_DEVICE_TEST,

@@ -139,6 +139,8 @@ export const KVM_MEM = { LOG_DIRTY_PAGES: 1, READONLY: 2, GUEST_MEMFD: 4 } as co
 
 /** Flags of KVM_CREATE_GUEST_MEMFD, as KVM_CAP_GUEST_MEMFD_FLAGS lists them. */
 export const GUEST_MEMFD_FLAG = { MMAP: 1, INIT_SHARED: 2 } as const;
+/** Of a file that can be mapped, and is a slot's shared memory from the start. */
+export const GUEST_MEMFD_SHARED = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
 
 /** Flag of a memory-fault exit: the guest meant the private half of the page. */
 export const KVM_MEMORY_EXIT_FLAG_PRIVATE = 8;

@@ -1,7 +1,7 @@
 import { DemandPagingError } from '../api/error.js';
 import { closeDescriptor, openDescriptor, O, setCloseOnExec } from './descriptor.js';
 import { check, ERRNO, type FailureContext } from './failure.js';
-import { KVM, KVM_CAP, KVM_MEM, KVM_SIZE, KVM_X86, KVM_X86_SIZE } from './kvm-abi.js';
+import { GUEST_MEMFD_SHARED, KVM, KVM_CAP, KVM_MEM, KVM_SIZE, KVM_X86, KVM_X86_SIZE } from './kvm-abi.js';
 import { registerBytes } from './kvm-arm64.js';
 import { KvmRun } from './kvm-run.js';
 import {
@@ -222,10 +222,15 @@ export class KvmVm {
     return argument.words.slice(0, KVM_SIZE.vcpu_init / 4);
   }
 
-  /** Whether this VM takes guest_memfd slots and mapped guest_memfds; the flags as a mask. */
+  /** Flags of guest_memfds that this VM takes, as a mask of `GUEST_MEMFD_FLAG`. */
   get guestMemfdFlags(): number {
     if (this.check(KVM_CAP.GUEST_MEMFD) === 0) return 0;
     return this.check(KVM_CAP.GUEST_MEMFD_FLAGS);
+  }
+
+  /** Whether this VM takes guest_memfds with {@link GUEST_MEMFD_SHARED}: Linux 6.18. */
+  get sharesGuestMemfd(): boolean {
+    return (this.guestMemfdFlags & GUEST_MEMFD_SHARED) === GUEST_MEMFD_SHARED;
   }
 
   close(): void {

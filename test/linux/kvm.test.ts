@@ -9,7 +9,7 @@ import {
   encodeX86Registers,
   encodeX86SpecialRegisters,
   ERRNO,
-  GUEST_MEMFD_FLAG,
+  GUEST_MEMFD_SHARED,
   isCloseOnExec,
   Kvm,
   KVM_CAP,
@@ -141,12 +141,11 @@ describe('a real guest', () => {
 
   test('a slot whose guest_memfd is gone exits with the page; a real slot lets the guest go on', (context) => {
     using guest = userModeGuest(context);
-    const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
-    if ((guest.vm.guestMemfdFlags & wanted) !== wanted) context.skip('no mappable guest_memfd (Linux 6.18)');
+    if (!guest.vm.sharesGuestMemfd) context.skip('no mappable guest_memfd (Linux 6.18)');
     using data = mapMemory({ kind: 'anonymous', length: PAGE });
     data.bytes()[0] = 0x6b;
     const slot = { slot: 1, gpa: DATA, length: PAGE, userspace: data.address };
-    const file = guest.vm.createGuestMemfd(PAGE, wanted);
+    const file = guest.vm.createGuestMemfd(PAGE, GUEST_MEMFD_SHARED);
     expect(isCloseOnExec(file)).toBe(true);
     guest.vm.setSlot({ ...slot, guestMemfd: file });
     closeDescriptor(file);
@@ -160,9 +159,8 @@ describe('a real guest', () => {
 
   test('a guest_memfd can be mapped, reads as zeros, and feeds the guest', (context) => {
     using guest = userModeGuest(context);
-    const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
-    if ((guest.vm.guestMemfdFlags & wanted) !== wanted) context.skip('no mappable guest_memfd (Linux 6.18)');
-    const file = guest.vm.createGuestMemfd(PAGE, wanted);
+    if (!guest.vm.sharesGuestMemfd) context.skip('no mappable guest_memfd (Linux 6.18)');
+    const file = guest.vm.createGuestMemfd(PAGE, GUEST_MEMFD_SHARED);
     using memory = mapMemory({ kind: 'file', length: PAGE, fd: duplicate(file) });
     expect(memory.bytes()[0]).toBe(0);
     memory.bytes()[0] = 0x29;

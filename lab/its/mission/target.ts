@@ -2,7 +2,7 @@ import { type Backend, fileOffset, gpa, openPager, type Pager, type PagerEvents 
 import { beginRestore, type BeforeTables, type RestoreAction, type SavedVgic } from 'demand-paging/arm64';
 import { composite, type KvmBackend, openVcpuGate } from 'demand-paging/backends/composite';
 import { userfaultfd } from 'demand-paging/backends/userfaultfd';
-import { arm64CoreRegister, duplicate, GUEST_MEMFD_FLAG, type Kvm, KVM_EXIT } from 'demand-paging/linux';
+import { arm64CoreRegister, duplicate, type Kvm, KVM_EXIT } from 'demand-paging/linux';
 import { KvmGic } from '../kvm-gic.js';
 import {
   DATA_PAGES,
@@ -25,8 +25,7 @@ export type Mediation = 'vcpu-exits' | 'userfaultfd' | 'error';
 /** Whether vCPU faults can be KVM's own on this kernel: exits of KVM_RUN rather than waits inside it. */
 export function hasVcpuExits(kvm: Kvm): boolean {
   using vm = kvm.createVm();
-  const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
-  return (vm.guestMemfdFlags & wanted) === wanted;
+  return vm.sharesGuestMemfd;
 }
 
 /** A VM into which a saved one is restored, with every page missing at first. */

@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import {
   ERRNO,
-  GUEST_MEMFD_FLAG,
+  GUEST_MEMFD_SHARED,
   type KvmVcpu,
   mapMemory,
   type X86SpecialRegisters,
@@ -143,7 +143,7 @@ export class SlotsWorld implements World {
   #vacate(page: number): void {
     if (this.#strategy === 'memslot-hole') return;
     const { vm } = this.#rig;
-    const guestMemfd = vm.createGuestMemfd(PAGE, GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED);
+    const guestMemfd = vm.createGuestMemfd(PAGE, GUEST_MEMFD_SHARED);
     const userspace = this.#nowhere.address + page * PAGE;
     vm.setSlot({ slot: 1 + page, gpa: PAGED + page * PAGE, length: PAGE, userspace, guestMemfd });
     closeSync(guestMemfd);

@@ -2,7 +2,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { describe, expect, test } from 'vitest';
 import { DemandPagingError, gpa } from '../../../src/api/index.js';
-import { closeDescriptor, duplicate, ERRNO, KvmVm, setCloseOnExec } from '../../../src/linux/index.js';
+import {
+  closeDescriptor,
+  duplicate,
+  ERRNO,
+  GUEST_MEMFD_SHARED,
+  KvmVm,
+  setCloseOnExec,
+} from '../../../src/linux/index.js';
 import { Canary } from '../../../src/kvm/canary.js';
 import { SlotTable } from '../../../src/kvm/slot-table.js';
 import { vacating } from '../../../src/kvm/vacating.js';
@@ -45,12 +52,12 @@ describe('vacated-is-verified', () => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
     const canary = new Canary(vm, PLACE);
-    const file = vm.createGuestMemfd(BYTES, 3);
+    const file = vm.createGuestMemfd(BYTES, GUEST_MEMFD_SHARED);
     const held = duplicate(file);
     canary.setBait(file, 0);
     closeDescriptor(file);
     expect(canary.look()).toMatch('exit io');
-    const other = vm.createGuestMemfd(BYTES, 3);
+    const other = vm.createGuestMemfd(BYTES, GUEST_MEMFD_SHARED);
     canary.setBait(other, 0);
     closeDescriptor(other);
     closeDescriptor(held);
@@ -106,7 +113,7 @@ describe('vacated-is-verified', () => {
     using rig = Rig.open(context);
     rig.vm.setSlot({ slot: 5, gpa: 0x4_0000_0000, length: PAGE, userspace: rig.low.address });
     const canary = new Canary(rig.vm, PLACE);
-    const file = rig.vm.createGuestMemfd(PAGE, 3);
+    const file = rig.vm.createGuestMemfd(PAGE, GUEST_MEMFD_SHARED);
     canary.setBait(file, 0);
     closeDescriptor(file);
     expect(canary.look()).toBeUndefined();

@@ -5,6 +5,7 @@ import { Canary } from '../../../src/kvm/canary.js';
 import {
   closeDescriptor,
   duplicate,
+  GUEST_MEMFD_SHARED,
   hugePagePool,
   installKickSignal,
   kickThread,
@@ -310,7 +311,7 @@ describe('what runs out, or is held elsewhere', () => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
     const canary = new Canary(vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
-    const file = vm.createGuestMemfd(2 * PAGE, 3);
+    const file = vm.createGuestMemfd(2 * PAGE, GUEST_MEMFD_SHARED);
     canary.setBait(file, PAGE);
     const slot = { slot: 5, gpa: PAGED, length: PAGE, userspace: rig.low.address };
     rig.vm.setSlot({ ...slot, guestMemfd: file, guestMemfdOffset: 0 });

@@ -16,7 +16,6 @@ import { kvmExit } from '../../../src/backends/kvm-exit/index.js';
 import { type KvmBackend, type KvmOptions, type VcpuGateToken } from '../../../src/kvm/index.js';
 import {
   duplicate,
-  GUEST_MEMFD_FLAG,
   Kvm,
   type KvmExit,
   type KvmVcpu,
@@ -165,8 +164,7 @@ export class Rig implements Disposable {
       return context.skip((error as Error).message);
     }
     const rig = new Rig(kvm);
-    const wanted = GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED;
-    if ((rig.vm.guestMemfdFlags & wanted) === wanted) return rig;
+    if (rig.vm.sharesGuestMemfd) return rig;
     rig[Symbol.dispose]();
     return context.skip('this kernel has no guest_memfd that can be mapped');
   }
