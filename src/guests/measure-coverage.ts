@@ -41,7 +41,8 @@ export const GUEST_COVERAGE_CASES: readonly GuestCoverageCase[] = [
 
 /** Guest memory begins there: where no machine has anything. */
 const BASE = 0x4000_0000;
-const DEADLINE_MS = 3000;
+/** A clear result takes milliseconds; a process that is started for an access takes seconds on a loaded machine. */
+const DEADLINE_MS = 15_000;
 const NOBODY = 0xffff_ffff;
 
 /** Sites that are tried, each on a page of its own. */
@@ -78,7 +79,7 @@ export function probeGuestCoverage(choice: GuestBackendChoice): Requirements {
  * `measured`; the others, and those without a clear result in time, stay as they are declared. The coverage that is
  * given back says what was seen, whatever is declared.
  * Preconditions: {@link probeGuestCoverage} lacks nothing; nobody starts a process meanwhile.
- * Blocks: nobody; each site at most three seconds. Errors: as the backend's `attach`.
+ * Blocks: nobody; each site at most fifteen seconds. Errors: as the backend's `attach`.
  */
 export async function measureGuestCoverage(
   choice: GuestBackendChoice,
