@@ -7,8 +7,8 @@ export type Effects = Readonly<Record<AccessSite, Effect>>;
 /**
  * What a vCPU meets in a hole of the memslots: a hole is no memory, and only what KVM can emulate as device access comes out
  * with the data asked for. A locked access becomes a read and a write, which are not atomic. Code and page tables cannot be
- * emulated: the guest meets a fault of its own, an abort on arm64, and on x86 a page fault; only where x86 shadows the
- * guest's page tables it gives a vCPU up that fetches from there. `twoStages`: the processor translates in two stages, or KVM shadows the guest's page tables.
+ * emulated: the guest meets a fault of its own, an abort on arm64 and a page fault on x86; where KVM shadows the guest's
+ * page tables, it gives a vCPU up that fetches from there. `twoStages`: the processor translates in two stages.
  */
 export const holeEffects = (
   twoStages: boolean,
