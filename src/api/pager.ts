@@ -355,10 +355,10 @@ export class Pager implements AsyncDisposable {
 
   /**
    * Ends paging. Idempotent; when it resolves, no access waits, and no thread, descriptor or mapping of
-   * the pager's is left. Precondition: where the backend has mapped the memory, no thread of this process is in the middle
-   * of a load or store of its own there; not even one that waits, because whoever is let go may not have run before the
-   * memory goes, and then the process ends (SIGSEGV). Rejects with NOT_SUPPORTED, changing nothing, where pages are missing that the backend
-   * cannot poison and no other choice was made.
+   * the pager's is left. Precondition: where the backend has mapped the memory, no thread of this process is in
+   * the middle of a load or store of its own there; not even one that waits, because whoever is let go may not
+   * have run before the memory goes, and then the process ends (SIGSEGV). Rejects with NOT_SUPPORTED, changing
+   * nothing, where pages are missing that the backend cannot poison and no other choice was made.
    */
   close(options: CloseOptions = {}): Promise<void> {
     this.#closing ??= this.#close(options).catch((error: unknown) => {
