@@ -1,33 +1,45 @@
-import { ERRNO, raw, systemError, UffdPort } from '../../linux/index.js';
+import { DemandPagingError } from '../../api/error.js';
+import { ERRNO, Poller, raw, setNonBlocking, systemError, UffdPort } from '../../linux/index.js';
 import { AddressMap, type Segment } from './address-map.js';
 
-/** How often a child that keeps changing is tried before it is given up. */
-const TRIES = 1000;
+/** How often a child may move its memory before it is given up. */
+const MOST_MOVES = 1000;
+/** How long a child may change its memory before it is given up, where nothing else gets on. */
+const MOST_WAIT_MS = 10_000;
+/** The end of a change is told nobody: how long to wait before it is tried again. */
+const LOOK_MS = 1;
 
 /**
  * Poisons what is missing in a forked child's copy of the memory, so that it fails loudly there instead of
  * waiting for ever or reading zeros, and closes the child's userfaultfd. What the child forks in turn is treated
- * alike; memory that it moves meanwhile is followed.
+ * alike; memory that it moves meanwhile is followed. The child's userfaultfd is made non-blocking: the kernel makes it
+ * as the parent's was made, whatever has been set there since, and a blocking one, read while the child has heard of
+ * its last event and not yet run, would wait for ever.
  *
- * Blocks: for one system call a page that is present in the child, or that it does not have. Errors: KERNEL,
- * UNKNOWN_EVENT; then the descriptor stays open, because closing it would let the child read zeros: its
- * accesses wait until this process ends.
+ * Blocks: for one system call a page that is present in the child, or that it does not have; while the child changes
+ * its memory, for 10 s at most. Errors: KERNEL, UNKNOWN_EVENT; then the descriptor stays open, because closing it would
+ * let the child read zeros: its accesses wait until this process ends.
  */
 export function abandon(fd: number, segments: readonly Segment[]): void {
+  setNonBlocking(fd, true);
   const child = new UffdPort(fd, 1);
+  const coming = new Poller([fd]);
   try {
     const memory = new AddressMap(segments);
-    while (poisonAll(child, memory) === 'moved');
+    for (let moves = 0; poisonAll(child, coming, memory) === 'moved'; moves++)
+      if (moves === MOST_MOVES)
+        throw new DemandPagingError('KERNEL', `a forked child moved its memory ${MOST_MOVES} times`);
     raw.close(fd);
   } finally {
+    coming.close();
     child.close();
   }
 }
 
 /** `moved`: some of the memory is elsewhere now, and has to be gone through again. */
-function poisonAll(child: UffdPort, memory: AddressMap): 'done' | 'moved' {
+function poisonAll(child: UffdPort, coming: Poller, memory: AddressMap): 'done' | 'moved' {
   for (const segment of memory.segments) {
-    const result = poisonMissing(child, segment, memory);
+    const result = poisonMissing(child, coming, segment, memory);
     if (result === 'ended') return 'done';
     if (result === 'moved') return 'moved';
   }
@@ -36,11 +48,12 @@ function poisonAll(child: UffdPort, memory: AddressMap): 'done' | 'moved' {
 
 function poisonMissing(
   child: UffdPort,
+  coming: Poller,
   { start, count, pageSize }: Segment,
   memory: AddressMap,
 ): 'done' | 'moved' | 'ended' {
   const length = count * pageSize;
-  let tries = 0;
+  let since = performance.now();
   let most = length;
   for (let done = 0; done < length;) {
     const asked = Math.min(most, length - done);
@@ -48,7 +61,7 @@ function poisonMissing(
     const progress = result === 0 ? asked : child.done;
     done += progress;
     if (progress > 0) {
-      tries = 0;
+      since = performance.now();
       most *= 2;
     } else if (result === -ERRNO.EEXIST) done += pageSize;
     // A range that leaves a mapping is refused as a whole; a page that is refused is not the child's.
@@ -56,8 +69,9 @@ function poisonMissing(
       most = Math.max(pageSize, Math.floor(asked / 2 / pageSize) * pageSize);
     else if (result === -ERRNO.ENOENT) done += pageSize;
     else if (result === -ERRNO.ESRCH) return 'ended';
-    else if (result === -ERRNO.EAGAIN && ++tries < TRIES) {
-      if (takeEvent(child, memory)) return 'moved';
+    else if (result === -ERRNO.EAGAIN && performance.now() - since < MOST_WAIT_MS) {
+      // Memory changes from before the event to after the child has run on from it: there may be nothing to read.
+      if (coming.wait(LOOK_MS) > 0 && takeEvent(child, memory)) return 'moved';
     } else throw systemError('ioctl UFFDIO_POISON', -result, "a child's missing pages cannot be poisoned");
   }
   return 'done';
