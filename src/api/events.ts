@@ -24,7 +24,8 @@ export type PagerEvents = {
   poisoned: (pages: PageRange) => void;
   /**
    * The VMM forked; `fd` is the userfaultfd of the child's copy of the memory and `present` the pages the
-   * child has. Whoever listens owns the descriptor. Not sent under the `poison` fork policy.
+   * child has. Whoever listens owns the descriptor, which is a blocking one where the VMM's was made so. Not sent
+   * under the `poison` fork policy.
    */
   forked: (fd: number, present: Uint8Array) => void;
   retrying: (pages: PageRange, attempt: number, error: DemandPagingError) => void;

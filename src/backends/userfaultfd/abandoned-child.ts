@@ -16,53 +16,63 @@ const LOOK_MS = 1;
  * as the parent's was made, whatever has been set there since, and a blocking one, read while the child has heard of
  * its last event and not yet run, would wait for ever.
  *
+ * `marks`: the memory may be write-protected. Protection of a page that is not there keeps poison away; it is lifted,
+ * and would go with the descriptor anyway.
+ *
  * Blocks: for one system call a page that is present in the child, or that it does not have; while the child changes
  * its memory, for 10 s at most. Errors: KERNEL, UNKNOWN_EVENT; then the descriptor stays open, because closing it would
  * let the child read zeros: its accesses wait until this process ends.
  */
-export function abandon(fd: number, segments: readonly Segment[]): void {
+export function abandon(fd: number, segments: readonly Segment[], marks: boolean): void {
   setNonBlocking(fd, true);
-  const child = new UffdPort(fd, 1);
+  const port = new UffdPort(fd, 1);
   const coming = new Poller([fd]);
   try {
     const memory = new AddressMap(segments);
-    for (let moves = 0; poisonAll(child, coming, memory) === 'moved'; moves++)
+    const child = { port, coming, memory, marks };
+    for (let moves = 0; poisonAll(child) === 'moved'; moves++)
       if (moves === MOST_MOVES)
         throw new DemandPagingError('KERNEL', `a forked child moved its memory ${MOST_MOVES} times`);
     raw.close(fd);
   } finally {
     coming.close();
-    child.close();
+    port.close();
   }
 }
 
+interface Child {
+  readonly port: UffdPort;
+  readonly coming: Poller;
+  readonly memory: AddressMap;
+  readonly marks: boolean;
+}
+
 /** `moved`: some of the memory is elsewhere now, and has to be gone through again. */
-function poisonAll(child: UffdPort, coming: Poller, memory: AddressMap): 'done' | 'moved' {
-  for (const segment of memory.segments) {
-    const result = poisonMissing(child, coming, segment, memory);
+function poisonAll(child: Child): 'done' | 'moved' {
+  for (const segment of child.memory.segments) {
+    const result = poisonMissing(child, segment);
     if (result === 'ended') return 'done';
     if (result === 'moved') return 'moved';
   }
   return 'done';
 }
 
-function poisonMissing(
-  child: UffdPort,
-  coming: Poller,
-  { start, count, pageSize }: Segment,
-  memory: AddressMap,
-): 'done' | 'moved' | 'ended' {
+function poisonMissing(child: Child, { start, count, pageSize }: Segment): 'done' | 'moved' | 'ended' {
+  const { port, coming, marks } = child;
   const length = count * pageSize;
   let since = performance.now();
   let most = length;
+  let lifted = -1;
   for (let done = 0; done < length;) {
     const asked = Math.min(most, length - done);
-    const result = child.poison(start + done, asked);
-    const progress = result === 0 ? asked : child.done;
+    const result = port.poison(start + done, asked);
+    const progress = result === 0 ? asked : port.done;
     done += progress;
     if (progress > 0) {
       since = performance.now();
       most *= 2;
+    } else if (result === -ERRNO.EEXIST && marks && lifted !== done) {
+      if (port.writeprotect(start + done, pageSize, 0) !== -ERRNO.EAGAIN) lifted = done;
     } else if (result === -ERRNO.EEXIST) done += pageSize;
     // A range that leaves a mapping is refused as a whole; a page that is refused is not the child's.
     else if (result === -ERRNO.ENOENT && asked > pageSize)
@@ -71,17 +81,17 @@ function poisonMissing(
     else if (result === -ERRNO.ESRCH) return 'ended';
     else if (result === -ERRNO.EAGAIN && performance.now() - since < MOST_WAIT_MS) {
       // Memory changes from before the event to after the child has run on from it: there may be nothing to read.
-      if (coming.wait(LOOK_MS) > 0 && takeEvent(child, memory)) return 'moved';
+      if (coming.wait(LOOK_MS) > 0 && takeEvent(child)) return 'moved';
     } else throw systemError('ioctl UFFDIO_POISON', -result, "a child's missing pages cannot be poisoned");
   }
   return 'done';
 }
 
 /** Reads what the child waits to have read; its own children are abandoned as well. Whether memory has moved. */
-function takeEvent(child: UffdPort, memory: AddressMap): boolean {
-  if (child.read() < 1) return false;
-  const event = child.event(0);
-  if (event.kind === 'fork') abandon(event.fd, memory.segments);
+function takeEvent({ port, memory, marks }: Child): boolean {
+  if (port.read() < 1) return false;
+  const event = port.event(0);
+  if (event.kind === 'fork') abandon(event.fd, memory.segments, marks);
   if (event.kind !== 'remap') return false;
   memory.moveBytes(event.from, event.to, event.length);
   return true;

@@ -83,7 +83,7 @@ export class UserfaultfdAttachment implements Attachment {
         },
       );
     }
-    abandon(fd, this.#parts.map.segments);
+    abandon(fd, this.#parts.map.segments, this.supports.verbs.includes('writeprotect'));
   }
 
   async close(): Promise<void> {

@@ -40,20 +40,23 @@ class Foreign implements AsyncDisposable {
     this.#answers = createInterface(child.stdout!)[Symbol.asyncIterator]();
   }
 
-  static async start(context: TestContext, options: Partial<AdoptOptions> = {}): Promise<Foreign> {
+  static async start(context: TestContext, memory: 'anonymous' | 'shmem' = 'anonymous'): Promise<Foreign> {
     if (spawnSync('python3', ['--version']).status !== 0)
       context.skip('no python3 here to be the foreign process');
     const path = join(folder, `${next++}.socket`);
     const listener = listenAt(path);
-    const child = spawn('python3', [script, path], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const child = spawn('python3', [script, path, memory], { stdio: ['pipe', 'pipe', 'inherit'] });
+    await comes(listener);
     const socket = acceptFrom(listener);
+    await comes(socket);
     const { bytes, fds } = receiveWithDescriptors(socket);
     raw.close(socket);
     raw.close(listener);
     const [address, pages] = Buffer.from(bytes).toString().split(' ').map(Number) as [number, number];
-    const layout = new MemoryLayout([region(pages, 'anonymous', { hva: hva(address) })]);
+    const layout = new MemoryLayout([region(pages, memory, { hva: hva(address) })]);
     const events = ['fork', 'remap', 'remove', 'unmap'] as const;
-    const backend = adopt({ uffd: fds[0]!, pid: child.pid, threadIds: true, events, ...options });
+    const faults: AdoptOptions['faults'] = memory === 'shmem' ? ['missing', 'write-protect'] : ['missing'];
+    const backend = adopt({ uffd: fds[0]!, pid: child.pid, threadIds: true, events, faults });
     const attachment = await backend.attach(layout);
     await expect(backend.attach(layout)).rejects.toMatchObject({ code: 'ALREADY_REGISTERED' });
     return new Foreign(child, attachment, openShard(attachment), address);
@@ -87,6 +90,12 @@ class Foreign implements AsyncDisposable {
     this.port.close();
     await this.attachment.close();
   }
+}
+
+/** Fails where nothing comes: what is waited for next has no time-out of its own. */
+async function comes(fd: number): Promise<void> {
+  using poller = new Poller([fd]);
+  expect(await poller.waitAsync(DEADLINE_MS), 'the other process is heard of').toBe(1);
 }
 
 describe('memory of another process', () => {
@@ -181,6 +190,24 @@ describe('memory of another process', () => {
       setNonBlocking(event.fd, false); // as it came
       f.attachment.abandonChild(event.fd);
       expect(await status).toBe(expected);
+    }
+  });
+
+  test("a forked child's page that is protected and not there fails, too", async (context) => {
+    await using f = await Foreign.start(context, 'shmem');
+    f.install(2, 22);
+    f.install(3, 33);
+    const protect = { verb: 'writeprotect', pages: { first: 2, count: 2 }, protect: true } as const;
+    expect(resolveOn(f.port, protect)).toMatchObject({ outcome: 'installed' });
+    expect(await f.ask('p 3')).toBe(0);
+    for (const [page, expected] of [
+      [2, 22],
+      [3, 200 + ERRNO.EFAULT],
+    ] as const) {
+      const status = f.ask(`f ${page}`);
+      const [event] = f.take() as [{ fd: number }];
+      f.attachment.abandonChild(event.fd);
+      expect(await status, `page ${page}`).toBe(expected);
     }
   });
 
