@@ -218,8 +218,8 @@ export class Installer {
         kept = this.#keep(row, kept, rest, page);
       } else if (outcome === OUTCOME['already-present']) {
         const { first } = rest;
-        if (this.#isMarked(row, first)) (failures ??= []).push(() => this.#poisonUnmarked(first));
-        else if (this.#isProbeMarked(row, first)) (failures ??= []).push(() => this.#probeUnmarked(first));
+        const lift = this.#liftMark(row, first);
+        if (lift) (failures ??= []).push(lift);
         else this.#foreign(row, first); // somebody else's page, woken; go on after it
         kept = this.#keep(row, kept, { first: first + 1, count: rest.count - 1 }, page);
       } else if (outcome === OUTCOME.gone && batch.errno[row] !== ESRCH) {
@@ -238,23 +238,18 @@ export class Installer {
   }
 
   /**
-   * Whether what is in poison's way may be no page: of shared memory the kernel keeps that a page is write-protected where
-   * none is, and poison does not go there. Whoever touches the page then would find zeros.
+   * What to do where it may be no page that is in poison's way: of shared memory the kernel keeps that a page is
+   * write-protected where none is, and poison does not go there. Whoever touches the page then would find zeros.
    */
-  #isMarked(row: number, page: PageIndex): boolean {
-    return this.#means[row] === MEANS.poison && !this.#o.states.isPresent(page) && this.#keepsMarks(page);
-  }
-
-  /** The same of a page that ought to be there: it is not, and what was found can only be its write protection. */
-  #isProbeMarked(row: number, page: PageIndex): boolean {
-    const { states, supports, port } = this.#o;
-    if (this.#means[row] !== MEANS.probe || !states.is('write-protected', page)) return false;
-    return this.#keepsMarks(page) && supports.residency && !port.resident(page);
-  }
-
-  #keepsMarks(page: PageIndex): boolean {
-    const { layout, supports } = this.#o;
-    return supports.verbs.includes('writeprotect') && hasPageCache(layout.regionOf(page).memory);
+  #liftMark(row: number, page: PageIndex): (() => void) | undefined {
+    const { layout, states, supports, port } = this.#o;
+    const means = this.#means[row];
+    const keepsMarks = supports.verbs.includes('writeprotect') && hasPageCache(layout.regionOf(page).memory);
+    if (!keepsMarks) return undefined;
+    if (means === MEANS.poison && !states.isPresent(page)) return () => this.#poisonUnmarked(page);
+    // One that ought to be there: it is not, so what was found can only be its write protection.
+    const isMark = states.is('write-protected', page) && supports.residency && !port.resident(page);
+    return means === MEANS.probe && isMark ? () => this.#probeUnmarked(page) : undefined;
   }
 
   #probeUnmarked(page: PageIndex): void {

@@ -240,8 +240,8 @@ export class GuestMemfdInstaller implements PageInstaller {
   /** Writes the pages by write(2): one call, and no page fault. False: they must be written in another way. */
   #written(region: SlotRegion, first: PageIndex, length: number, from: number): boolean {
     const { page, pageSize, guestMemfd, guestMemfdOffset } = region;
-    const writes = this.#writes.get(page) ?? takesWrites(guestMemfd);
-    this.#writes.set(page, writes);
+    let writes = this.#writes.get(page);
+    if (writes === undefined) this.#writes.set(page, (writes = takesWrites(guestMemfd)));
     const offset = guestMemfdOffset + (first - page) * pageSize;
     return writes && raw.pwrite(guestMemfd, from, length, offset) === length;
   }

@@ -66,17 +66,27 @@ export function checkRegion(region: Region, mediation: Mediation): void {
 export function bringRegion(region: Region, mediation: Mediation, vm: KvmVm, chunk: number): PagedRegion {
   const undo: (() => void)[] = [];
   try {
-    return mediation === 'guest-memfd'
-      ? guestMemfdRegion(region, vm, chunk, undo)
-      : plainRegion(region, mediation, chunk, undo);
+    const brought =
+      mediation === 'guest-memfd' ? guestMemfdRegion(region, vm, undo) : plainRegion(region, mediation, undo);
+    const { firstPage: page, pageCount: count, pageSize } = region;
+    return {
+      ...brought,
+      slot: { page, count, pageSize, chunk, gpa: Number(region.gpa), ...brought.slot },
+      giveBack: () => undo.reverse().forEach((step) => step()),
+    };
   } catch (error) {
     for (const step of undo.reverse()) step();
     throw error;
   }
 }
 
+/** What depends on the kind of memory. */
+type Brought = Omit<PagedRegion, 'slot' | 'giveBack'> & {
+  readonly slot: Pick<SlotRegion, 'address' | 'whileMissing' | 'guestMemfd' | 'guestMemfdOffset'>;
+};
+
 /** `undo`: how to give back what was mapped until then. */
-function plainRegion(region: Region, mediation: Mediation, chunk: number, undo: (() => void)[]): PagedRegion {
+function plainRegion(region: Region, mediation: Mediation, undo: (() => void)[]): Brought {
   const length = Number(region.length);
   const own = region.hva === undefined;
   let address = Number(region.hva ?? 0n);
@@ -109,28 +119,16 @@ function plainRegion(region: Region, mediation: Mediation, chunk: number, undo: 
     undo.push(() => reserved.dispose());
     whileMissing = reserved.address;
   }
-  const { firstPage, pageCount, pageSize } = region;
   return {
-    slot: {
-      page: firstPage,
-      count: pageCount,
-      pageSize,
-      chunk,
-      gpa: Number(region.gpa),
-      address,
-      whileMissing,
-      guestMemfd: -1,
-      guestMemfdOffset: 0,
-    },
+    slot: { address, whileMissing, guestMemfd: -1, guestMemfdOffset: 0 },
     drop: file ? { kind: 'file', fd: file.fd, fileOffset: file.offset } : { kind: 'anonymous' },
     alias: undefined,
     hugeUnit: region.memory === 'hugetlb' ? defaultHugePageSize() : undefined,
     place: { hva: hva(address), file: file && { fd: file.fd, offset: fileOffset(file.offset) } },
-    giveBack: () => undo.reverse().forEach((step) => step()),
   };
 }
 
-function guestMemfdRegion(region: Region, vm: KvmVm, chunk: number, undo: (() => void)[]): PagedRegion {
+function guestMemfdRegion(region: Region, vm: KvmVm, undo: (() => void)[]): Brought {
   const length = Number(region.length);
   const given = region.file;
   const fd = given?.fd ?? vm.createGuestMemfd(length, GUEST_MEMFD_SHARED);
@@ -148,23 +146,11 @@ function guestMemfdRegion(region: Region, vm: KvmVm, chunk: number, undo: (() =>
   const address = reservation?.address ?? Number(region.hva);
   // By address, not by its handle: files lie over parts of it by then.
   if (reservation) undo.push(() => void raw.munmap(address, length));
-  const { firstPage, pageCount, pageSize } = region;
   return {
-    slot: {
-      page: firstPage,
-      count: pageCount,
-      pageSize,
-      chunk,
-      gpa: Number(region.gpa),
-      address,
-      whileMissing: address,
-      guestMemfd: fd,
-      guestMemfdOffset: offset,
-    },
+    slot: { address, whileMissing: address, guestMemfd: fd, guestMemfdOffset: offset },
     drop: { kind: 'guest-memfd', uffd: -1 },
     alias,
     hugeUnit: undefined,
     place: { hva: hva(address), file: { fd, offset: fileOffset(offset) } },
-    giveBack: () => undo.reverse().forEach((step) => step()),
   };
 }
