@@ -197,8 +197,12 @@ function report(pager: Pager, backend: Backend, dataPages: number): void {
   console.log(
     `  from fault to page, in the resolver: median ${(latency.p50_ns / 1000).toFixed(0)} µs, 99 % ${(latency.p99_ns / 1000).toFixed(0)} µs`,
   );
-  if (isKvm(backend))
-    console.log(`  slots changed ${backend.swaps.swaps} times, ${backend.swaps.slots} slots`);
+  if (!isKvm(backend)) return;
+  const { swaps, slots, standing_ns, longestStanding_ns } = backend.swaps;
+  const milliseconds = (ns: number) => (ns / 1e6).toFixed(1);
+  console.log(
+    `  slots changed ${swaps} times, ${slots} slots; vCPUs stood for ${milliseconds(standing_ns)} ms in all, ${milliseconds(longestStanding_ns)} at most`,
+  );
 }
 
 if (!isMainThread) {

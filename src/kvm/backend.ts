@@ -22,7 +22,7 @@ import {
 import { KvmAttachment } from './attachment.js';
 import { type CanaryPlace } from './canary.js';
 import { DIRTY_PAGE_BYTES, DirtyPages } from './dirty-pages.js';
-import { ExitBoard } from './exit-board.js';
+import { ExitBoard, type Swaps } from './exit-board.js';
 import { type VcpuGateToken } from './gate.js';
 import { completeOptions, type KvmChoice, type KvmOptions } from './options.js';
 import { bringRegion, checkRegion, type Mediation, type PagedRegion } from './paged-memory.js';
@@ -59,8 +59,8 @@ export interface KvmBackend extends Backend {
    * CLOSED, KERNEL. Source: KVM's api.rst, KVM_GET_DIRTY_LOG.
    */
   writtenPages(): Promise<Uint8Array>;
-  /** How often slots were changed, and how many in all. */
-  readonly swaps: { readonly swaps: number; readonly slots: number };
+  /** What changes of slots have cost so far. */
+  readonly swaps: Swaps;
 }
 
 const CANARY_GPA = 0x4_0000_0000;

@@ -16,8 +16,13 @@ const WORD = {
   kicks: 5,
   swaps: 6,
   slotsChanged: 7,
-  header: 8,
+  /** Two numbers of 64 bits: see {@link TIME}. */
+  times: 8,
+  header: 12,
 } as const;
+
+/** Places behind {@link WORD.times}. */
+const TIME = { standing: 0, longest: 1 } as const;
 
 /** Words of one vCPU. */
 const SEAT = {
@@ -44,6 +49,18 @@ export interface Seat {
   readonly descriptor: number | undefined;
   readonly thread: number;
   readonly sitting: number;
+}
+
+/** What changes of slots cost. Each number is whole; they need not be of one instant. */
+export interface Swaps {
+  /** Times that slots were changed. */
+  readonly swaps: number;
+  /** Slots changed in all. */
+  readonly slots: number;
+  /** How long vCPUs were made to stand, from the first that was called out of KVM_RUN to when all may go in again. */
+  readonly standing_ns: number;
+  /** The longest time of these. */
+  readonly longestStanding_ns: number;
 }
 
 /** What became of a fault that a vCPU waits on. */
@@ -79,19 +96,21 @@ export interface ExitBoardToken {
  * woken by name.
  *
  * Who writes what: a gate its own seat; the resolver `filled` and `poisoned`; the slot thread `live` and `pause`.
- * Every word is reached by Atomics only, which are sequentially consistent: "set mine, then look at yours" on
+ * Every word but the times is reached by Atomics only, which are sequentially consistent: "set mine, then look at yours" on
  * both sides never misses both.
  */
 export class ExitBoard {
   readonly pages: number;
   readonly vcpus: number;
   readonly #words: Int32Array;
+  readonly #times: Float64Array;
   readonly #bitmapAt: Readonly<Record<PageBitmap, number>>;
 
   constructor({ pages, vcpus, words }: ExitBoardToken) {
     this.pages = pages;
     this.vcpus = vcpus;
     this.#words = new Int32Array(words);
+    this.#times = new Float64Array(words, WORD.times * 4, 2);
     const start = WORD.header + vcpus * SEAT.size;
     const size = Math.ceil(pages / 32);
     this.#bitmapAt = {
@@ -367,11 +386,18 @@ export class ExitBoard {
     Atomics.add(this.#words, WORD.slotsChanged, slots);
   }
 
-  /** Times that slots were changed, and slots changed in all. */
-  get swaps(): { readonly swaps: number; readonly slots: number } {
+  /** The slot thread, which alone writes these: the vCPUs stood for so long. */
+  countStanding(ns: number): void {
+    this.#times[TIME.standing]! += ns;
+    this.#times[TIME.longest] = Math.max(this.#times[TIME.longest]!, ns);
+  }
+
+  get swaps(): Swaps {
     return {
       swaps: Atomics.load(this.#words, WORD.swaps),
       slots: Atomics.load(this.#words, WORD.slotsChanged),
+      standing_ns: this.#times[TIME.standing]!,
+      longestStanding_ns: this.#times[TIME.longest]!,
     };
   }
 

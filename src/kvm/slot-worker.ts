@@ -161,11 +161,14 @@ class SlotThread {
   /** Runs `body` while the vCPUs stand. Where they cannot be made to, slots cannot be changed any more. */
   #quiesce(body: () => void): void {
     if (this.#standing) return body();
+    const begun = performance.now();
     try {
       this.#hooks.quiesce(body);
     } catch (thrown) {
       this.#fail(thrown);
       throw thrown;
+    } finally {
+      this.#board.countStanding((performance.now() - begun) * 1e6);
     }
   }
 

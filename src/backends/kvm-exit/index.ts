@@ -1,2 +1,8 @@
 export { kvmExit } from './backend.js';
-export { openVcpuGate, type KvmBackend, type KvmOptions, type VcpuGateToken } from '../../kvm/index.js';
+export {
+  openVcpuGate,
+  type KvmBackend,
+  type KvmOptions,
+  type Swaps,
+  type VcpuGateToken,
+} from '../../kvm/index.js';

@@ -80,6 +80,7 @@ describe('swap-is-invisible, no-guest-visible-injection: slots come and go under
     '$flavour: code, data, atomics, page tables $tables',
     async ({ flavour, tables }, context) => {
       using rig = Rig.open(context);
+      const begun = performance.now();
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: VCPUS });
       const { pager } = await pagerOver(
         backend,
@@ -111,7 +112,11 @@ describe('swap-is-invisible, no-guest-visible-injection: slots come and go under
         vanishedPages: 0,
         sourceFailures: 0,
       });
-      expect(backend.swaps.swaps).toBeGreaterThanOrEqual(TIMES);
+      const { swaps, standing_ns, longestStanding_ns } = backend.swaps;
+      expect(swaps).toBeGreaterThanOrEqual(TIMES);
+      expect(longestStanding_ns).toBeGreaterThan(0);
+      expect(standing_ns).toBeGreaterThan(longestStanding_ns);
+      expect(standing_ns).toBeLessThan((performance.now() - begun) * 1e6);
       await pager.close({ missing: 'leave' });
     },
   );
