@@ -1,4 +1,6 @@
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type TestContext } from 'vitest';
 import { takeCensus } from '../../../lab/census/accesses.js';
@@ -14,32 +16,60 @@ import { imageOf, LOW, PAGED, pagerOver, Rig } from './rig.js';
  * that pin one, which fault without an exception.
  */
 const TRACEFS = '/sys/kernel/tracing';
-const INSTANCE = join(TRACEFS, 'instances/host-census');
+const PAGE_FAULT = 'events/exceptions/page_fault_kernel';
 const PAGE = 4096;
+
+/** The tracefs of this host, mounted for as long as it is needed where nobody has. */
+class Tracefs implements Disposable {
+  private constructor(
+    readonly folder: string,
+    readonly own: boolean,
+  ) {}
+
+  static open(context: TestContext): Tracefs {
+    if (existsSync(join(TRACEFS, PAGE_FAULT))) return new Tracefs(TRACEFS, false);
+    const folder = mkdtempSync(join(tmpdir(), 'tracefs-'));
+    const { status, stderr } = spawnSync('mount', ['-t', 'tracefs', 'none', folder], { encoding: 'utf8' });
+    if (status !== 0) {
+      rmdirSync(folder);
+      context.skip(`tracefs is not mounted here and cannot be: ${(stderr ?? '').trim()}`);
+    }
+    const tracefs = new Tracefs(folder, true);
+    if (existsSync(join(folder, PAGE_FAULT))) return tracefs;
+    tracefs[Symbol.dispose]();
+    return context.skip('this kernel has no trace events of page faults');
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.own) return;
+    expect(spawnSync('umount', [this.folder]).status).toBe(0);
+    rmdirSync(this.folder);
+  }
+}
 
 /** Traces page faults in the kernel while `body` runs. Skips the test where this host does not let it. */
 async function pageFaults(
   context: TestContext,
   body: () => Promise<void> | void,
 ): Promise<readonly TraceEvent[]> {
-  if (!existsSync(join(TRACEFS, 'events/exceptions/page_fault_kernel')))
-    return context.skip('tracefs is not mounted here, or this kernel has no trace events of page faults');
+  using tracefs = Tracefs.open(context);
+  const instance = join(tracefs.folder, 'instances/host-census');
   try {
-    mkdirSync(INSTANCE, { recursive: true });
+    mkdirSync(instance, { recursive: true });
   } catch (error) {
     return context.skip(`no trace instance can be made: ${(error as Error).message}`);
   }
-  const set = (file: string, value: string): void => writeFileSync(join(INSTANCE, file), value);
+  const set = (file: string, value: string): void => writeFileSync(join(instance, file), value);
   try {
     set('options/stacktrace', '1');
-    set('events/exceptions/page_fault_kernel/enable', '1');
+    set(`${PAGE_FAULT}/enable`, '1');
     await body();
-    set('events/exceptions/page_fault_kernel/enable', '0');
-    const { events, lost } = parseTrace(readFileSync(join(INSTANCE, 'trace'), 'utf8'));
+    set(`${PAGE_FAULT}/enable`, '0');
+    const { events, lost } = parseTrace(readFileSync(join(instance, 'trace'), 'utf8'));
     expect(lost).toBe(0);
     return events;
   } finally {
-    rmdirSync(INSTANCE);
+    rmdirSync(instance);
   }
 }
 
