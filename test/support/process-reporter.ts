@@ -3,7 +3,8 @@ import diagnostics from 'node:diagnostics_channel';
 import type { Reporter, TestCase, TestModule } from 'vitest/node';
 
 /** No test takes that long: its own time-out comes first, unless a system call holds the thread that would see to it. */
-const STILL_MS = Number(process.env['DEMAND_PAGING_STILL_MS'] ?? 15 * 60_000);
+const MINUTES = process.env['DEMAND_PAGING_LONG'] === '1' ? 70 : 15;
+const STILL_MS = Number(process.env['DEMAND_PAGING_STILL_MS'] ?? MINUTES * 60_000);
 
 /**
  * Says by which signal a process of tests was ended, and which tests it had begun: vitest itself says no more than that
