@@ -60,7 +60,7 @@ function poisonAll(child: Child): 'done' | 'moved' {
 function poisonMissing(child: Child, { start, count, pageSize }: Segment): 'done' | 'moved' | 'ended' {
   const { port, coming, marks } = child;
   const length = count * pageSize;
-  let since = performance.now();
+  let since: number | undefined; // the child has been changing its memory
   let most = length;
   let lifted = -1;
   for (let done = 0; done < length;) {
@@ -68,10 +68,9 @@ function poisonMissing(child: Child, { start, count, pageSize }: Segment): 'done
     const result = port.poison(start + done, asked);
     const progress = result === 0 ? asked : port.done;
     done += progress;
-    if (progress > 0) {
-      since = performance.now();
-      most *= 2;
-    } else if (result === -ERRNO.EEXIST && marks && lifted !== done) {
+    if (result !== -ERRNO.EAGAIN || progress > 0) since = undefined;
+    if (progress > 0) most *= 2;
+    else if (result === -ERRNO.EEXIST && marks && lifted !== done) {
       if (port.writeprotect(start + done, pageSize, 0) !== -ERRNO.EAGAIN) lifted = done;
     } else if (result === -ERRNO.EEXIST) done += pageSize;
     // A range that leaves a mapping is refused as a whole; a page that is refused is not the child's.
@@ -79,7 +78,7 @@ function poisonMissing(child: Child, { start, count, pageSize }: Segment): 'done
       most = Math.max(pageSize, Math.floor(asked / 2 / pageSize) * pageSize);
     else if (result === -ERRNO.ENOENT) done += pageSize;
     else if (result === -ERRNO.ESRCH) return 'ended';
-    else if (result === -ERRNO.EAGAIN && performance.now() - since < MOST_WAIT_MS) {
+    else if (result === -ERRNO.EAGAIN && performance.now() - (since ??= performance.now()) < MOST_WAIT_MS) {
       // Memory changes from before the event to after the child has run on from it: there may be nothing to read.
       if (coming.wait(LOOK_MS) > 0 && takeEvent(child)) return 'moved';
     } else throw systemError('ioctl UFFDIO_POISON', -result, "a child's missing pages cannot be poisoned");
