@@ -67,14 +67,19 @@ export class Canary {
     const { slot } = this.#place;
     this.#gpa = this.#findWindow();
     const userspace = this.#memory.address;
-    this.#vm.setSlot({
-      slot: slot + 1,
-      gpa: this.#gpa + AT.bait,
-      length: BAIT_BYTES,
-      userspace,
-      guestMemfd: file,
-      guestMemfdOffset: offset,
-    });
+    try {
+      this.#vm.setSlot({
+        slot: slot + 1,
+        gpa: this.#gpa + AT.bait,
+        length: BAIT_BYTES,
+        userspace,
+        guestMemfd: file,
+        guestMemfdOffset: offset,
+      });
+    } catch (error) {
+      this.#removeSlots();
+      throw error;
+    }
   }
 
   /**
@@ -90,9 +95,14 @@ export class Canary {
         Atomics.wait(this.#never, 0, 0, LOOK_EVERY_MS);
       }
     } finally {
-      const { slot } = this.#place;
-      for (const own of [slot, slot + 1]) this.#vm.trySetSlot({ slot: own, gpa: 0, length: 0, userspace: 0 });
+      this.#removeSlots();
     }
+  }
+
+  /** One that does not exist is refused, which is as good. */
+  #removeSlots(): void {
+    const { slot } = this.#place;
+    for (const own of [slot, slot + 1]) this.#vm.trySetSlot({ slot: own, gpa: 0, length: 0, userspace: 0 });
   }
 
   /** How an access ended, unless by the exit that it ought to. */

@@ -1,7 +1,20 @@
 import { type PageRange } from '../api/address.js';
-import { FALLOC, MADV, MAP, PROT, raw, systemError, UFFD_REGISTER_MODE, UffdPort } from '../linux/index.js';
+import {
+  ERRNO,
+  FALLOC,
+  MADV,
+  MAP,
+  PROT,
+  raw,
+  systemError,
+  UFFD_REGISTER_MODE,
+  UffdPort,
+} from '../linux/index.js';
 import { type SlotRegion } from './slot-region.js';
 import { type DropKind } from './slot-thread.js';
+
+/** Of hiding pages that are being thawed. */
+const TRIES = 8;
 
 /**
  * Gives the memory of pages back, so that they are missing. Precondition: no slot shows them and the guest
@@ -17,7 +30,9 @@ export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange):
     case 'anonymous':
       return must(raw.madvise(address, length, MADV.DONTNEED), 'madvise', address, length);
     case 'file':
-      return punch(drop.fd, drop.fileOffset + offset);
+      punch(drop.fd, drop.fileOffset + offset);
+      // A hole leaves poison where it is.
+      return must(raw.madvise(address, length, MADV.DONTNEED), 'madvise', address, length);
     case 'guest-memfd':
       hidePages(region, drop, pages);
       return punch(region.guestMemfd, region.guestMemfdOffset + offset);
@@ -33,13 +48,18 @@ export function hidePages(region: SlotRegion, drop: DropKind, pages: PageRange):
   const length = pages.count * region.pageSize;
   const address = region.address + (pages.first - region.page) * region.pageSize;
   const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE | MAP.FIXED;
-  // Without access until it is registered: an access in between fails instead of reading zeros.
-  must(raw.mmap(address, length, PROT.NONE, flags, -1, 0), 'mmap', address, length);
-  must(raw.madvise(address, length, MADV.DONTFORK), 'madvise', address, length);
   const uffd = new UffdPort(drop.uffd, 1);
   try {
-    const registered = uffd.register(address, length, UFFD_REGISTER_MODE.MISSING);
-    must(registered, 'ioctl UFFDIO_REGISTER', address, length);
+    for (let tries = 1; ; tries++) {
+      // Without access until it is registered: an access in between fails instead of reading zeros.
+      must(raw.mmap(address, length, PROT.NONE, flags, -1, 0), 'mmap', address, length);
+      must(raw.madvise(address, length, MADV.DONTFORK), 'madvise', address, length);
+      const registered = uffd.register(address, length, UFFD_REGISTER_MODE.MISSING);
+      // Whoever thaws the pages at this moment maps them again: they are hidden all the same, and thawed once more after.
+      if (registered === -ERRNO.EINVAL && tries < TRIES) continue;
+      must(registered, 'ioctl UFFDIO_REGISTER', address, length);
+      break;
+    }
   } finally {
     uffd.close();
   }

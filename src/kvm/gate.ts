@@ -115,19 +115,15 @@ class BoardGate implements VcpuGate<KvmRun> {
 
   #wait(page: number): GateVerdict {
     const board = this.#board;
-    if (board.has('live', page)) return 'again'; // it has come meanwhile
-    // Of a page that cannot be had nobody is asked, who may be gone.
+    // Of a page that cannot be had nobody is asked, who may be gone. One that was lost may be in a slot still.
     const isPoisoned = (): boolean => board.any('poisoned', this.#chunkOf(page));
     if (isPoisoned()) {
       this.failure = 'poisoned';
       return 'fatal';
     }
-    if (board.ready(this.#chunkOf(page))) {
-      board.post(this.#vcpu, page, MAIL.taken);
-      board.callSlotThread();
-      // It may have gone live before the letter was there to be seen.
-      if (board.has('live', page)) board.answer(page, 1);
-    } else {
+    if (board.has('live', page)) return 'again'; // it has come meanwhile
+    if (board.ready(this.#chunkOf(page))) this.#askToSee(page);
+    else {
       board.post(this.#vcpu, page, MAIL.posted);
       if (board.asleep) this.#doorbell.ring();
     }
@@ -138,6 +134,16 @@ class BoardGate implements VcpuGate<KvmRun> {
     if (answer === ANSWER.again) return 'again';
     this.failure = FAILURES[answer];
     return 'fatal';
+  }
+
+  /** Has the slot thread show a page that is there. */
+  #askToSee(page: number): void {
+    const board = this.#board;
+    board.post(this.#vcpu, page, MAIL.taken);
+    board.callSlotThread();
+    // It may have gone live before the letter was there to be seen, or have been dropped, whose end answers only letters
+    // that are there by then.
+    if (board.has('live', page) || !board.ready(this.#chunkOf(page))) board.answer(page, 1);
   }
 
   #chunkOf(page: number): PageRange {
@@ -186,9 +192,7 @@ class BoardGate implements VcpuGate<KvmRun> {
     }
     // An incomplete chunk stays a hole: the next access comes here again.
     if (!this.#board.has('live', page) && this.#board.ready(this.#chunkOf(page))) {
-      this.#board.post(this.#vcpu, page, MAIL.taken);
-      this.#board.callSlotThread();
-      if (this.#board.has('live', page)) this.#board.answer(page, 1);
+      this.#askToSee(page);
       if (this.#board.closed) this.#board.answer(page, 1, this.#board.endAnswer);
       this.#board.awaitAnswer(this.#vcpu); // whatever the answer: the access itself is done
     }

@@ -245,12 +245,16 @@ export class SlotTable implements ShownPages {
     this.#record({ page: first, count, slot, live: true });
   }
 
+  /** The slot goes even where its log cannot be had, and is known until it is gone: who clears up tries again. */
   #remove(extent: Extent): void {
-    this.#extents.delete(extent.page);
-    if (extent.slot === HOLE) return;
-    if (extent.live) this.#gather(extent); // the log goes with the slot
-    this.#set({ slot: extent.slot, gpa: 0, length: 0, userspace: 0 });
-    this.#free.push(extent.slot);
+    if (extent.slot === HOLE) return void this.#extents.delete(extent.page);
+    try {
+      if (extent.live) this.#gather(extent); // the log goes with the slot
+    } finally {
+      this.#set({ slot: extent.slot, gpa: 0, length: 0, userspace: 0 });
+      this.#extents.delete(extent.page);
+      this.#free.push(extent.slot);
+    }
   }
 
   #gather({ page, count, slot }: Extent): void {

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { DirtyPages } from '../../src/kvm/dirty-pages.js';
 import { chunkFor, chunksAround, chunksOf, regionOf, type SlotRegion } from '../../src/kvm/slot-region.js';
 import { SlotTable, type SlotVm } from '../../src/kvm/slot-table.js';
 import { ERRNO, type KvmSlot } from '../../src/linux/index.js';
@@ -50,6 +51,22 @@ function regionsOf(sizes: readonly number[], chunk: number): SlotRegion[] {
     return region;
   });
 }
+
+test('slots whose log cannot be had go all the same', () => {
+  class NoLog extends Slots {
+    override dirtyLog(): void {
+      throw new Error('the VM has a dirty ring');
+    }
+  }
+  const vm = new NoLog();
+  const regions = regionsOf([8], 1);
+  const log = new DirtyPages(DirtyPages.share(8), 8);
+  const table = new SlotTable(vm, regions, { first: FIRST_SLOT, count: 8 }, false, log);
+  table.start(-1);
+  table.goLive({ first: 2, count: 2 });
+  expect(() => table.clear()).toThrow('dirty ring');
+  expect(vm.slots.size).toBe(0);
+});
 
 interface Step {
   readonly page: number;
