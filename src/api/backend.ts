@@ -108,6 +108,12 @@ export interface Attachment {
   withdraw(pages: PageRange): void | Promise<void>;
 
   /**
+   * How many `remove` events the port reads of each of these pages, of one region, when they are withdrawn. Default 1,
+   * and no matter where it reads none: what is announced more often was removed by somebody else, and reads as zeros.
+   */
+  removalsAnnounced?(pages: PageRange): number;
+
+  /**
    * Runs `body` while nobody is where {@link withdraw} and {@link freeze} would wait for him: there where these wait for
    * accessors to stand, and an accessor may itself wait for a page. Pages are kept back from accessors, for a drop or
    * a freeze, only in here, or the two would wait for each other. One `body` at a time; the accessors stand for all of it.

@@ -1,9 +1,16 @@
 import { type PageIndex, type PageRange } from './address.js';
 
+/** Pages to drop, and how often the kernel announces their removal. */
+export interface DropRange extends PageRange {
+  /** See {@link Attachment.removalsAnnounced}. Default 1. */
+  readonly announcements?: number;
+}
+
 /** A range whose pages are being dropped by the control thread. */
 interface Dropping {
   readonly pages: PageRange;
-  /** Parts of it whose removal event was read. What is announced once more was removed by somebody else. */
+  readonly announcements: number;
+  /** Parts of it whose removal event was read. What is announced more often was removed by somebody else. */
   readonly announced: PageRange[];
 }
 
@@ -25,8 +32,8 @@ export class Drops {
     return this.#underWay.length > 0 && this.#underWay.some(({ pages }) => within(page, pages));
   }
 
-  begin(pages: PageRange): void {
-    this.#underWay.push({ pages, announced: [] });
+  begin(pages: PageRange, announcements = 1): void {
+    this.#underWay.push({ pages, announcements, announced: [] });
   }
 
   /** Ends one drop of these pages only: the same pages may be being dropped twice, and the other goes on. */
@@ -60,7 +67,8 @@ export class Drops {
    */
   #announcedBy(pages: PageRange, at: PageIndex): Dropping | undefined {
     const open = this.#underWay.filter(
-      (drop) => within(at, drop.pages) && !drop.announced.some((known) => within(at, known)),
+      ({ pages: own, announcements, announced }) =>
+        within(at, own) && announced.filter((known) => within(at, known)).length < announcements,
     );
     return open.find((drop) => samePages(drop.pages, pages)) ?? open[0];
   }

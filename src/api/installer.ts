@@ -35,8 +35,8 @@ const REASONS: readonly (InstallReason | undefined)[] = [
 export interface InstallerEvents {
   present(pages: PageRange, why: InstallReason): void;
   poisoned(pages: PageRange): void;
-  /** A page held to be present was not there, and is poisoned now. */
-  vanished(pages: PageRange): void;
+  /** A page held to be present is not there. `poisoned`: now it is. */
+  vanished(pages: PageRange, poisoned: boolean): void;
   /** Write protection is in the way where no page is, though one was held to be present: lift it, as for a write. */
   marked(page: PageIndex): void;
   /** The memory is changing: read its events now, so that the rows can go on. */
@@ -62,6 +62,8 @@ const AGAIN_ROUNDS = 8;
 const ESRCH = 3;
 const ENOMEM = 12;
 const EFAULT = 14;
+/** How a port says of a page to be poisoned that it is not there, though it had been brought, and could not be told before. */
+const EHWPOISON = 133;
 
 /**
  * Carries a resolver's decisions to the port in batches and reads the outcomes. A row that could not
@@ -208,7 +210,7 @@ export class Installer {
       const done = batch.done[row]!;
       if (done > 0 && this.#means[row] === MEANS.probe) {
         const vanished = { first: page, count: done };
-        (failures ??= []).push(() => this.#o.events.vanished(vanished));
+        (failures ??= []).push(() => this.#o.events.vanished(vanished, true));
       } else if (done > 0) this.#done(row, { first: page, count: done });
       if (outcome === OUTCOME.installed) continue;
       const rest = { first: page + done, count: batch.span[row]! - done };
@@ -278,6 +280,7 @@ export class Installer {
     const errno = this.#batch.errno[row]!;
     const outcome = this.#batch.outcome[row]!;
     if (outcome === OUTCOME.gone) return () => events.gone(rest, errno);
+    if (this.#means[row] === MEANS.probe && errno === EHWPOISON) return () => events.vanished(rest, false);
     const verb = VERBS[this.#batch.verb[row]!];
     const { memory } = this.#o.layout.regionOf(rest.first);
     const { code, hint } = refused(outcome, errno, memory);

@@ -1,5 +1,6 @@
 import { type PageRange } from './address.js';
 import { type AccessClass } from './access.js';
+import { type DropRange } from './drops.js';
 import { type PlainError } from './error.js';
 import { type Fault } from './fault.js';
 
@@ -43,7 +44,7 @@ export type Command =
   /** No more installing in these pages, faults there wait; the control thread drops them now. */
   | {
       readonly command: 'drop-begin';
-      readonly ranges: readonly PageRange[];
+      readonly ranges: readonly DropRange[];
       readonly then: 'missing' | 'zero';
     }
   /** They are dropped; faults there are served again. */

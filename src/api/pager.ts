@@ -546,7 +546,12 @@ export class Pager implements AsyncDisposable {
 
   /** Between begin and end the resolvers install nothing there, so what is dropped stays dropped. */
   async #dropPages(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
-    await this.#sendEach(pages, (own) => ({ command: 'drop-begin', ranges: own, then }));
+    const announcements = (range: PageRange): number => this.#attachment.removalsAnnounced?.(range) ?? 1;
+    await this.#sendEach(pages, (own) => ({
+      command: 'drop-begin',
+      ranges: own.map((range) => ({ ...range, announcements: announcements(range) })),
+      then,
+    }));
     try {
       for (const range of pages) await this.#attachment.withdraw(range);
     } finally {

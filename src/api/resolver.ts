@@ -4,7 +4,7 @@ import { type PageIndex, type PageRange } from './address.js';
 import { type FaultPort, type Wait } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
-import { Drops } from './drops.js';
+import { type DropRange, Drops } from './drops.js';
 import { FaultBatch, type MemoryEvent, ROW } from './fault.js';
 import { FaultCensus } from './fault-census.js';
 import { FaultQueue } from './fault-queue.js';
@@ -104,7 +104,7 @@ export class Resolver {
           this.#ledger.installed(pages, why);
         },
         poisoned: (pages) => this.#poisoned(pages),
-        vanished: (pages) => this.#vanished(pages),
+        vanished: (pages, poisoned) => this.#vanished(pages, poisoned),
         marked: (page) => this.#protection.met(page, ROW['write-protect']),
         changing: () => this.#takeEvents(),
         failed: (pages, error) => this.#giveUp(pages, error),
@@ -380,15 +380,16 @@ export class Resolver {
     // Swapped out, or gone? Poison tells, and reads the events if the memory is changing.
     if (supports.verbs.includes('poison')) return this.#installer.probe(page);
     if (supports.residency) this.#takeEvents(); // its removal may be waiting to be read
-    if (supports.residency && states.isPresent(page) && !port.resident(page)) return this.#vanished(pages);
+    if (supports.residency && states.isPresent(page) && !port.resident(page))
+      return this.#vanished(pages, false);
     this.#installer.wake(pages); // it faults again if the page has gone meanwhile
   }
 
-  /** A present page is physically gone, and no event said so. */
-  #vanished(pages: PageRange): void {
+  /** A present page is physically gone, and no event said so. `poisoned`: by what found it out. */
+  #vanished(pages: PageRange, poisoned: boolean): void {
     const { supports, layout } = this.#o;
     this.#ledger.vanished(pages);
-    if (supports.verbs.includes('poison')) this.#poisoned(pages); // by what found it out
+    if (poisoned) this.#poisoned(pages);
     const { start, length } = layout.gpaRangeOf(pages);
     this.#giveUp(
       pages,
@@ -397,6 +398,7 @@ export class Resolver {
         hint: "Punch holes and discard memory only through the pager's remove() and withdraw()",
       }),
     );
+    if (!poisoned && supports.verbs.includes('poison')) this.#installer.poison(pages); // whatever is done of failures
   }
 
   // ── outcomes ──
@@ -471,8 +473,9 @@ export class Resolver {
     this.#installer.wake(pages);
   }
 
-  #dropBegin(pages: PageRange, then: 'missing' | 'zero'): void {
-    this.#drops.begin(pages);
+  #dropBegin({ first, count, announcements }: DropRange, then: 'missing' | 'zero'): void {
+    const pages = { first, count };
+    this.#drops.begin(pages, announcements);
     this.#void(pages, then);
   }
 
@@ -528,6 +531,8 @@ export class Resolver {
     const { layout, states, pages: shard } = this.#o;
     if (missing === 'poison' && !this.#stopped) this.#poisonMissing(shard);
     if (missing === 'zero') eachMissing(layout, states, shard, (pages) => this.#installer.zero(pages));
+    // Who waits on what is frozen finds nobody to thaw it any more, and what it waits for is there.
+    if (states.any('frozen', shard)) this.#protection.thaw(shard);
     this.#settleAll();
     this.#ended = true;
     this.#o.port.close();

@@ -65,6 +65,13 @@ export class UserfaultfdAttachment implements Attachment {
     for (const segment of this.#parts.map.within(pages)) drop(segment);
   }
 
+  removalsAnnounced(pages: PageRange): number {
+    return Math.max(
+      1,
+      ...[...this.#parts.map.within(pages)].map((segment) => (isRemovedTwice(segment) ? 2 : 1)),
+    );
+  }
+
   moved(pages: PageRange, to: number): void {
     this.#parts.map.movePages(pages, to);
   }
@@ -131,6 +138,9 @@ function shardOf({ pages, kicker, token }: OpenShard, map: AddressMap): Shard {
   };
 }
 
+/** Of a file that is not known both calls of {@link drop} are madvise, which raises an event. */
+const isRemovedTwice = ({ memory, fd }: Segment): boolean => memory !== 'anonymous' && fd < 0;
+
 /**
  * Drops pages so that the next access is a *missing* fault. Private memory forgets them by MADV_DONTNEED. Of a
  * file they are punched out, because the mapping alone forgetting them leaves the page cache to serve them
@@ -148,8 +158,9 @@ function drop(segment: Segment): void {
       must(raw.fallocate(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, fileOffset, length), 'fallocate');
     else {
       const removed = raw.madvise(start, length, MADV.REMOVE);
-      // Private huge pages have no file to remove from.
-      if (!(removed === -ERRNO.EINVAL && memory === 'hugetlb')) must(removed, 'madvise');
+      // Private huge pages have no file to remove from, or none that may be.
+      const isPrivate = removed === -ERRNO.EINVAL || removed === -ERRNO.EACCES;
+      if (!(isPrivate && memory === 'hugetlb')) must(removed, 'madvise');
     }
   }
   must(raw.madvise(start, length, MADV.DONTNEED), 'madvise');
