@@ -1,4 +1,4 @@
-import { type PageRange } from '../api/address.js';
+import { type PageIndex, type PageRange } from '../api/address.js';
 import { type Coverage } from '../api/access.js';
 import { type Attachment, type RawMemory, type Shard } from '../api/backend.js';
 import { type Supports } from '../api/capability.js';
@@ -84,7 +84,8 @@ export class KvmAttachment implements Attachment {
   /** What is frozen goes out of the guest's sight, and nothing of its contents is lost. */
   async freeze(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    for (const range of this.#filled(pages)) await this.#parts.client.hide(range);
+    const { board, client } = this.#parts;
+    for (const range of runsOf(pages, (page) => board.has('filled', page))) await client.hide(range);
   }
 
   /**
@@ -97,18 +98,10 @@ export class KvmAttachment implements Attachment {
 
   async withdraw(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    this.#parts.board.mark('poisoned', pages.first, pages.count, false);
-    for (const range of this.#filled(pages)) await this.#parts.client.drop(range);
-  }
-
-  /** The runs of pages that are there. What is not need not go. */
-  *#filled(pages: PageRange): Generator<PageRange> {
-    const { board } = this.#parts;
-    const stop = pages.first + pages.count;
-    for (let page = pages.first, end = page; page < stop; page = ++end) {
-      while (end < stop && board.has('filled', end)) end++;
-      if (end > page) yield { first: page, count: end - page };
-    }
+    // What is neither there nor poisoned need not go.
+    const { board, client } = this.#parts;
+    const runs = runsOf(pages, (page) => board.has('filled', page) || board.has('poisoned', page));
+    for (const range of runs) await client.drop(range);
   }
 
   moved(): void {
@@ -133,13 +126,32 @@ export class KvmAttachment implements Attachment {
   }
 
   #unregister(): void {
-    const { uffd, regions } = this.#parts;
-    for (const { slot } of regions) uffd?.port.unregister(slot.address, slot.count * slot.pageSize);
+    const { uffd, regions, board } = this.#parts;
+    if (!uffd) return;
+    for (const { slot } of regions) {
+      const { page: first, count, pageSize, address } = slot;
+      const unregister = (pages: PageRange): boolean =>
+        uffd.port.unregister(address + (pages.first - first) * pageSize, pages.count * pageSize) === 0;
+      if (unregister({ first, count })) continue;
+      // Where files lie over a part of the reservation the kernel refuses the whole: what is not there is left of it.
+      const isReserved = (page: PageIndex): boolean =>
+        !board.has('filled', page) || board.has('frozen', page);
+      for (const run of runsOf({ first, count }, isReserved))
+        if (!unregister(run))
+          for (let page = run.first; page < run.first + run.count; page++)
+            unregister({ first: page, count: 1 });
+    }
   }
 
   async #endSlots(): Promise<void> {
     const { client, keep, board, sweep } = this.#parts;
-    if (!(await client.end(keep)) && !keep) sweepSlots(board, sweep);
+    let ended = false;
+    try {
+      ended = await client.end(keep);
+    } finally {
+      // One that dies while it is told to end leaves its slots, too; those that are gone are refused.
+      if (!ended && !keep) sweepSlots(board, sweep);
+    }
   }
 
   #giveBack(): void {
@@ -151,6 +163,15 @@ export class KvmAttachment implements Attachment {
     for (const bits of bitmaps ?? []) bits.free();
     raw.close(sweep.vm);
     this.#forget();
+  }
+}
+
+/** The runs of pages for which `holds`. */
+function* runsOf(pages: PageRange, holds: (page: PageIndex) => boolean): Generator<PageRange> {
+  const stop = pages.first + pages.count;
+  for (let page = pages.first, end = page; page < stop; page = ++end) {
+    while (end < stop && holds(end)) end++;
+    if (end > page) yield { first: page, count: end - page };
   }
 }
 

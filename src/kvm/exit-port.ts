@@ -8,6 +8,7 @@ import {
   EventFd,
   type Mapping,
   mapMemory,
+  pagemap,
   pageSize,
   Poller,
   residentPages,
@@ -336,6 +337,10 @@ export class ExitPort implements FaultPort {
     for (let done = 0; done < count;) {
       const page = first + done;
       if (this.#board.has('filled', page)) {
+        if (verb === VERB.poison && this.#isLost(region, page)) {
+          this.#board.mark('filled', page, 1, false);
+          return { outcome: OUTCOME.failed, pages: done, errno: ERRNO.EHWPOISON };
+        }
         this.#wake(region, page, 1, ANSWER.again);
         return { outcome: OUTCOME['already-present'], pages: done, errno: ERRNO.EEXIST };
       }
@@ -352,6 +357,17 @@ export class ExitPort implements FaultPort {
       if (errno !== 0) return { outcome: outcomeOf(errno), pages: done, errno };
     }
     return undefined;
+  }
+
+  /**
+   * Whether a page that was brought is not there: somebody dropped it behind the pager, or a part of it. Said before it is
+   * poisoned: where a slot shows it, KVM ends by SIGBUS a vCPU's thread that does not expect it.
+   */
+  #isLost(region: SlotRegion, page: PageIndex): boolean {
+    if (!this.#uffd || this.resident(page)) return false;
+    const start = region.address + (page - region.page) * region.pageSize;
+    // What is swapped out is not resident, and not lost.
+    return pagemap(start, region.pageSize / pageSize()).some(({ present, swapped }) => !present && !swapped);
   }
 
   /** Runs of missing pages. */

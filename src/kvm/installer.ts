@@ -7,6 +7,7 @@ import {
   MAP,
   PROT,
   type Mapping,
+  pageSize,
   raw,
   readMemory,
   takesWrites,
@@ -107,6 +108,40 @@ export interface Moving {
 /** A verb has done what {@link UffdPort.done} says, and maybe all of it. */
 const MORE = 1;
 
+/**
+ * Carries a verb of the userfaultfd out on a run of pages, in `unit`s. What is there already is skipped, and its waiters
+ * are woken. The kernel refuses a range as a whole where it leaves a mapping, and whoever treats a part of the memory
+ * differently (mprotect, madvise) splits the mapping there: such a range is halved down to the page that it is about.
+ */
+function carryOut(
+  uffd: UffdPort,
+  region: SlotRegion,
+  first: PageIndex,
+  count: number,
+  unit: number,
+  verb: (start: number, length: number, done: number) => number,
+): Installed {
+  const start = addressOf(region, first);
+  const length = count * region.pageSize;
+  let most = length;
+  for (let done = 0; done < length;) {
+    const asked = Math.min(most, length - done);
+    const result = verb(start + done, asked, done);
+    const progress = result === 0 ? asked : uffd.done;
+    done += progress;
+    if (progress > 0)
+      most *= 2; // the next try says why it stopped
+    else if (result === -ERRNO.ENOENT && asked > unit)
+      most = Math.max(unit, Math.floor(asked / 2 / unit) * unit);
+    else if (result !== -ERRNO.EEXIST) return { pages: Math.floor(done / region.pageSize), errno: -result };
+    else {
+      uffd.wake(start + done, unit); // the kernel woke nobody
+      done += unit;
+    }
+  }
+  return whole(count);
+}
+
 /** Base pages that one page of a region is installed in, or its own size for huge pages. */
 export interface UffdUnits {
   unitOf(region: SlotRegion): number;
@@ -135,7 +170,7 @@ export class UffdInstaller implements PageInstaller {
 
   copy(region: SlotRegion, first: PageIndex, count: number, from: number): Installed {
     let moves = this.#moving !== undefined && this.#units.unitOf(region) < TRANSPARENT_HUGE_BYTES;
-    return this.#run(region, first, count, (start, length, done) => {
+    return carryOut(this.#uffd, region, first, count, this.#units.unitOf(region), (start, length, done) => {
       const source = moves ? this.#movable(this.#moving!, start, from + done, length) : undefined;
       if (source !== undefined) {
         this.#uffd.move(start, source, TRANSPARENT_HUGE_BYTES);
@@ -157,11 +192,15 @@ export class UffdInstaller implements PageInstaller {
   }
 
   zero(region: SlotRegion, first: PageIndex, count: number): Installed {
-    return this.#run(region, first, count, (start, length) => this.#uffd.zeropage(start, length));
+    const uffd = this.#uffd;
+    const unit = this.#units.unitOf(region);
+    return carryOut(uffd, region, first, count, unit, (start, length) => uffd.zeropage(start, length));
   }
 
   poison(region: SlotRegion, first: PageIndex, count: number): Installed {
-    return this.#run(region, first, count, (start, length) => this.#uffd.poison(start, length));
+    const uffd = this.#uffd;
+    const unit = this.#units.unitOf(region);
+    return carryOut(uffd, region, first, count, unit, (start, length) => uffd.poison(start, length));
   }
 
   unhide(): number {
@@ -170,28 +209,6 @@ export class UffdInstaller implements PageInstaller {
 
   wake(region: SlotRegion, first: PageIndex, count: number): void {
     this.#uffd.wake(addressOf(region, first), count * region.pageSize);
-  }
-
-  #run(
-    region: SlotRegion,
-    first: PageIndex,
-    count: number,
-    verb: (start: number, length: number, done: number) => number,
-  ): Installed {
-    const unit = this.#units.unitOf(region);
-    const start = addressOf(region, first);
-    const length = count * region.pageSize;
-    for (let done = 0; done < length;) {
-      const result = verb(start + done, length - done, done);
-      if (result === 0) break;
-      const progress = this.#uffd.done;
-      done += progress;
-      if (progress > 0) continue; // the next try says why it stopped
-      if (result !== -ERRNO.EEXIST) return { pages: Math.floor(done / region.pageSize), errno: -result };
-      this.#uffd.wake(start + done, unit); // the kernel woke nobody
-      done += unit;
-    }
-    return whole(count);
   }
 }
 
@@ -225,8 +242,8 @@ export class GuestMemfdInstaller implements PageInstaller {
   }
 
   poison(region: SlotRegion, first: PageIndex, count: number): Installed {
-    const result = this.#uffd.poison(addressOf(region, first), count * region.pageSize);
-    return result < 0 && result !== -ERRNO.EEXIST ? stopped(-result) : whole(count);
+    const uffd = this.#uffd;
+    return carryOut(uffd, region, first, count, pageSize(), (start, length) => uffd.poison(start, length));
   }
 
   unhide(region: SlotRegion, first: PageIndex, count: number): number {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { type DemandPagingError, gpa, type GpaRange, type Pager } from '../../../src/api/index.js';
+import { type DemandPagingError, gpa, type GpaRange, openPager, type Pager } from '../../../src/api/index.js';
 import { openVcpuGate } from '../../../src/kvm/index.js';
+import { HeldSource } from './held-source.js';
 import { backendOf, type Doing, ENTRY, imageOf, LOW, memoryOf, PAGE, PAGED, pagerOver, Rig } from './rig.js';
 
 const PAGES = 16;
@@ -126,6 +127,65 @@ describe.for(FLAVOURS)(
         expect(pager.states.any('frozen', { first: 0, count: PAGES })).toBe(false);
         await pager.close({ missing: 'leave' });
       }
+    });
+
+    test('closing while one waits for a page beside one that is there', async (context) => {
+      for (const missing of ['leave', 'poison'] as const) {
+        using rig = Rig.open(context);
+        const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
+        const source = new HeldSource(imageOf(PAGES));
+        const pager = await openPager({
+          backend,
+          regions: [rig.region(PAGES, PAGE, memoryOf(flavour))],
+          source: source.ref,
+          needs: ['vcpu', 'kernel'],
+          policy: { faultAroundPages: 1 },
+        });
+        const asked = source.hold(0);
+        await pager.ensure(range(8));
+        const walk = await walkTables(rig, backend.gate(0), undefined);
+        await asked;
+        await pager.close({ missing });
+        expect((await walk.result).valid).toBe(false);
+        source.close();
+      }
+    });
+
+    test('closing while one waits for a frozen page that is there', async (context) => {
+      using rig = Rig.open(context);
+      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
+      const { pager } = await pagerOver(
+        backend,
+        [rig.region(PAGES, PAGE, memoryOf(flavour))],
+        imageOf(PAGES),
+      );
+      if (pager.supports.freeze !== 'full') return pager.close();
+      await pager.ensure(range(0, 8));
+      await pager.freeze(range(0));
+      const walk = await walkTables(rig, backend.gate(0), undefined);
+      await held(pager, 1);
+      await pager.close();
+      // Whether it found the page before the memory went is chance; that it went on is not.
+      await walk.result;
+    });
+
+    test('thawing pages that are being frozen', async (context) => {
+      using rig = Rig.open(context);
+      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
+      const { pager } = await pagerOver(
+        backend,
+        [rig.region(PAGES, PAGE, memoryOf(flavour))],
+        imageOf(PAGES),
+      );
+      if (pager.supports.freeze !== 'full') return pager.close();
+      await pager.ensure(range(0, PAGES));
+      for (let time = 0; time < 200; time++) {
+        const freezing = pager.freeze(range(time % 8, 4));
+        await Promise.all([pager.thaw(range(time % 8, 4)), freezing]);
+      }
+      const walk = await walkTables(rig, backend.gate(0), undefined);
+      expect((await walk.result).valid).toBe(true);
+      await pager.close();
     });
   },
 );
