@@ -60,8 +60,11 @@ export class Kvm {
 
   /** `type`: 0, or on arm64 the IPA size in bits. Errors: KERNEL (ENOMEM; EINVAL: the type). */
   createVm(type = 0): KvmVm {
-    const fd = must(raw.ioctl(this.fd, KVM.CREATE_VM, type), 'CREATE_VM');
-    return new KvmVm(fd, this.runBytes);
+    // Whatever signal is pending, the kernel gives up where it begins to watch the mapping: asked again, as QEMU does.
+    let fd: number;
+    do fd = raw.ioctl(this.fd, KVM.CREATE_VM, type);
+    while (fd === -ERRNO.EINTR);
+    return new KvmVm(must(fd, 'CREATE_VM'), this.runBytes);
   }
 
   close(): void {

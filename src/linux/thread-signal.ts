@@ -34,6 +34,8 @@ export function installKickSignal(): void {
 export function kickThread(thread: number): boolean {
   const result = raw.syscall('tgkill', process.pid, thread, KICK_SIGNAL);
   if (result === -ERRNO.ESRCH) return false;
+  // As many signals wait for this user's threads as may (RLIMIT_SIGPENDING): lost, as a kick can be.
+  if (result === -ERRNO.EAGAIN) return true;
   check(result, 'tgkill', `cannot interrupt thread ${thread}`);
   return true;
 }
