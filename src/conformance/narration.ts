@@ -57,6 +57,7 @@ const SAID_OTHERWISE: readonly string[] = ['done', 'errored', 'poisoned'];
 const CHANGES: readonly (readonly [RegExp, string])[] = [
   [/^dontneed /, 'MADV_DONTNEED'],
   [/^remove /, 'MADV_REMOVE'],
+  [/^withdraw /, 'MADV_DONTNEED'],
   [/^punch /, 'fallocate, punching a hole,'],
   [/^unmap /, 'munmap'],
 ];

@@ -195,7 +195,7 @@ export class SteppedPager implements Paging {
     // A thread of its own: it goes on while the resolver is inside a turn.
     const discard = this.#stage.change(
       `drop ${pages.first}+${pages.count}`,
-      this.#stage.stepping.discard(pages, 'remove'),
+      this.#stage.stepping.withdraw(pages),
     );
     yield () => discard.settled;
     this.#send({ command: 'drop-end', ranges: [pages] }, (reply) => this.#settle(task, reply));

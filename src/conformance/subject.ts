@@ -45,6 +45,8 @@ export interface Stepping {
   access(request: SteppedAccessRequest): SteppedAccess;
   /** A thread that drops pages behind the pager's back (MADV_DONTNEED on anonymous memory). */
   discard(pages: PageRange, how?: 'dontneed' | 'remove'): Stepped;
+  /** A thread that drops pages as the attachment does, which its promises cannot step by step. */
+  withdraw(pages: PageRange): Stepped;
   unmap(pages: PageRange): Stepped;
   /** An event that no version of the library knows waits to be read. */
   sendUnknown(number: number): void;

@@ -71,11 +71,16 @@ export class UapiStepping implements Stepping {
     return this.#kernel.access(request);
   }
 
-  /** `remove` is the pager's own way; anybody else's leaves the prototype's presence as it is. */
+  /** Anybody's way but the pager's: it leaves the prototype's presence as it is. */
   discard(pages: PageRange, how: 'dontneed' | 'remove' = 'dontneed'): Stepper {
-    if (how === 'remove') this.takeBack(pages);
     const shared = this.#kernel.memory.layout.regionOf(pages.first).memory !== 'anonymous';
     return this.#kernel.discard(pages, shared ? 'remove' : how);
+  }
+
+  /** The pager's own way. */
+  withdraw(pages: PageRange): Stepper {
+    this.takeBack(pages);
+    return this.#kernel.withdraw(pages);
   }
 
   unmap(pages: PageRange): Stepper {

@@ -53,6 +53,16 @@ export function* discardSteps(kernel: ModelKernel, pages: PageRange, how: Discar
   }
 }
 
+/**
+ * As a backend drops pages: of shared memory the page cache first, of which nobody hears, then what is left in the page
+ * table, a poison marker for one.
+ */
+export function* withdrawSteps(kernel: ModelKernel, pages: PageRange): Generator<Step, void> {
+  if (kernel.memory.layout.regionOf(pages.first).memory !== 'anonymous')
+    yield* discardSteps(kernel, pages, 'punch');
+  yield* discardSteps(kernel, pages, 'dontneed');
+}
+
 /** munmap(2): the pages first, then the event. */
 export function* unmapSteps(kernel: ModelKernel, pages: PageRange): Generator<Step, void> {
   const settle = beginning(kernel, 'unmap');

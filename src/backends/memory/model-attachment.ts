@@ -57,10 +57,7 @@ export class ModelAttachment implements Attachment {
   async withdraw(pages: PageRange): Promise<void> {
     if (!this.supports.withdraw)
       throw new DemandPagingError('NOT_SUPPORTED', 'this model does not withdraw pages');
-    // Of shared memory the page cache first, then what is left in the page table: a poison marker, for one.
-    const shared = this.layout.regionOf(pages.first).memory !== 'anonymous';
-    if (shared) await settle(this.kernel.discard(pages, 'punch'));
-    await settle(this.kernel.discard(pages, 'dontneed'));
+    await settle(this.kernel.withdraw(pages));
   }
 
   /** Nothing to follow: pages are found by number here. */

@@ -9,7 +9,15 @@ import {
 } from '../../api/index.js';
 import { ERRNO } from './errno.js';
 import { type ModelMechanism, type PageRequest } from './mechanism.js';
-import { forkSteps, discardSteps, MemoryChange, remapSteps, unmapSteps, type Step } from './memory-change.js';
+import {
+  forkSteps,
+  discardSteps,
+  MemoryChange,
+  remapSteps,
+  unmapSteps,
+  withdrawSteps,
+  type Step,
+} from './memory-change.js';
 import { MessageQueue } from './message-queue.js';
 import { type AccessRequest, ModelAccess } from './model-access.js';
 import { type Discard, type ModelMemory } from './model-memory.js';
@@ -113,6 +121,11 @@ export class ModelKernel {
   /** A thread that drops pages, announcing it first; `punch` (fallocate on the file) announces nothing. */
   discard(pages: PageRange, how: Discard = 'dontneed'): Stepper {
     return this.#change(`${how} ${pages.first}+${pages.count}`, discardSteps(this, pages, how));
+  }
+
+  /** A thread that drops pages as a backend does: poison goes with them. */
+  withdraw(pages: PageRange): Stepper {
+    return this.#change(`withdraw ${pages.first}+${pages.count}`, withdrawSteps(this, pages));
   }
 
   /** A thread that unmaps pages and announces it after. */

@@ -13,7 +13,7 @@ import { kernelAccessBlocks, kernelAccessRetries } from './kernel-access.js';
 import { noLostWake } from './no-lost-wake.js';
 import { noTornPage } from './no-torn-page.js';
 import { noZeroLeak } from './no-zero-leak.js';
-import { poisonIsSticky, poisonOutlastsRequests } from './poison-is-sticky.js';
+import { poisonGoesWithThePage, poisonIsSticky, poisonOutlastsRequests } from './poison-is-sticky.js';
 import { prefetchNeverResurrects } from './prefetch-never-resurrects.js';
 import { publishBeforePresent } from './publish-before-present.js';
 import { removeBeforeFault } from './remove-before-fault.js';
@@ -44,6 +44,7 @@ export const PROPERTIES: readonly AnyProperty[] = [
   boundedInFlight,
   poisonIsSticky,
   poisonOutlastsRequests,
+  poisonGoesWithThePage,
   writeProtectIsAtomic,
   freezeIsReversible,
   kernelAccessBlocks,

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
-import { type AccessSite } from '../../api/index.js';
+import { type AccessSite, type PageIndex, type PageRange } from '../../api/index.js';
 import { must } from '../failure.js';
 import { type Manifest, property } from '../property.js';
 import { BareResolver } from '../resolving.js';
-import { type Action, canRead, play, played, scenario } from '../scenario.js';
+import { type Action, canRead, covers, play, played, scenario, waitingSites } from '../scenario.js';
 import { pause, settled } from '../stage.js';
 
 const PAGES = 4;
@@ -91,5 +91,67 @@ export const poisonOutlastsRequests = property<{
     yield settled(last);
     for (const { page, end, name } of [...into.reads, last])
       must(page !== poisoned || end === 'errored', `${name}, which is poisoned: ${end}`);
+  },
+});
+
+/** Sites that wait for a missing page, and survive a poisoned one. */
+const surviving = (manifest: Manifest): readonly AccessSite[] =>
+  failing(manifest).filter((site) => waitingSites(manifest).includes(site));
+
+export const poisonGoesWithThePage = property<{
+  readonly site: AccessSite;
+  readonly poisoned: PageRange;
+  /** One of these. */
+  readonly dropped: PageIndex;
+  readonly by: 'remove' | 'withdraw';
+}>({
+  name: 'poison-is-sticky',
+  part: 'until the page is dropped',
+  claim:
+    'a poisoned page that is removed reads as zeros, one that is withdrawn is fetched; its neighbours stay poisoned',
+  about: 'reads',
+  level: 'pager',
+  pages: PAGES,
+  unless: (manifest) =>
+    unless(manifest) ??
+    (!manifest.supports.withdraw
+      ? 'pages cannot be dropped here'
+      : surviving(manifest).length === 0
+        ? 'no site that can be exercised here waits for a page and survives its failure'
+        : undefined),
+  plan: (manifest) =>
+    fc
+      .record({ first: fc.nat(PAGES - 1), count: fc.integer({ min: 1, max: PAGES }) })
+      .map(({ first, count }) => ({ first, count: Math.min(count, PAGES - first) }))
+      .chain((poisoned) =>
+        fc.record({
+          site: fc.constantFrom(...surviving(manifest)),
+          poisoned: fc.constant(poisoned),
+          dropped: fc.nat(poisoned.count - 1).map((index) => poisoned.first + index),
+          by: fc.constantFrom('remove' as const, 'withdraw' as const),
+        }),
+      ),
+  *body(stage, { site, poisoned, dropped, by }) {
+    const poison = stage.pager.do('poison', poisoned);
+    yield settled(poison);
+    must(poison.error === undefined, `poisoning missing pages failed with ${poison.error}`);
+    const drop = stage.pager.do(by, { first: dropped, count: 1 });
+    yield settled(drop);
+    must(drop.error === undefined, () => `${drop.name} failed with ${drop.error}`);
+    const reads = Array.from({ length: PAGES }, (_, page) => stage.touch({ site, page }));
+    yield settled(...reads);
+    for (const { page, end, name, bytes } of reads) {
+      const isPoisoned = page !== dropped && covers(poisoned, page);
+      must(
+        end === (isPoisoned ? 'errored' : 'done'),
+        `${name}, which ${isPoisoned ? 'is poisoned' : 'is not poisoned'}: ${end}`,
+      );
+      if (isPoisoned) continue;
+      const expected = page === dropped && by === 'remove' ? 'zeros' : 'original';
+      must(
+        stage.contents.recognise(bytes, page) === expected,
+        () => `${name} read ${stage.contents.describe(bytes)}`,
+      );
+    }
   },
 });

@@ -145,6 +145,13 @@ export const poisonForgotten = sin({
   }),
 });
 
+/** Drops the contents of a page, and leaves what the page table says of it. */
+export const poisonOutlastsPage = sin({
+  name: 'poison is left where a page is dropped',
+  breaks: 'poison-is-sticky',
+  kernel: (kernel) => (pages) => kernel.discard(pages, 'remove'),
+});
+
 /** Reads what lies nearest to what was asked. */
 export const clampsInput = sin({
   name: 'clamps what is malformed',

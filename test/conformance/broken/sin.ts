@@ -55,6 +55,8 @@ export interface SinOptions {
   readonly mayBreak?: readonly PropertyName[];
   readonly port?: PortSin;
   readonly attachment?: (attachment: Attachment, beneath: ModelAttachment) => Partial<Attachment>;
+  /** How the backend drops pages instead. */
+  readonly kernel?: (kernel: ModelKernel) => ModelKernel['withdraw'];
   readonly engine?: (options: ResolverOptions) => Engine;
   readonly model?: ModelOptions;
   readonly more?: Partial<SteppedSubject>;
@@ -73,6 +75,8 @@ export function sin(options: SinOptions): Sin {
       async attach(layout) {
         const beneath = await inner.attach(layout);
         last = beneath;
+        const withdraw = options.kernel?.(beneath.kernel);
+        if (withdraw) beneath.kernel.withdraw = withdraw;
         return wrap(beneath, options, await openPort(beneath.shards[0]!.port));
       },
     };

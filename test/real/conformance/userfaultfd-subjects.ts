@@ -80,6 +80,7 @@ export const USERFAULTFD_SUBJECTS: readonly Case[] = [
       'close-is-definite',
       'source-failure-is-loud',
       'handler-death-is-seen',
+      'poison-is-sticky, until the page is dropped',
       'write-protect-is-atomic',
       'freeze-is-reversible',
       'kernel-access-blocks',
