@@ -108,6 +108,12 @@ export interface Attachment {
   withdraw(pages: PageRange): void | Promise<void>;
 
   /**
+   * Told, before the resolvers are, that the contents of these pages, of one region, are there though no port brought
+   * them. Absent where that makes no difference to the attachment. Errors: KERNEL.
+   */
+  markPresent?(pages: PageRange): void;
+
+  /**
    * How many `remove` events the port reads of each of these pages, of one region, when they are withdrawn. Default 1,
    * and no matter where it reads none: what is announced more often was removed by somebody else, and reads as zeros.
    */

@@ -11,6 +11,7 @@ import { GuestMemory } from './guest-memory.js';
 import { type Hold, Holds } from './holds.js';
 import { MemoryLayout, type RegionSpec } from './layout.js';
 import { type Command, type MissingAtClose, type Notice, type PrefetchResult } from './notice.js';
+import { eachPresent } from './page-runs.js';
 import { PageStates } from './page-states.js';
 import { type PagerPolicy, completePolicy } from './policy.js';
 import { startEmbedded } from './embedded-host.js';
@@ -152,7 +153,11 @@ export class Pager implements AsyncDisposable {
   /** @internal Starts the resolvers. */
   async start(): Promise<void> {
     const { present, source } = this.#options;
-    if (present) markFrom(this.states, present); // no resolver runs yet: the states have no other writer
+    if (present) {
+      markFrom(this.states, present); // no resolver runs yet: the states have no other writer
+      for (const pages of this.#allPages())
+        eachPresent(this.layout, this.states, pages, (run) => this.#attachment.markPresent?.(run));
+    }
     const starts = await Promise.allSettled(
       this.#attachment.shards.map((shard) =>
         (shard.port.where === 'here' ? startEmbedded : startWorker)(this.#hostOptions(shard, source)),
@@ -243,7 +248,10 @@ export class Pager implements AsyncDisposable {
 
   /** Says that the contents of whole pages are there already, brought by another way (a second mapping, RDMA). */
   async markPresent(ranges: readonly GpaRange[]): Promise<void> {
-    await this.#sendEach(this.#wholePages(ranges), (own) => ({ command: 'mark-present', ranges: own }));
+    const pages = this.#wholePages(ranges);
+    if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
+    for (const run of pages) this.#attachment.markPresent?.(run);
+    await this.#sendEach(pages, (own) => ({ command: 'mark-present', ranges: own }));
   }
 
   /** Discards pages: they read as zeros from now on. PAGE_HELD, NOT_SUPPORTED. */

@@ -9,6 +9,7 @@ import {
   type EventFd,
   raw,
   type SharedBits,
+  systemError,
   TRANSPARENT_HUGE_BYTES,
   transparentHugePages,
   UFFD_FEATURE,
@@ -17,6 +18,7 @@ import {
 import { type ExitBoard } from './exit-board.js';
 import { type ExitPortToken } from './exit-port.js';
 import { HostMemory } from './host-memory.js';
+import { showFile } from './installer.js';
 import { type PagedRegion } from './paged-memory.js';
 import { type SlotClient } from './slot-client.js';
 import { type Sweep, sweepSlots } from './sweep-slots.js';
@@ -102,6 +104,18 @@ export class KvmAttachment implements Attachment {
     const { board, client } = this.#parts;
     const runs = runsOf(pages, (page) => board.has('filled', page) || board.has('poisoned', page));
     for (const range of runs) await client.drop(range);
+  }
+
+  /** vCPUs are shown it when they ask. What lives in a file is mapped where the others look for it. */
+  markPresent(pages: PageRange): void {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
+    const { regions, board } = this.#parts;
+    const { slot, alias } = regions.find(
+      ({ slot: { page, count } }) => pages.first >= page && pages.first < page + count,
+    )!;
+    const errno = alias === undefined ? 0 : showFile(slot, pages.first, pages.count);
+    if (errno !== 0) throw systemError('mmap', errno, 'pages that are present cannot be shown');
+    board.mark('filled', pages.first, pages.count, true); // after they can be found
   }
 
   moved(): void {

@@ -247,7 +247,7 @@ export class GuestMemfdInstaller implements PageInstaller {
   }
 
   unhide(region: SlotRegion, first: PageIndex, count: number): number {
-    return this.#map(region, first, count);
+    return showFile(region, first, count);
   }
 
   wake(region: SlotRegion, first: PageIndex, count: number): void {
@@ -275,25 +275,25 @@ export class GuestMemfdInstaller implements PageInstaller {
   }
 
   #show(region: SlotRegion, first: PageIndex, count: number): Installed {
-    const errno = this.#map(region, first, count);
+    const errno = showFile(region, first, count);
     if (errno !== 0) return stopped(errno);
     this.#uffd.wake(addressOf(region, first), count * region.pageSize);
     return whole(count);
   }
+}
 
-  /**
-   * Runs that meet become one mapping of the kernel's, because they meet in the file too. ENOMEM: there are
-   * vm.max_map_count of them.
-   */
-  #map(region: SlotRegion, first: PageIndex, count: number): number {
-    const { pageSize, guestMemfd, guestMemfdOffset } = region;
-    const address = addressOf(region, first);
-    const length = count * pageSize;
-    const offset = guestMemfdOffset + (first - region.page) * pageSize;
-    const flags = MAP.SHARED | MAP.FIXED;
-    const mapped = raw.mmap(address, length, PROT.READ | PROT.WRITE, flags, guestMemfd, offset);
-    if (mapped < 0) return -mapped;
-    raw.madvise(address, length, MADV.DONTFORK);
-    return 0;
-  }
+/**
+ * Maps pages of a guest_memfd where accessors look for them; 0 or an errno. Runs that meet become one mapping of the
+ * kernel's, because they meet in the file too. ENOMEM: there are vm.max_map_count of them.
+ */
+export function showFile(region: SlotRegion, first: PageIndex, count: number): number {
+  const { pageSize: bytes, guestMemfd, guestMemfdOffset } = region;
+  const address = addressOf(region, first);
+  const length = count * bytes;
+  const offset = guestMemfdOffset + (first - region.page) * bytes;
+  const flags = MAP.SHARED | MAP.FIXED;
+  const mapped = raw.mmap(address, length, PROT.READ | PROT.WRITE, flags, guestMemfd, offset);
+  if (mapped < 0) return -mapped;
+  raw.madvise(address, length, MADV.DONTFORK);
+  return 0;
 }
