@@ -1,3 +1,4 @@
+import { must } from '../failure.js';
 import { property } from '../property.js';
 import { type Action, play, played, scenario } from '../scenario.js';
 
@@ -29,5 +30,9 @@ export const boundedInFlight = property<readonly Action[]>({
     yield* play(stage, actions, played());
     const { mostUnderWay } = stage.source;
     stage.note('source', `had at most ${mostUnderWay} reads under way`);
+    must(
+      mostUnderWay <= maxInFlight,
+      `${mostUnderWay} fetches were under way; the policy allows ${maxInFlight}`,
+    );
   },
 });

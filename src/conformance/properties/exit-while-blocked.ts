@@ -32,7 +32,8 @@ export const exitWhileBlocked = property<{
     const sites = waitingSites(manifest).filter((candidate) => manifest.killable.includes(candidate));
     for (const page of pages) stage.source.hold(page);
     const touches = pages.map((page, i) => stage.touch({ site: sites[(site + i) % sites.length]!, page }));
-    yield pause;
+    // Threads that have their own time are killed when one of them waits, not before it has begun.
+    yield stage.exact ? pause : { what: 'a page to be asked for', until: () => stage.source.underWay > 0 };
     const doomed = touches.filter((_, i) => killed[i]);
     for (const touch of doomed) {
       touch.kill();
