@@ -17,10 +17,10 @@ import { type DropKind } from './slot-thread.js';
 const TRIES = 8;
 
 /**
- * Gives the memory of pages back, so that they are missing. Precondition: no slot shows them and the guest
+ * Gives the memory of pages back, so that they are missing. `poisoned`: some are. Precondition: no slot shows them and the guest
  * stands. Blocks: for the kernel's mmap lock. Errors: KERNEL with errno.
  */
-export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange): void {
+export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange, poisoned: boolean): void {
   const offset = (pages.first - region.page) * region.pageSize;
   const length = pages.count * region.pageSize;
   const address = region.address + offset;
@@ -31,8 +31,7 @@ export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange):
       return must(raw.madvise(address, length, MADV.DONTNEED), 'madvise', address, length);
     case 'file':
       punch(drop.fd, drop.fileOffset + offset);
-      // A hole leaves poison where it is.
-      return must(raw.madvise(address, length, MADV.DONTNEED), 'madvise', address, length);
+      return poisoned ? forget(address, length) : undefined;
     case 'guest-memfd':
       hidePages(region, drop, pages);
       return punch(region.guestMemfd, region.guestMemfdOffset + offset);
@@ -64,6 +63,14 @@ export function hidePages(region: SlotRegion, drop: DropKind, pages: PageRange):
     uffd.close();
   }
   must(raw.mprotect(address, length, PROT.READ | PROT.WRITE), 'mprotect', address, length);
+}
+
+/** Of a file a hole leaves poison where it is. A kernel that cannot forget locked memory, or huge pages, has no poison either. */
+function forget(address: number, length: number): void {
+  const forgotten = raw.madvise(address, length, MADV.DONTNEED_LOCKED);
+  if (forgotten !== -ERRNO.EINVAL) return must(forgotten, 'madvise', address, length);
+  const unlocked = raw.madvise(address, length, MADV.DONTNEED);
+  if (unlocked !== -ERRNO.EINVAL) must(unlocked, 'madvise', address, length);
 }
 
 function must(result: number, syscall: string, address: number, length: number): void {

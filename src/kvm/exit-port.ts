@@ -337,7 +337,10 @@ export class ExitPort implements FaultPort {
     for (let done = 0; done < count;) {
       const page = first + done;
       if (this.#board.has('filled', page)) {
-        if (verb === VERB.poison && this.#isLost(region, page)) {
+        // What lives in a file is not lost with the mapping of it, which a freeze that comes late may have taken away.
+        if (verb === VERB.poison && this.#token.aliases && !this.#board.has('frozen', page))
+          this.#installer.unhide(region, page, 1);
+        else if (verb === VERB.poison && !this.#token.aliases && this.#isLost(region, page)) {
           this.#board.mark('filled', page, 1, false);
           return { outcome: OUTCOME.failed, pages: done, errno: ERRNO.EHWPOISON };
         }

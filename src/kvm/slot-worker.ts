@@ -223,9 +223,10 @@ class SlotThread {
 
   #drop(region: SlotRegion, index: number, pages: PageRange): void {
     this.#takeAway(pages, () => {
+      const poisoned = this.#board.any('poisoned', pages);
       for (const bitmap of ['filled', 'poisoned', 'frozen'] as const)
         this.#board.mark(bitmap, pages.first, pages.count, false);
-      dropPages(region, this.#data.drops[index]!, pages);
+      dropPages(region, this.#data.drops[index]!, pages, poisoned);
     });
   }
 

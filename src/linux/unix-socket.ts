@@ -158,8 +158,9 @@ class Message {
 
   constructor(bytes: number, fds: number) {
     this.#control = MSGHDR + IOVEC;
-    this.#controlLength = CMSG_HEADER + ((fds * 4 + 7) & ~7);
-    const payloadAt = this.#control + this.#controlLength;
+    // Not padded: the kernel would make use of the padding for one descriptor more.
+    this.#controlLength = CMSG_HEADER + fds * 4;
+    const payloadAt = this.#control + ((this.#controlLength + 7) & ~7);
     this.#block = new NativeBlock(payloadAt + bytes);
     this.payload = this.#block.bytes.subarray(payloadAt, payloadAt + bytes);
     const { address, words } = this.#block;

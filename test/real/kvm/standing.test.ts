@@ -171,7 +171,7 @@ describe.for(FLAVOURS)(
 
     test('thawing pages that are being frozen', async (context) => {
       using rig = Rig.open(context);
-      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
+      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 2 });
       const { pager } = await pagerOver(
         backend,
         [rig.region(PAGES, PAGE, memoryOf(flavour))],
@@ -185,6 +185,16 @@ describe.for(FLAVOURS)(
       }
       const walk = await walkTables(rig, backend.gate(0), undefined);
       expect((await walk.result).valid).toBe(true);
+      // Somebody in between finds the page where a freeze that came late has taken it away.
+      const stop = new Int32Array(new SharedArrayBuffer(4));
+      const walks = await walkTables(rig, backend.gate(1), stop);
+      for (let time = 0; time < 50; time++) {
+        const freezing = pager.freeze(range(0, TABLES));
+        await Promise.all([pager.thaw(range(0, TABLES)), freezing]);
+      }
+      Atomics.store(stop, 0, 1);
+      expect((await walks.result).valid).toBe(true);
+      expect(pager.statistics().vanishedPages).toBe(0);
       await pager.close();
     });
   },
