@@ -28,6 +28,8 @@ class EmbeddedHost implements ResolverHost {
   readonly #resolver: Resolver;
   readonly #signal = new Signal();
   #gone: DemandPagingError | undefined;
+  /** Rejects the commands that have no answer yet. */
+  readonly #open = new Set<(error: Error) => void>();
 
   constructor(options: HostOptions, source: PageSource, port: FaultPort) {
     this.shard = options.shard;
@@ -47,7 +49,11 @@ class EmbeddedHost implements ResolverHost {
   send(command: Command): Promise<unknown> {
     if (this.#gone) return Promise.reject(this.#gone);
     return new Promise((resolve, reject) => {
-      this.#resolver.execute(command, (reply) => settleCall(reply, resolve, reject));
+      this.#open.add(reject);
+      this.#resolver.execute(command, (reply) => {
+        this.#open.delete(reject);
+        settleCall(reply, resolve, reject);
+      });
       this.#signal.set();
     });
   }
@@ -67,6 +73,9 @@ class EmbeddedHost implements ResolverHost {
       this.#lastRites(port, this.#gone);
       options.died(this.#gone);
     } finally {
+      // A command whose rows were pending when it ended is never answered.
+      for (const reject of this.#open) reject(this.#gone!);
+      this.#open.clear();
       await source.close?.();
     }
   }

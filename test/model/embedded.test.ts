@@ -1,5 +1,14 @@
 import { describe, expect, test } from 'vitest';
-import { fileOffset, gpa, openPager, type PageSource } from 'demand-paging';
+import {
+  type Attachment,
+  type FaultPort,
+  fileOffset,
+  gpa,
+  openPager,
+  openPort,
+  OUTCOME,
+  type PageSource,
+} from 'demand-paging';
 import { memoryBackend } from 'demand-paging/backends/memory';
 
 const PAGE = 4096;
@@ -72,6 +81,52 @@ describe('a pager on the memory backend', () => {
     expect(await read()).toEqual(wordAt(0));
     await pager.remove([page]);
     expect(await read()).toEqual([0, 0, 0, 0]);
+  });
+
+  test('a command whose rows are pending when the resolver fails is refused', async () => {
+    const inner = memoryBackend();
+    let broken = false;
+    const pager = await openPager({
+      backend: {
+        name: 'never ready, then broken',
+        probe: () => inner.probe(),
+        async attach(layout): Promise<Attachment> {
+          const beneath = await inner.attach(layout);
+          const [shard] = beneath.shards;
+          const port = await openPort(shard!.port);
+          const failing: FaultPort = {
+            staging: port.staging,
+            take(batch, wait, timeoutMs) {
+              if (broken) throw new Error('the port is broken');
+              return port.take(batch, wait, timeoutMs);
+            },
+            resolve(batch) {
+              for (let row = 0; row < batch.count; row++) batch.settle(row, OUTCOME.again, 0, 11);
+            },
+            ready: () => port.ready(),
+            resident: (page) => port.resident(page),
+            close: () => port.close(),
+          };
+          return {
+            layout: beneath.layout,
+            coverage: beneath.coverage,
+            supports: beneath.supports,
+            memory: beneath.memory,
+            shards: [{ ...shard!, port: { where: 'here', open: () => failing } }],
+            withdraw: (pages) => beneath.withdraw(pages),
+            moved: () => {},
+            abandonChild: () => {},
+            close: () => beneath.close(),
+          };
+        },
+      },
+      regions: REGIONS,
+      source,
+    });
+    pager.on('stopped', () => {});
+    const poisoning = pager.poison([{ start: START, length: BigInt(PAGE) }]);
+    setImmediate(() => (broken = true));
+    await expect(poisoning).rejects.toMatchObject({ code: 'HANDLER_DIED' });
   });
 
   test('the memory itself is read and written by guest-physical address', async () => {
