@@ -12,7 +12,7 @@ import { Fetching } from './fetching.js';
 import { GonePages } from './gone-pages.js';
 import { Installer } from './installer.js';
 import { JobPieces } from './job-pieces.js';
-import { type MemoryLayout } from './layout.js';
+import { hasPageCache, type MemoryLayout } from './layout.js';
 import { type Command, type CommandReply, type MissingAtClose, type Notice } from './notice.js';
 import { PageLedger } from './page-ledger.js';
 import { eachMissing, perRegion } from './page-runs.js';
@@ -75,6 +75,8 @@ export class Resolver {
   readonly #queue = new FaultQueue();
   readonly #drops = new Drops();
   readonly #gonePages = new GonePages();
+  /** Pages of files that were asked for once though they are held to be present. */
+  readonly #suspects = new Set<PageIndex>();
   readonly #jobs = new RangeJobs();
   readonly #pieces: JobPieces;
   readonly #wanted: WantedPages;
@@ -325,6 +327,7 @@ export class Resolver {
 
   #void(pages: PageRange, then: 'missing' | 'zero'): void {
     this.#gonePages.back(pages);
+    for (const page of this.#suspects) if (within(page, pages)) this.#suspects.delete(page);
     this.#ledger.dropped(pages, then);
     this.#cancel(pages);
     if (then === 'zero') this.#o.notify({ kind: 'removed', pages });
@@ -377,6 +380,12 @@ export class Resolver {
     // Its removal may have been carried out after we served it. Where the zeros are still there, that wakes.
     if (states.is('removed', page)) return this.#installer.zero(pages);
     if (supports.residency && port.resident(page)) return this.#installer.wake(pages);
+    // Of a file poison cannot tell what is swapped out from what is gone. Who asks for what is swapped out is late, and
+    // nobody asks again; who misses what is gone does.
+    if (hasPageCache(this.#o.layout.regionOf(page).memory) && !this.#suspects.delete(page)) {
+      this.#suspects.add(page);
+      return this.#installer.wake(pages);
+    }
     // Swapped out, or gone? Poison tells, and reads the events if the memory is changing.
     if (supports.verbs.includes('poison')) return this.#installer.probe(page);
     if (supports.residency) this.#takeEvents(); // its removal may be waiting to be read

@@ -5,6 +5,7 @@ import {
   DEFAULT_POLICY,
   fileOffset,
   gpa,
+  type MemoryKind,
   MemoryLayout,
   type Notice,
   type PageSource,
@@ -76,13 +77,14 @@ export function setUp(
   source: PageSource = pattern,
   supports: Partial<Supports> = {},
   port = new FakePort(PAGES),
+  memory: MemoryKind = 'anonymous',
 ) {
   const layout = new MemoryLayout([
     {
       gpa: gpa(0),
       length: BigInt(PAGES * PAGE),
       sourceOffset: fileOffset(0),
-      memory: 'anonymous',
+      memory,
       pageSize: PAGE,
     },
   ]);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type PageSource } from '../../src/api/index.js';
 import { PAGES, pattern, setUp } from './engine-world.js';
+import { FakePort } from './fake-port.js';
 
 describe('Resolver', () => {
   it('installs the aligned window around a fault, then wakes faults that came too late', () => {
@@ -144,6 +145,27 @@ describe('Resolver', () => {
         error: expect.objectContaining({ code: 'PAGE_VANISHED' }) as unknown,
       }),
     );
+  });
+
+  it('believes a file’s page that is asked for late to be swapped out, until it is asked for again', () => {
+    const { resolver, port, notices, counters } = setUp(
+      { onSourceFailure: 'poison' },
+      pattern,
+      {},
+      new FakePort(PAGES),
+      'shmem',
+    );
+    port.fault(3);
+    resolver.turn('none');
+    port.pages[3] = undefined; // swapped out: an access would bring it back, and ask nobody
+    port.fault(3);
+    resolver.turn('none');
+    expect(port.pages[3]).toBeUndefined();
+    expect(notices).not.toContainEqual(expect.objectContaining({ kind: 'source-failed' }));
+    port.fault(3);
+    resolver.turn('none');
+    expect(port.pages[3]).toBe(-1);
+    expect(counters.get('vanishedPages')).toBe(1);
   });
 
   it('bounds what is in flight and serves the rest as answers come', async () => {
