@@ -17,8 +17,8 @@ import { type DropKind } from './slot-thread.js';
 const TRIES = 8;
 
 /**
- * Gives the memory of pages back, so that they are missing. `poisoned`: some are. Precondition: no slot shows them and the guest
- * stands. Blocks: for the kernel's mmap lock. Errors: KERNEL with errno.
+ * Gives the memory of pages back, so that they are missing. `poisoned`: some are. Precondition: no slot shows them and
+ * the guest stands. Blocks: for the kernel's mmap lock. Errors: KERNEL with errno.
  */
 export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange, poisoned: boolean): void {
   const offset = (pages.first - region.page) * region.pageSize;
@@ -65,7 +65,10 @@ export function hidePages(region: SlotRegion, drop: DropKind, pages: PageRange):
   must(raw.mprotect(address, length, PROT.READ | PROT.WRITE), 'mprotect', address, length);
 }
 
-/** Of a file a hole leaves poison where it is. A kernel that cannot forget locked memory, or huge pages, has no poison either. */
+/**
+ * Of a file a hole leaves poison where it is. A kernel that cannot forget locked memory, or huge pages, has no poison
+ * either.
+ */
 function forget(address: number, length: number): void {
   const forgotten = raw.madvise(address, length, MADV.DONTNEED_LOCKED);
   if (forgotten !== -ERRNO.EINVAL) return must(forgotten, 'madvise', address, length);
