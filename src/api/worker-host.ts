@@ -33,10 +33,8 @@ class WorkerHost implements ResolverHost {
   readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   readonly #watchdog: NodeJS.Timeout;
   #nextId = 1;
-  /** It has said that it has ended, or died, and what waited has been seen to. */
-  #over = false;
-  /** It was told to leave waiters alone when it ends. */
-  #leaves = false;
+  /** Told to end, or given up: its end is no surprise. */
+  #told = false;
   /** Ended from here because it was stuck. */
   #doomed = false;
   #started = false;
@@ -71,8 +69,7 @@ class WorkerHost implements ResolverHost {
     this.#worker.on('exit', () => {
       const error = new DemandPagingError('HANDLER_DIED', "the resolver's thread ended", { cause });
       if (this.#doomed) return; // whoever ended it has the last rites to do
-      // One that ends before it has carried out its end has let nobody go.
-      if (this.#over || this.#dead || this.#leaves) this.#finish();
+      if (this.#told || this.#dead) this.#finish();
       else void this.#lastRites(error);
     });
     this.ended = new Promise((resolve) => (this.#finished = resolve));
@@ -82,7 +79,7 @@ class WorkerHost implements ResolverHost {
   send(command: Command): Promise<unknown> {
     if (this.#gone) return Promise.reject(this.#gone);
     if (command.command === 'end') {
-      this.#leaves = command.missing === 'leave';
+      this.#told = true;
       this.#worker.ref(); // its end is waited for
     }
     const id = this.#nextId++;
@@ -139,7 +136,7 @@ class WorkerHost implements ResolverHost {
       case 'ended': // whatever its source left running in it ends with it
         return this.#terminate();
       case 'died':
-        this.#over = true;
+        this.#told = true;
         return this.#died(DemandPagingError.fromPlain(message.error), this.#terminated());
     }
   }
@@ -204,7 +201,7 @@ class WorkerHost implements ResolverHost {
   }
 
   #terminate(): void {
-    this.#over = true;
+    this.#told = true;
     void this.#terminated().then(() => this.#finish());
   }
 
