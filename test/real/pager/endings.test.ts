@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { type DemandPagingError, gpa, type Pager } from '../../../src/api/index.js';
-import { startAccessor } from '../../../src/accessors/index.js';
 import { PAGE, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
 import { contents, openGuest, pages } from './guest.js';
 
@@ -42,17 +41,6 @@ describe('close', () => {
     const pager = await openGuest({ source: 'lingering' });
     await pager.ensure(pages(0, 1));
     await pager.close();
-  });
-
-  test('lets nobody read zeros where the resolver’s thread ends before it could end', async () => {
-    const words = new Int32Array(new SharedArrayBuffer(8));
-    const pager = await openGuest({ source: 'ending', given: { words } });
-    const accessor = await startAccessor('vmm-syscall', pager.layout);
-    const access = accessor.access({ page: 3, length: 1 });
-    while (Atomics.load(words, 0) === 0) await new Promise((resolve) => setImmediate(resolve));
-    await pager.close();
-    expect(await access).toEqual({ ok: false, errno: 14 });
-    await accessor.stop();
   });
 
   test('leaves nothing: every command is refused, no listener is missed, no handle is kept', async () => {
