@@ -96,8 +96,8 @@ export interface ExitBoardToken {
  * woken by name.
  *
  * Who writes what: a gate its own seat; the resolver `filled` and `poisoned`; the slot thread `live` and `pause`.
- * Every word but the times is reached by Atomics only, which are sequentially consistent: "set mine, then look at yours" on
- * both sides never misses both.
+ * Every word but the times is reached by Atomics only, which are sequentially consistent: "set mine, then look at
+ * yours" on both sides never misses both.
  */
 export class ExitBoard {
   readonly pages: number;

@@ -149,7 +149,7 @@ export const poisonForgotten = sin({
 export const poisonOutlastsPage = sin({
   name: 'poison is left where a page is dropped',
   breaks: 'poison-is-sticky',
-  kernel: (kernel) => (pages) => kernel.discard(pages, 'remove'),
+  withdraw: (kernel) => (pages) => kernel.discard(pages, 'remove'),
 });
 
 /** Reads what lies nearest to what was asked. */

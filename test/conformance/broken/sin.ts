@@ -56,7 +56,7 @@ export interface SinOptions {
   readonly port?: PortSin;
   readonly attachment?: (attachment: Attachment, beneath: ModelAttachment) => Partial<Attachment>;
   /** How the backend drops pages instead. */
-  readonly kernel?: (kernel: ModelKernel) => ModelKernel['withdraw'];
+  readonly withdraw?: (kernel: ModelKernel) => ModelKernel['withdraw'];
   readonly engine?: (options: ResolverOptions) => Engine;
   readonly model?: ModelOptions;
   readonly more?: Partial<SteppedSubject>;
@@ -75,7 +75,7 @@ export function sin(options: SinOptions): Sin {
       async attach(layout) {
         const beneath = await inner.attach(layout);
         last = beneath;
-        const withdraw = options.kernel?.(beneath.kernel);
+        const withdraw = options.withdraw?.(beneath.kernel);
         if (withdraw) beneath.kernel.withdraw = withdraw;
         return wrap(beneath, options, await openPort(beneath.shards[0]!.port));
       },
