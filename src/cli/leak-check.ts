@@ -11,6 +11,7 @@ export interface Holdings {
 
 /** Counts them; undefined where there is no /proc. */
 export async function holdings(): Promise<Holdings | undefined> {
+  openStandardStreams();
   try {
     await stat('/proc/self'); // starts libuv's pool of threads, which stays
     return {
@@ -44,6 +45,14 @@ export async function leaksSince(
     mappings: mapped.length,
     processes: processes.filter(isAlive).length,
   };
+}
+
+/**
+ * Node makes each standard stream at its first use (the first worker thread uses two), and keeps it: for a terminal it
+ * opens that anew, a descriptor that is no leak.
+ */
+function openStandardStreams(): void {
+  void [process.stdin, process.stdout, process.stderr];
 }
 
 /** None for the descriptor of the listing itself, which is closed by now. */

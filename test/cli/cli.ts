@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../../scripts/entries.mjs';
+import { PseudoTerminal } from './pseudo-terminal.js';
 
 /** The built program, as a user runs it. */
 const PROGRAM = join(ROOT, 'dist', 'cli.js');
@@ -15,6 +16,28 @@ export interface CliEnd {
   readonly elapsed_ms: number;
 }
 
+/** What a standard stream is redirected to, as in a shell: a file of any kind, or nothing at all. */
+type Redirection = { readonly to: string } | 'closed';
+
+export interface CliOptions extends SpawnOptions {
+  readonly stdin?: Redirection;
+  readonly stdout?: Redirection;
+  readonly stderr?: Redirection;
+  /** Arguments of node's own, before the program. */
+  readonly node?: readonly string[];
+}
+
+const SHELL = '/bin/sh';
+
+/** A shell's script that becomes its arguments, with the streams redirected; undefined where none is. */
+function redirecting({ stdin, stdout, stderr }: CliOptions): string | undefined {
+  const words = [stdin, stdout, stderr].flatMap((redirection, fd) => {
+    if (redirection === undefined) return [];
+    return redirection === 'closed' ? `${fd}>&-` : `${fd}<>'${redirection.to}'`;
+  });
+  return words.length === 0 ? undefined : `exec "$0" "$@" ${words.join(' ')}`;
+}
+
 export class CliRun {
   readonly child: ChildProcess;
   readonly ended: Promise<CliEnd>;
@@ -22,9 +45,12 @@ export class CliRun {
   #stderr = '';
   #look: () => void = () => {};
 
-  constructor(args: readonly string[], options: SpawnOptions = {}) {
+  constructor(args: readonly string[], { node = [], ...options }: CliOptions = {}) {
     const started = performance.now();
-    this.child = spawn(process.execPath, [PROGRAM, ...args], {
+    const command = [process.execPath, ...node, PROGRAM, ...args];
+    const script = redirecting(options);
+    if (script !== undefined) command.unshift(SHELL, '-c', script);
+    this.child = spawn(command[0]!, command.slice(1), {
       ...options,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -60,8 +86,38 @@ export class CliRun {
 }
 
 /** Runs the program to its end. */
-export const cli = (args: readonly string[], options?: SpawnOptions): Promise<CliEnd> =>
+export const cli = (args: readonly string[], options?: CliOptions): Promise<CliEnd> =>
   new CliRun(args, options).ended;
+
+export interface TerminalEnd {
+  readonly status: number | string;
+  /** All that was written, as it was written. */
+  readonly written: string;
+}
+
+/** Runs the program in a terminal of its own, as the leader of its session. */
+export class TerminalRun implements Disposable {
+  readonly terminal: PseudoTerminal;
+  readonly ended: Promise<TerminalEnd>;
+  readonly #run: CliRun;
+
+  constructor(args: readonly string[], columns: number, options: CliOptions = {}) {
+    this.terminal = new PseudoTerminal(columns);
+    const stream = { to: this.terminal.path };
+    const streams = { stdin: stream, stdout: stream, stderr: stream };
+    // The first terminal that the leader of a session opens is the session's.
+    this.#run = new CliRun(args, { ...streams, ...options, detached: true });
+    this.terminal.endsWith(this.#run.child);
+    this.ended = Promise.all([this.#run.ended, this.terminal.closed]).then(([{ status }]) => ({
+      status,
+      written: this.terminal.written,
+    }));
+  }
+
+  [Symbol.dispose](): void {
+    this.terminal[Symbol.dispose]();
+  }
+}
 
 /** A folder that is the programs' temporary folder, too: what they leave is seen in it. */
 export class Workplace implements Disposable {
