@@ -10,7 +10,7 @@ import { Resolver } from './resolver.js';
 import { isPortSource } from './source.js';
 import { Counters } from './statistics.js';
 
-/** How long a thread that is told to end, or is stuck, is waited for. */
+/** How long a thread that failed or is stuck is waited for. */
 const TERMINATE_WAIT_MS = 1000;
 
 /** Starts a resolver on a thread of its own. */
@@ -137,7 +137,7 @@ class WorkerHost implements ResolverHost {
         return this.#terminate();
       case 'died':
         this.#told = true;
-        return this.#died(DemandPagingError.fromPlain(message.error), this.#terminated());
+        return this.#died(DemandPagingError.fromPlain(message.error), this.#terminated(TERMINATE_WAIT_MS));
     }
   }
 
@@ -164,7 +164,7 @@ class WorkerHost implements ResolverHost {
     );
     clearInterval(this.#watchdog);
     this.#doomed = true;
-    void this.#terminated().then(() => this.#lastRites(error));
+    void this.#terminated(TERMINATE_WAIT_MS).then(() => this.#lastRites(error));
   }
 
   /** Does from here what a resolver that died could not: whoever waits is let go, loudly. */
@@ -194,15 +194,21 @@ class WorkerHost implements ResolverHost {
     this.#died(error);
   }
 
-  /** A thread stuck in a native call cannot be ended; it is left behind then, and runs no more of this code. */
-  #terminated(): Promise<unknown> {
-    const bound = new Promise<void>((resolve) => setTimeout(resolve, TERMINATE_WAIT_MS));
-    return Promise.race([this.#worker.terminate(), bound]);
+  /**
+   * Ends the thread, and resolves when it is gone: no descriptor and no stack of it is left then. A thread inside a
+   * native call that does not return cannot be ended: after `boundMs` it is left behind, and runs no more of this code.
+   */
+  async #terminated(boundMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const bound = new Promise<void>((resolve) => (timer = setTimeout(resolve, boundMs)));
+    await Promise.race([this.#worker.terminate(), bound]);
+    clearTimeout(timer);
   }
 
+  /** The resolver has ended as it was told to. What its source left running is granted what a fetch is. */
   #terminate(): void {
     this.#told = true;
-    void this.#terminated().then(() => this.#finish());
+    void this.#terminated(this.#options.policy.sourceTimeoutMs).then(() => this.#finish());
   }
 
   /** Said at once; ended, or refused to have started, when its thread is gone. */
