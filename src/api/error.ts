@@ -7,6 +7,7 @@ import { constants } from 'node:os';
 export const ERROR_CODES = [
   'ALREADY_REGISTERED', // EBUSY: another userfaultfd or region owns the range
   'BAD_ALIGNMENT', // an address, length or offset is no multiple of the page size
+  'BAD_DESCRIPTOR', // EBADF, ENOTTY: a descriptor is not open, or of another kind than is needed
   'BAD_IMAGE', // an image, vector or snapshot file that does not parse; says where
   'BAD_RANGE', // zero length, overlap, past the end, outside every region
   'CLOSED', // the object was closed before or during the call

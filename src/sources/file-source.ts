@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
 import { DemandPagingError } from '../api/error.js';
 import { type ModuleSourceRef, type PageSource } from '../api/source.js';
 import { checkExtent, MODULE } from './source-module.js';
@@ -16,7 +16,8 @@ export interface FileSourceOptions {
  * gives a short read, which the pager reports as SOURCE_LENGTH, where a mapping would end the process.
  * The path is opened in each resolver's isolate, so it must mean the same file there (an absolute one does).
  * Blocks: `read` blocks its resolver for as long as the disk takes.
- * Errors: RangeError for the bounds; opening: SOURCE_FAILED. Source: pread(2).
+ * Errors: RangeError for the bounds; opening: SOURCE_FAILED (errno ENOENT, EACCES, …; or the path names a directory, FIFO,
+ * socket or character device). Source: pread(2).
  */
 export function file(
   path: string,
@@ -57,14 +58,38 @@ export function openFile({ path, offset: start = 0, length: given }: FileSourceO
   };
 }
 
+/**
+ * Looked at before it is opened, because opening a FIFO waits for a writer and opening a device may do something; and
+ * again after, because the path may name something else by then.
+ */
 function openForReading(path: string): number {
   let fd: number | undefined;
   try {
-    fd = openSync(path, 'r');
-    if (fstatSync(fd).isDirectory()) throw new Error('it is a directory');
+    refuseOtherThanFile(statSync(path));
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    refuseOtherThanFile(fstatSync(fd));
     return fd;
   } catch (cause) {
     if (fd !== undefined) closeSync(fd);
-    throw new DemandPagingError('SOURCE_FAILED', `the source file ${path} cannot be opened`, { cause });
+    const { errno, syscall } = cause as NodeJS.ErrnoException;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new DemandPagingError('SOURCE_FAILED', `the source file ${path} cannot be opened: ${reason}`, {
+      cause,
+      errno: errno === undefined ? undefined : -errno,
+      syscall,
+    });
   }
+}
+
+/** A page may be read at any offset, again and again: only files and block devices answer so. Throws Error. */
+function refuseOtherThanFile(stats: Stats): void {
+  if (stats.isFile() || stats.isBlockDevice()) return;
+  const kind = stats.isDirectory()
+    ? 'a directory'
+    : stats.isFIFO()
+      ? 'a FIFO'
+      : stats.isSocket()
+        ? 'a socket'
+        : 'a character device';
+  throw new Error(`it is ${kind}, and pages are read from regular files and block devices`);
 }

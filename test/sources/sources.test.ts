@@ -1,4 +1,7 @@
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -66,6 +69,36 @@ describe('file', () => {
     void source.close?.();
     void source.close?.();
     expect(() => source.read(0, new Uint8Array(1))).toThrow(expect.objectContaining({ code: 'CLOSED' }));
+  });
+
+  test('a FIFO, directory, socket or character device is refused at once, and named', async () => {
+    const fifo = join(folder, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    const socket = join(folder, 'socket');
+    await using server = createServer().listen(socket);
+    await once(server, 'listening');
+    for (const [path, kind] of [
+      [fifo, 'a FIFO'],
+      [folder, 'a directory'],
+      [socket, 'a socket'],
+      ['/dev/zero', 'a character device'],
+      ['/dev/tty', 'a character device'],
+    ] as const) {
+      const refused = { code: 'SOURCE_FAILED', message: expect.stringContaining(`it is ${kind}`) as string };
+      expect(() => open(file(path, { length: 4096 })), path).toThrow(expect.objectContaining(refused));
+    }
+    const absent = { code: 'SOURCE_FAILED', errno: 2, message: expect.stringContaining('ENOENT') as string };
+    expect(() => open(file('/nope'))).toThrow(expect.objectContaining(absent));
+  });
+
+  test('a link to a file is the file, one to a FIFO is refused', () => {
+    const link = join(folder, 'link');
+    symlinkSync(image('linked', 4096), link);
+    expect(open(file(link)).length).toBe(4096);
+    const fifo = join(folder, 'fifo-behind-a-link');
+    execFileSync('mkfifo', [fifo]);
+    symlinkSync(fifo, `${link}-to-fifo`);
+    expect(() => open(file(`${link}-to-fifo`))).toThrow(/a FIFO/);
   });
 
   test.each([{ offset: -1 }, { offset: 0.5 }, { length: -4096 }, { length: NaN }])(

@@ -7,7 +7,6 @@ import { type MemoryLayout, type Region } from '../../api/layout.js';
 import { type Verb } from '../../api/resolution.js';
 import {
   openProcess,
-  raw,
   setNonBlocking,
   UFFD_FEATURE,
   Userfaultfd,
@@ -19,6 +18,7 @@ import { declaredCoverage } from './coverage.js';
 import { Kicker } from './kick.js';
 import { completeOptions, FOREIGN_EVENTS, type UserfaultfdChoice } from './options.js';
 import { supportsOf } from './supports.js';
+import { takeOver } from './take-over.js';
 import { maskOf } from './verb-mask.js';
 
 export interface AdoptOptions {
@@ -50,8 +50,13 @@ export interface AdoptOptions {
  * memory and cannot withdraw, and pages cannot be moved in. Closing it closes the descriptor and unregisters nothing:
  * while the other process holds a copy, its accesses wait.
  *
- * Blocks: never. Errors: RangeError for options out of bounds. `attach`: BAD_RANGE for a region without an
- * `hva`, ALREADY_REGISTERED for a second `attach`, MEMORY_GONE (ESRCH: the process has ended), KERNEL.
+ * `attach` wakes every access that waits in the regions: one whose fault an earlier handler read and did not answer
+ * faults anew, and is answered. Precondition: an earlier handler reads the userfaultfd no more, or it takes that fault, too.
+ *
+ * Blocks: never. Errors: RangeError for options out of bounds. `attach`: BAD_DESCRIPTOR (not open; not a
+ * userfaultfd; one without its handshake), which leaves the descriptor as it was; BAD_RANGE for a region without an `hva` or
+ * with one that is no address of that process; ALREADY_REGISTERED for a second `attach`; MEMORY_GONE (ESRCH: the
+ * process has ended); KERNEL.
  * Requires: no privilege. Source: userfaultfd(2), ioctl_userfaultfd(2).
  */
 export function adopt(options: AdoptOptions): Backend {
@@ -103,15 +108,10 @@ function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options:
       verbs: maskOf(verbs.filter((verb) => !(verb === 'zeropage' && region.memory === 'hugetlb'))),
     };
   });
+  takeOver(options.uffd, segments);
   const process = options.pid === undefined ? undefined : openProcess(options.pid);
   const kicker = new Kicker();
-  try {
-    setNonBlocking(options.uffd, true); // poll(2) answers ERR otherwise
-  } catch (error) {
-    kicker.close();
-    if (process !== undefined) raw.close(process);
-    throw error;
-  }
+  setNonBlocking(options.uffd, true); // poll(2) answers ERR otherwise
   const token = {
     uffd: options.uffd,
     kick: kicker.token,

@@ -1,19 +1,33 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'vitest';
-import { type Attachment, FaultBatch, type FaultPort, hva, MemoryLayout } from '../../../src/api/index.js';
+import {
+  type Attachment,
+  DemandPagingError,
+  FaultBatch,
+  type FaultPort,
+  hva,
+  MemoryLayout,
+} from '../../../src/api/index.js';
 import { adopt, type AdoptOptions } from '../../../src/backends/userfaultfd/index.js';
 import {
   acceptFrom,
+  duplicate,
   ERRNO,
+  EventFd,
   listenAt,
+  makePipe,
+  mapMemory,
+  openProcess,
   raw,
   receiveWithDescriptors,
   Poller,
   setNonBlocking,
+  socketPair,
+  Userfaultfd,
 } from '../../../src/linux/index.js';
 import { DEADLINE_MS, openShard, PAGE, region, resolveOn, rows } from './scene.js';
 
@@ -31,11 +45,13 @@ class Foreign implements AsyncDisposable {
   readonly batch = new FaultBatch(16);
   readonly #answers: AsyncIterator<string>;
 
-  private constructor(
+  constructor(
     readonly child: ChildProcess,
     readonly attachment: Attachment,
     readonly port: FaultPort,
     readonly address: number,
+    /** Closed with the attachment. */
+    readonly uffd: number,
   ) {
     this.#answers = createInterface(child.stdout!)[Symbol.asyncIterator]();
   }
@@ -59,7 +75,7 @@ class Foreign implements AsyncDisposable {
     const backend = adopt({ uffd: fds[0]!, pid: child.pid, threadIds: true, events, faults });
     const attachment = await backend.attach(layout);
     await expect(backend.attach(layout)).rejects.toMatchObject({ code: 'ALREADY_REGISTERED' });
-    return new Foreign(child, attachment, openShard(attachment), address);
+    return new Foreign(child, attachment, openShard(attachment), address, fds[0]!);
   }
 
   async ask(line: string): Promise<number> {
@@ -243,7 +259,83 @@ async function served(f: Foreign, value: Promise<number>, page: number, byte: nu
   return value;
 }
 
+/** The code with which a descriptor is refused, and whether it is left as it was. */
+async function refusedWith(uffd: number): Promise<unknown> {
+  const layout = new MemoryLayout([region(1, 'anonymous', { hva: hva(0x7000_0000) })]);
+  return adopt({ uffd })
+    .attach(layout)
+    .then(
+      () => 'attached',
+      (error: unknown) => (error instanceof DemandPagingError ? error.code : error),
+    );
+}
+
+describe('an earlier handler', () => {
+  test('that read a fault and went: who adopts next is asked for that page again', async (context) => {
+    const f = await Foreign.start(context);
+    const kept = duplicate(f.uffd);
+    const value = f.ask('l 5');
+    expect(f.take()).toMatchObject([{ kind: 'missing', page: 5 }]);
+    f.port.close();
+    await f.attachment.close(); // its descriptor goes; the one kept holds the registration
+    const attachment = await adopt({ uffd: kept, pid: f.child.pid, threadIds: true }).attach(
+      f.attachment.layout,
+    );
+    await using next = new Foreign(f.child, attachment, openShard(attachment), f.address, kept);
+    expect(next.take()).toMatchObject([{ kind: 'missing', page: 5 }]);
+    next.install(5, 55);
+    expect(await value).toBe(55);
+  });
+});
+
 describe('refusals', () => {
+  test.each([
+    ['a regular file', () => [openSync('/etc/passwd', 'r')]],
+    ['/dev/null', () => [openSync('/dev/null', 'r+')]],
+    ['/dev/userfaultfd', () => [openSync('/dev/userfaultfd', 'r+')]],
+    ['a socket', () => socketPair()],
+    ['a pipe', () => makePipe()],
+    ['an eventfd', () => [EventFd.create().fd]],
+    ['a memory file', () => [mapMemory({ kind: 'shmem', length: PAGE }).fd!]],
+    ['a pidfd', () => [openProcess(process.pid)]],
+    ['a userfaultfd without a handshake', () => [raw.syscall('userfaultfd', 1)]],
+  ])('%s is BAD_DESCRIPTOR, and blocks as before', async (_, open: () => readonly number[]) => {
+    const [fd, ...rest] = open() as [number, ...number[]];
+    try {
+      const before = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8');
+      expect(await refusedWith(fd)).toBe('BAD_DESCRIPTOR');
+      expect(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')).toBe(before);
+    } finally {
+      for (const each of [fd, ...rest]) raw.close(each);
+    }
+  });
+
+  test('a socket whose peer is closed, and a closed number, are BAD_DESCRIPTOR', async () => {
+    const [here, there] = socketPair();
+    raw.close(there);
+    expect(await refusedWith(here)).toBe('BAD_DESCRIPTOR');
+    raw.close(here);
+    expect(await refusedWith(here)).toBe('BAD_DESCRIPTOR');
+    expect(await refusedWith(99_999)).toBe('BAD_DESCRIPTOR');
+  });
+
+  test('a region at no address of that process is BAD_RANGE', async () => {
+    using uffd = Userfaultfd.open();
+    const layout = new MemoryLayout([region(1, 'anonymous', { hva: hva(2 ** 52) })]);
+    await expect(adopt({ uffd: uffd.fd }).attach(layout)).rejects.toMatchObject({ code: 'BAD_RANGE' });
+  });
+
+  test('a process that has ended is MEMORY_GONE, its number known or not', async (context) => {
+    const f = await Foreign.start(context);
+    const kept = duplicate(f.uffd);
+    await f[Symbol.asyncDispose]();
+    for (const pid of [undefined, f.child.pid]) {
+      const attaching = adopt({ uffd: kept, pid }).attach(f.attachment.layout);
+      await expect(attaching).rejects.toMatchObject({ code: 'MEMORY_GONE' });
+    }
+    raw.close(kept);
+  });
+
   test('a region without an address', async () => {
     await expect(adopt({ uffd: 0 }).attach(new MemoryLayout([region(1)]))).rejects.toMatchObject({
       code: 'BAD_RANGE',
