@@ -46,9 +46,6 @@ export interface Region extends RegionSpec {
 /** The most pages one layout may have: what a 32-bit word can number. */
 export const MAX_LAYOUT_PAGES = 2 ** 32 - 2;
 
-const overlapping = (a: { start: bigint; length: bigint }, b: { start: bigint; length: bigint }): boolean =>
-  a.start < b.start + b.length && b.start < a.start + a.length;
-
 /**
  * The guest memory of one pager: non-overlapping regions in ascending guest-physical order, their
  * pages numbered through from 0. Immutable.
@@ -62,7 +59,7 @@ export class MemoryLayout {
   constructor(specs: readonly RegionSpec[]) {
     if (specs.length === 0)
       throw new DemandPagingError('BAD_RANGE', 'a memory layout needs at least one region');
-    const sorted = [...specs].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
+    const sorted = [...specs].sort((a, b) => compare(a.gpa, b.gpa));
     let firstPage = 0;
     this.regions = sorted.map((spec) => {
       checkRegion(spec);
@@ -99,7 +96,15 @@ export class MemoryLayout {
 
   /** The region that holds a guest-physical address, or undefined for a hole. */
   regionAt(address: Gpa): Region | undefined {
-    return this.regions.find((region) => address >= region.gpa && address < region.gpa + region.length);
+    let low = 0;
+    let high = this.regions.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (this.regions[middle]!.gpa <= address) low = middle;
+      else high = middle - 1;
+    }
+    const region = this.regions[low]!;
+    return address >= region.gpa && address < region.gpa + region.length ? region : undefined;
   }
 
   /** The page that holds a guest-physical address, or undefined for a hole. */
@@ -247,26 +252,31 @@ function checkRegion(spec: RegionSpec): void {
     throw new DemandPagingError('BAD_RANGE', `the region at ${hex(spec.gpa)} passes 64 bits`, { range });
 }
 
-function refuseOverlap(regions: readonly Region[]): void {
-  for (const [i, region] of regions.entries()) {
-    for (const other of regions.slice(i + 1)) {
-      const guestPhysical = overlapping(
-        { start: region.gpa, length: region.length },
-        { start: other.gpa, length: other.length },
-      );
-      const hostVirtual =
-        region.hva !== undefined &&
-        other.hva !== undefined &&
-        overlapping({ start: region.hva, length: region.length }, { start: other.hva, length: other.length });
-      if (guestPhysical || hostVirtual) {
-        throw new DemandPagingError(
-          'BAD_RANGE',
-          `the regions at ${hex(region.gpa)} and ${hex(other.gpa)} overlap${hostVirtual ? ' in host memory' : ''}`,
-          {
-            range: { start: other.gpa, length: other.length },
-          },
-        );
-      }
-    }
+/** Sorted by address only neighbours can overlap: the cost of a sort, whatever the number of regions. */
+function refuseOverlap(regions: readonly RegionSpec[]): void {
+  const inGuest = regions.map((region) => ({ region, start: region.gpa as bigint }));
+  refuseNeighbours(inGuest, '');
+  const inHost = regions.flatMap((region) =>
+    region.hva === undefined ? [] : [{ region, start: region.hva as bigint }],
+  );
+  refuseNeighbours(inHost, ' in host memory');
+}
+
+function refuseNeighbours(
+  places: { readonly region: RegionSpec; readonly start: bigint }[],
+  where: string,
+): void {
+  places.sort((a, b) => compare(a.start, b.start));
+  for (let i = 1; i < places.length; i++) {
+    const before = places[i - 1]!;
+    const { region, start } = places[i]!;
+    if (start >= before.start + before.region.length) continue;
+    throw new DemandPagingError(
+      'BAD_RANGE',
+      `the regions at ${hex(before.region.gpa)} and ${hex(region.gpa)} overlap${where}`,
+      { range: { start: region.gpa, length: region.length } },
+    );
   }
 }
+
+const compare = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
