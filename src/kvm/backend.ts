@@ -237,8 +237,9 @@ function chooseSlots(
     );
   // A region is under one slot, whatever is missing of it.
   if (strategy === 'userfault-bitmap' && layout.regions.length <= chosen.count)
-    return { slots: chosen, chunk: 1 };
-  const usable = chosen.count - (strategy === 'vacated-slot' && canary !== false ? CANARY_SLOTS : 0);
+    return { slots: { first: chosen.first, count: layout.regions.length }, chunk: 1 };
+  const forCanary = strategy === 'vacated-slot' && canary !== false ? CANARY_SLOTS : 0;
+  const usable = chosen.count - forCanary;
   const chunk = chunkFor(layout.regions, usable);
   if (chunk === undefined) {
     throw new DemandPagingError(
@@ -247,7 +248,9 @@ function chooseSlots(
       { hint: 'Give the backend more slots' },
     );
   }
-  return { slots: chosen, chunk };
+  // No more numbers than chunks are ever used: the others stay the VMM's.
+  const count = layout.regions.reduce((sum, { pageCount }) => sum + Math.ceil(pageCount / chunk), forCanary);
+  return { slots: { first: chosen.first, count }, chunk };
 }
 
 function canaryPlace(

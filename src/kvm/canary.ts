@@ -4,6 +4,7 @@ import {
   ERRNO,
   KVM_CAP,
   type KvmExit,
+  type KvmSlot,
   type KvmVcpu,
   type KvmVm,
   mapMemory,
@@ -13,6 +14,7 @@ import {
   X86_USER_FLAGS,
   x86UserMode,
 } from '../linux/index.js';
+import { refusedSlot } from './refused-slot.js';
 
 /** Where in its window the canary keeps what: page tables, code, and the page under test. */
 const AT = { pml4: 0x0000, pdpt: 0x1000, pd: 0x2000, code: 0x3000, bait: 0x10_000 } as const;
@@ -56,6 +58,8 @@ export class Canary {
   readonly #never = new Int32Array(new SharedArrayBuffer(4));
   #vcpu: KvmVcpu | undefined;
   #gpa = -1;
+  /** Numbers of the slots that exist now. */
+  readonly #slots = new Set<number>();
 
   constructor(vm: KvmVm, place: CanaryPlace) {
     this.#vm = vm;
@@ -64,22 +68,26 @@ export class Canary {
 
   /** Binds a slot to the page at `offset` of the file. Errors: BAD_RANGE where no window is free. */
   setBait(file: number, offset: number): void {
-    const { slot } = this.#place;
     this.#gpa = this.#findWindow();
-    const userspace = this.#memory.address;
-    try {
-      this.#vm.setSlot({
-        slot: slot + 1,
-        gpa: this.#gpa + AT.bait,
-        length: BAIT_BYTES,
-        userspace,
-        guestMemfd: file,
-        guestMemfdOffset: offset,
-      });
-    } catch (error) {
-      this.#removeSlots();
-      throw error;
-    }
+    const bait = {
+      slot: this.#place.slot + 1,
+      gpa: this.#gpa + AT.bait,
+      length: BAIT_BYTES,
+      userspace: this.#memory.address,
+      guestMemfd: file,
+      guestMemfdOffset: offset,
+    };
+    const result = this.#setOwn(bait);
+    if (result === 0) return;
+    const refused = refusedSlot(this.#vm, bait, -result);
+    this.#removeSlots();
+    throw refused;
+  }
+
+  #setOwn(slot: KvmSlot): number {
+    const result = this.#vm.trySetSlot(slot);
+    if (result === 0) this.#slots.add(slot.slot);
+    return result;
   }
 
   /**
@@ -99,10 +107,10 @@ export class Canary {
     }
   }
 
-  /** One that does not exist is refused, which is as good. */
+  /** Those made here only: a number that was refused may be the VMM's. */
   #removeSlots(): void {
-    const { slot } = this.#place;
-    for (const own of [slot, slot + 1]) this.#vm.trySetSlot({ slot: own, gpa: 0, length: 0, userspace: 0 });
+    for (const slot of this.#slots) this.#vm.trySetSlot({ slot, gpa: 0, length: 0, userspace: 0 });
+    this.#slots.clear();
   }
 
   /** How an access ended, unless by the exit that it ought to. */
@@ -125,17 +133,13 @@ export class Canary {
     const { slot, gpa } = this.#place;
     for (let attempt = 0; attempt < TRIES; attempt++) {
       const at = gpa + attempt * WINDOW_BYTES;
-      const result = this.#vm.trySetSlot({
-        slot,
-        gpa: at,
-        length: OWN_BYTES,
-        userspace: this.#memory.address,
-      });
+      const window = { slot, gpa: at, length: OWN_BYTES, userspace: this.#memory.address };
+      const result = this.#setOwn(window);
       if (result === 0) return at;
-      if (result !== -ERRNO.EEXIST) break;
+      if (result !== -ERRNO.EEXIST) throw refusedSlot(this.#vm, window, -result);
     }
     throw new DemandPagingError('BAD_RANGE', `no room for the canary at ${hex(gpa)}`, {
-      hint: 'Give canaryGpa an unused 2 MiB of guest-physical space',
+      hint: 'Give canary.gpa an unused 2 MiB of guest-physical space',
     });
   }
 

@@ -13,7 +13,7 @@ export interface KvmOptions {
   /**
    * Memslot numbers that nothing else uses: one for each page of the layout, and two for the canary. With fewer,
    * pages are shown to vCPUs in chunks, each when it is complete: a page that cannot be had takes its chunk along.
-   * Default: from 16, as many as the kernel has.
+   * Default: from 16, as many of these as the kernel has.
    */
   readonly slots?: { readonly first: number; readonly count: number } | undefined;
   /**

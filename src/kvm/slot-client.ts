@@ -33,14 +33,10 @@ export class SlotClient {
     this.failure = new Promise((resolve) => (this.#fail = resolve));
     const { port1, port2 } = new MessageChannel();
     this.#control = port1;
-    port1.on('message', ({ id, error }: SlotReply) => this.#settle(id, error));
     // Found by the package's own name, so that it is the built file wherever this code was bundled to.
     const entry = createRequire(import.meta.url).resolve('demand-paging/kvm/slot-worker');
-    this.#worker = new Worker(entry, {
-      workerData: { ...data, control: port2 } satisfies SlotThreadData,
-      transferList: [port2],
-    });
-    this.#worker.unref();
+    this.#worker = startWorker(entry, data, port1, port2);
+    port1.on('message', ({ id, error }: SlotReply) => this.#settle(id, error));
     let cause: unknown;
     this.#worker.on('error', (thrown) => (cause = thrown));
     this.#ended = new Promise((resolve) => {
@@ -65,7 +61,9 @@ export class SlotClient {
       await client.#ended;
       throw error;
     }
+    // A pager that is being opened keeps the process alive, and so does its failing; an open one does not.
     client.#control.unref();
+    client.#worker.unref();
     return client;
   }
 
@@ -170,6 +168,27 @@ export class SlotClient {
     for (const { reject } of this.#calls.values()) reject(error);
     this.#calls.clear();
     this.#control.unref();
+  }
+}
+
+/** Errors: TypeError for hooks whose options no thread can be given. */
+function startWorker(
+  entry: string,
+  data: Omit<SlotThreadData, 'control'>,
+  ours: MessagePort,
+  control: MessagePort,
+): Worker {
+  try {
+    return new Worker(entry, {
+      workerData: { ...data, control } satisfies SlotThreadData,
+      transferList: [control],
+    });
+  } catch (cause) {
+    ours.close();
+    const isData = cause instanceof DOMException && cause.name === 'DataCloneError';
+    throw isData
+      ? new TypeError('hooks.options cannot be cloned, and the slot thread takes a clone', { cause })
+      : cause;
   }
 }
 

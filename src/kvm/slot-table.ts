@@ -1,7 +1,8 @@
 import { type PageIndex, type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
-import { ERRNO, type KvmVm, systemError } from '../linux/index.js';
+import { type KvmVm } from '../linux/index.js';
 import { DIRTY_PAGE_BYTES, type DirtyPages, LOG_DIRTY } from './dirty-pages.js';
+import { refusedSlot } from './refused-slot.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 
 /** A run of pages under one slot, or, without a slot, a hole in the guest's memory. Whole chunks; one, where missing. */
@@ -276,13 +277,6 @@ export class SlotTable implements ShownPages {
     this.#changed++;
     const result = this.#vm.trySetSlot(slot);
     if (result === 0) return;
-    throw systemError('ioctl KVM_SET_USER_MEMORY_REGION', -result, `KVM refused memslot ${slot.slot}`, {
-      codes: { [ERRNO.EEXIST]: 'BAD_RANGE' },
-      range: { start: BigInt(slot.gpa), length: BigInt(slot.length) },
-      hint:
-        result === -ERRNO.EEXIST
-          ? "Another memslot of the VM overlaps the region: leave the paged regions' slots to this backend"
-          : undefined,
-    });
+    throw refusedSlot(this.#vm, slot, -result);
   }
 }

@@ -1,6 +1,7 @@
 import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
-import { ERRNO, pageSize, SharedBits, systemError } from '../linux/index.js';
+import { ERRNO, pageSize, SharedBits } from '../linux/index.js';
+import { isNumberTaken, refusedSlot } from './refused-slot.js';
 import { regionOf, type SlotRegion } from './slot-region.js';
 import { type ShownPages, type SlotVm } from './slot-table.js';
 
@@ -100,27 +101,21 @@ export class UserfaultSlots implements ShownPages {
   #set(index: number, flags: number): void {
     const { gpa, count, pageSize: bytes, address } = this.#regions[index]!;
     this.changed++;
-    const result = this.#vm.trySetSlot({
+    const slot = {
       slot: this.#first + index,
       gpa,
       length: count * bytes,
       userspace: address,
       flags,
       userfaultBitmap: this.#bits[index]!.address,
-    });
+    };
+    const result = this.#vm.trySetSlot(slot);
     if (result === 0) return;
-    if (result === -ERRNO.EINVAL && flags !== 0)
+    if (result === -ERRNO.EINVAL && flags !== 0 && !isNumberTaken(this.#vm, slot))
       throw new DemandPagingError('NOT_SUPPORTED', "this kernel's KVM takes no userfault bitmap", {
         errno: ERRNO.EINVAL,
         hint: 'Give the numbers that the kernel was built with, or take another strategy',
       });
-    throw systemError(
-      'ioctl KVM_SET_USER_MEMORY_REGION2',
-      -result,
-      `KVM refused memslot ${this.#first + index}`,
-      {
-        codes: { [ERRNO.EEXIST]: 'BAD_RANGE' },
-      },
-    );
+    throw refusedSlot(this.#vm, slot, -result);
   }
 }

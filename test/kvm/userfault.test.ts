@@ -109,7 +109,7 @@ test('pages taken back are noticed only when the flag was off and on again', () 
 
 test('a kernel that does not know the flag refuses with a clear code', () => {
   const { region, bits } = rig(1);
-  const vm: SlotVm = { trySetSlot: () => -ERRNO.EINVAL, dirtyLog: () => {} };
+  const vm: SlotVm = { trySetSlot: ({ flags = 0 }) => (flags === 0 ? 0 : -ERRNO.EINVAL), dirtyLog: () => {} };
   const slots = new UserfaultSlots(vm, [region], 16, FLAG, [bits.address]);
   expect(() => slots.start()).toThrow(expect.objectContaining({ code: 'NOT_SUPPORTED' }) as Error);
 });
