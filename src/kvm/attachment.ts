@@ -13,6 +13,7 @@ import {
   TRANSPARENT_HUGE_BYTES,
   transparentHugePages,
   UFFD_FEATURE,
+  UffdArrivals,
   type Userfaultfd,
 } from '../linux/index.js';
 import { type ExitBoard } from './exit-board.js';
@@ -210,6 +211,7 @@ function portToken({
     regions: regions.map(({ slot }) => slot),
     doorbell: doorbell.fd,
     uffd: uffd?.fd ?? -1,
+    arrivals: UffdArrivals.share(),
     moves: regions.some(({ slot, drop, alias, hugeUnit }) => {
       const plain = drop.kind === 'anonymous' && alias === undefined && hugeUnit === undefined;
       return plain && slot.pageSize >= TRANSPARENT_HUGE_BYTES && canMove(uffd);

@@ -6,6 +6,7 @@ import { FLAG, OUTCOME, type ResolutionBatch, VERB } from '../api/resolution.js'
 import {
   ERRNO,
   EventFd,
+  EventLoopReader,
   type Mapping,
   mapMemory,
   pagemap,
@@ -17,6 +18,7 @@ import {
   TRANSPARENT_HUGE_BYTES,
   UFFD_EVENT,
   UFFD_PAGEFAULT_FLAG,
+  UffdArrivals,
   UffdPort,
 } from '../linux/index.js';
 import { mapAligned } from './aligned-mapping.js';
@@ -40,6 +42,8 @@ export interface ExitPortToken {
   readonly doorbell: number;
   /** The userfaultfd for everyone who is no vCPU; -1 for none. */
   readonly uffd: number;
+  /** What the event loop has read from it and no port has taken; see {@link UffdArrivals}. */
+  readonly arrivals: SharedArrayBuffer;
   /** Whether contents of transparent huge pages can be moved in, which costs no copy. */
   readonly moves: boolean;
   /** Regions of huge pages, by first page: installed in units of that size. */
@@ -80,6 +84,7 @@ export class ExitPort implements FaultPort {
   readonly #zeros: Mapping | undefined;
   readonly #doorbell: EventFd;
   readonly #uffd: UffdPort | undefined;
+  readonly #arrivals: UffdArrivals;
   readonly #poller: Poller;
   readonly #installer: PageInstaller;
   /** Pages that complete the chunks of pages asked for, with who asked; not told yet. */
@@ -96,7 +101,8 @@ export class ExitPort implements FaultPort {
     this.#staging = token.moves ? mapHuge(length) : mapMemory({ kind: 'anonymous', length });
     this.staging = this.#staging.bytes(0, length);
     this.#doorbell = EventFd.borrow(token.doorbell);
-    this.#uffd = token.uffd < 0 ? undefined : new UffdPort(token.uffd, MESSAGES);
+    this.#arrivals = new UffdArrivals(token.arrivals);
+    this.#uffd = token.uffd < 0 ? undefined : new UffdPort(token.uffd, MESSAGES, this.#arrivals);
     this.#poller = new Poller([token.doorbell, ...(token.uffd < 0 ? [] : [token.uffd])]);
     if (token.uffd < 0 && token.hugeUnits.size > 0)
       this.#zeros = mapMemory({ kind: 'anonymous', length: largest });
@@ -114,10 +120,8 @@ export class ExitPort implements FaultPort {
   }
 
   async ready(): Promise<void> {
-    this.#board.asleep = true;
-    while (!this.#closed && !this.#waiting()) {
-      if ((await this.#poller.waitAsync(SLICE_MS)) !== 0) break;
-    }
+    this.#board.asleep = true; // said first, then looked again: a post before it is seen, one after it rings
+    if (!this.#closed && !this.#waiting()) await this.#arrival();
     this.#board.asleep = false;
     if (this.#closed) return;
     this.#doorbell.clear();
@@ -127,7 +131,31 @@ export class ExitPort implements FaultPort {
   /** Whether a post or a kick has come that nobody has looked at. */
   #waiting(): boolean {
     const { posted, kicks } = this.#board;
-    return posted !== this.#seenPosts || kicks !== this.#seenKicks || this.#rest.length > 0;
+    const told = posted !== this.#seenPosts || kicks !== this.#seenKicks;
+    return told || this.#rest.length > 0 || this.#arrivals.pending;
+  }
+
+  /** What the event loop reads for {@link ready}; made when it is first asked to. */
+  #readers: readonly EventLoopReader[] | undefined;
+  #arrived: () => void = () => {};
+
+  /** Resolves when the event loop has read something: messages, which the next `take` finds, or the doorbell. */
+  #arrival(): Promise<void> {
+    const arrival = new Promise<void>((resolve) => (this.#arrived = resolve));
+    this.#readers ??= this.#watched();
+    for (const reader of this.#readers) reader.resume();
+    return arrival;
+  }
+
+  #watched(): readonly EventLoopReader[] {
+    const { uffd, doorbell } = this.#token;
+    const rung = new EventLoopReader(doorbell, new Uint8Array(8), () => this.#arrived());
+    if (uffd < 0) return [rung];
+    const messages = new EventLoopReader(uffd, this.#arrivals.bytes, () => {
+      this.#arrivals.arrived();
+      this.#arrived();
+    });
+    return [rung, messages];
   }
 
   #sleep(batch: FaultBatch, deadline: number): number {
@@ -437,6 +465,8 @@ export class ExitPort implements FaultPort {
     if (this.#closed) return;
     this.#closed = true;
     this.#board.asleep = false;
+    for (const reader of this.#readers ?? []) reader.close();
+    this.#arrived();
     this.#poller.close();
     this.#doorbell.close();
     this.#uffd?.close();

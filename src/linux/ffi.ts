@@ -1,5 +1,4 @@
 import { createRequire } from 'node:module';
-import { promisify } from 'node:util';
 import type * as Koffi from 'koffi';
 import { DemandPagingError } from '../api/error.js';
 
@@ -58,8 +57,6 @@ export interface Libc {
   open(path: string, flags: number, mode: number): number;
   pipe2(fds: number, flags: number): number;
   poll(fds: number, count: number, timeout: number): number;
-  /** poll(2) on a thread of libuv's pool. */
-  pollAsync(fds: number, count: number, timeout: number): Promise<number>;
   pread(fd: number, address: number, length: number, offset: number): number;
   process_vm_readv(
     pid: number,
@@ -89,7 +86,7 @@ export interface Libc {
   write(fd: number, address: number, length: number): number;
 }
 
-type Native = Exclude<keyof Libc, 'addressOf' | 'errno' | 'pollAsync' | 'view'>;
+type Native = Exclude<keyof Libc, 'addressOf' | 'errno' | 'view'>;
 type Signature = readonly [result: string, ...parameters: string[]];
 
 const INT = 'int';
@@ -182,8 +179,6 @@ function load(): Libc {
       };
     }
   }
-  const { poll } = declared as { poll: Koffi.KoffiFunc<(...args: number[]) => number> };
-  declared['pollAsync'] = promisify(poll.async);
   return declared as unknown as Libc;
 }
 

@@ -56,6 +56,8 @@ export {
 } from './userfaultfd.js';
 export { POLL, Poller } from './poller.js';
 export { EventFd } from './event-fd.js';
+export { EventLoopReader } from './event-loop-reader.js';
+export { UffdArrivals } from './userfaultfd-arrivals.js';
 export { endWith } from './process-end.js';
 export { isUnreachable, readMemory, writeMemory } from './remote-memory.js';
 export { copyMemory, fillMemory, load8, loadWord, store8, storeWord } from './touch.js';

@@ -1,5 +1,4 @@
 import { ERRNO } from './failure.js';
-import { libc } from './ffi.js';
 import { NativeBlock } from './native-block.js';
 import * as raw from './raw.js';
 
@@ -17,7 +16,6 @@ export class Poller {
   readonly #block: NativeBlock;
   readonly #count: number;
   #closed = false;
-  #waiting = 0;
 
   constructor(fds: readonly number[], events: number = POLL.IN) {
     this.#count = fds.length;
@@ -37,22 +35,6 @@ export class Poller {
     return raw.poll(this.#block.address, this.#count, timeoutMs);
   }
 
-  /**
-   * As {@link wait}, on a thread of libuv's pool (UV_THREADPOOL_SIZE, 4 by default), so the event loop goes
-   * on. A failure is 0: look and wait again. An isolate that ends waits for it: keep the time short, or have
-   * a descriptor that ends it. {@link close} leaves the wait to finish.
-   */
-  async waitAsync(timeoutMs: number): Promise<number> {
-    if (this.#closed) return -ERRNO.EBADF;
-    this.#waiting++;
-    try {
-      return Math.max(0, await libc().pollAsync(this.#block.address, this.#count, timeoutMs));
-    } finally {
-      this.#waiting--;
-      if (this.#closed && this.#waiting === 0) this.#block.free();
-    }
-  }
-
   /** What descriptor `index` is ready for, as {@link POLL} bits; of the last {@link wait}. */
   ready(index: number): number {
     if (this.#closed || index >= this.#count) return 0;
@@ -62,7 +44,7 @@ export class Poller {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#waiting === 0) this.#block.free(); // else the thread that waits still writes it
+    this.#block.free();
   }
 
   [Symbol.dispose](): void {

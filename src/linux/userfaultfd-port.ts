@@ -1,6 +1,7 @@
 import { ERRNO } from './failure.js';
 import { load64, loadMask, loadSigned64, NativeBlock, store64 } from './native-block.js';
 import * as raw from './raw.js';
+import { type UffdArrivals } from './userfaultfd-arrivals.js';
 import { UFFD_MSG_BYTES, UFFDIO } from './userfaultfd-abi.js';
 import { decodeUffdEvent, UFFD_MSG_WORDS, type UffdEvent } from './userfaultfd-event.js';
 
@@ -33,14 +34,16 @@ export class UffdPort {
   readonly #argument = new NativeBlock(ARGUMENT_BYTES);
   readonly #words = this.#argument.words;
   readonly #inbox: NativeBlock;
+  readonly #arrivals: UffdArrivals | undefined;
   #closed = false;
   #ioctls = 0n;
   #features = 0n;
 
-  /** `batch`: most messages per read, default 64 (2 KiB). */
-  constructor(fd: number, batch = 64) {
+  /** `batch`: most messages per read, default 64 (2 KiB). `arrivals`: what the event loop has read before. */
+  constructor(fd: number, batch = 64, arrivals?: UffdArrivals) {
     this.fd = fd;
     this.batch = batch;
+    this.#arrivals = arrivals;
     this.#inbox = new NativeBlock(batch * UFFD_MSG_BYTES);
     this.messages = this.#inbox.words;
   }
@@ -143,8 +146,13 @@ export class UffdPort {
    */
   read(most = this.batch): number {
     if (this.#closed) return -ERRNO.EBADF;
-    const bytes = raw.read(this.fd, this.#inbox.address, Math.min(most, this.batch) * UFFD_MSG_BYTES);
-    return bytes < 0 ? bytes : bytes / UFFD_MSG_BYTES;
+    const room = Math.min(most, this.batch);
+    const before = this.#arrivals?.pending ? this.#arrivals.take(this.messages, room) : 0;
+    if (before === room) return before;
+    const at = this.#inbox.address + before * UFFD_MSG_BYTES;
+    const bytes = raw.read(this.fd, at, (room - before) * UFFD_MSG_BYTES);
+    if (bytes < 0) return before > 0 ? before : bytes;
+    return before + bytes / UFFD_MSG_BYTES;
   }
 
   /** Message `index` of the last {@link read}. Errors: UNKNOWN_EVENT. */

@@ -5,7 +5,15 @@ import { ExitPort } from '../../src/kvm/exit-port.js';
 import { type SlotRegion } from '../../src/kvm/slot-region.js';
 import { type SlotVm } from '../../src/kvm/slot-table.js';
 import { UserfaultSlots } from '../../src/kvm/userfault-slots.js';
-import { ERRNO, EventFd, type KvmSlot, mapMemory, pageSize, SharedBits } from '../../src/linux/index.js';
+import {
+  ERRNO,
+  EventFd,
+  type KvmSlot,
+  mapMemory,
+  pageSize,
+  SharedBits,
+  UffdArrivals,
+} from '../../src/linux/index.js';
 
 const PAGES = 40;
 const FLAG = 1 << 3;
@@ -53,6 +61,7 @@ test.for([1, 4])(
       regions: [region],
       doorbell: doorbell.fd,
       uffd: -1,
+      arrivals: UffdArrivals.share(),
       moves: false,
       hugeUnits: new Map(),
       aliases: undefined,

@@ -9,6 +9,7 @@ import {
   openProcess,
   setNonBlocking,
   UFFD_FEATURE,
+  UffdArrivals,
   Userfaultfd,
   userfaultfdSupport,
 } from '../../linux/index.js';
@@ -115,6 +116,7 @@ function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options:
   const token = {
     uffd: options.uffd,
     kick: kicker.token,
+    arrivals: UffdArrivals.share(),
     process,
     pages,
     segments,

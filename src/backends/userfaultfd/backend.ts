@@ -5,6 +5,7 @@ import { type MemoryLayout, type Region } from '../../api/layout.js';
 import {
   ERRNO,
   UFFD_FEATURE,
+  UffdArrivals,
   Userfaultfd,
   type UserfaultfdOptions,
   userfaultfdSupport,
@@ -115,6 +116,7 @@ function openShard(
   const token = {
     uffd: uffd.fd,
     kick: kicker.token,
+    arrivals: UffdArrivals.share(),
     process: undefined,
     pages,
     segments: registered,

@@ -6,6 +6,7 @@ import { type FaultBatch } from '../../api/fault.js';
 import { FLAG, OUTCOME, type ResolutionBatch, VERB } from '../../api/resolution.js';
 import {
   ERRNO,
+  EventLoopReader,
   type Mapping,
   pageSize,
   POLL,
@@ -15,6 +16,7 @@ import {
   UFFD_COPY_MODE,
   UFFD_RWPROTECT_MODE,
   UFFD_WRITEPROTECT_MODE,
+  UffdArrivals,
   UffdPort,
 } from '../../linux/index.js';
 import { AddressMap, type Segment } from './address-map.js';
@@ -44,8 +46,8 @@ const [UFFD, KICK, PROCESS] = [0, 1, 2];
  * The resolver's end of a userfaultfd. Works in any isolate of the process; used by one thread.
  *
  * `take` sleeps in poll(2) over the userfaultfd and an eventfd, in slices, or reads without sleeping in
- * a loop. `ready` polls on a thread of libuv's pool: with four or more asynchronous ports in one process,
- * raise UV_THREADPOOL_SIZE. Requires: see the backend. Source: ioctl_userfaultfd(2), userfaultfd.rst.
+ * a loop. `ready` waits on the isolate's event loop, which may wait for any number of ports: no thread is held.
+ * Requires: see the backend. Source: ioctl_userfaultfd(2), userfaultfd.rst.
  */
 export class UserfaultfdPort implements FaultPort {
   readonly staging: Uint8Array;
@@ -53,6 +55,7 @@ export class UserfaultfdPort implements FaultPort {
   readonly #uffd: UffdPort;
   readonly #map: AddressMap;
   readonly #reader: MessageReader;
+  readonly #arrivals: UffdArrivals;
   readonly #kick: KickSeen;
   readonly #poller: Poller;
   readonly #staging: Mapping;
@@ -64,9 +67,10 @@ export class UserfaultfdPort implements FaultPort {
     const largest = Math.max(...token.segments.map((segment) => segment.pageSize));
     this.#staging = mapStaging(token.stagingBytes, largest);
     this.staging = this.#staging.bytes();
-    this.#uffd = new UffdPort(token.uffd, MESSAGES);
+    this.#arrivals = new UffdArrivals(token.arrivals);
+    this.#uffd = new UffdPort(token.uffd, MESSAGES, this.#arrivals);
     this.#map = new AddressMap(token.segments);
-    this.#reader = new MessageReader(this.#uffd, this.#map, token.threadIds);
+    this.#reader = new MessageReader(this.#uffd, this.#map, token.threadIds, this.#arrivals);
     this.#kick = new KickSeen(token.kick);
     this.#poller = new Poller([
       token.uffd,
@@ -91,13 +95,10 @@ export class UserfaultfdPort implements FaultPort {
   }
 
   async ready(): Promise<void> {
-    while (!this.#closed && !this.#reader.carrying && !this.#kick.pending) {
-      const count = await this.#poller.waitAsync(SLICE_MS);
-      if (count !== 0) break;
-    }
+    if (!this.#closed && !this.#reader.carrying && !this.#kick.pending) await this.#arrival();
     if (this.#closed) return;
     if (this.#kick.pending) this.#kick.acknowledge();
-    this.#checkPoll();
+    if (this.#poller.wait(0) > 0) this.#checkPoll();
   }
 
   resolve(batch: ResolutionBatch): void {
@@ -119,6 +120,8 @@ export class UserfaultfdPort implements FaultPort {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    for (const reader of this.#readers ?? []) reader.close();
+    this.#arrived();
     this.#poller.close();
     this.#kick.close();
     this.#uffd.close();
@@ -127,6 +130,32 @@ export class UserfaultfdPort implements FaultPort {
   }
 
   // ── waiting ──
+
+  /** What the event loop reads for {@link ready}; made when it is first asked to. */
+  #readers: readonly EventLoopReader[] | undefined;
+  #arrived: () => void = () => {};
+
+  /**
+   * Resolves when the event loop has read something: messages, which the next `take` finds in the arrivals, or a kick,
+   * whose count is seen. Or when the other process has ended.
+   */
+  #arrival(): Promise<void> {
+    const arrival = new Promise<void>((resolve) => (this.#arrived = resolve));
+    this.#readers ??= this.#watched();
+    for (const reader of this.#readers) reader.resume();
+    return arrival;
+  }
+
+  #watched(): readonly EventLoopReader[] {
+    const { uffd, process } = this.#token;
+    const nothing = new Uint8Array(8);
+    const messages = new EventLoopReader(uffd, this.#arrivals.bytes, () => {
+      this.#arrivals.arrived();
+      this.#arrived();
+    });
+    const others = process === undefined ? [this.#kick.fd] : [this.#kick.fd, process];
+    return [messages, ...others.map((fd) => new EventLoopReader(fd, nothing, () => this.#arrived()))];
+  }
 
   /** The last look found more than one message: there are accessors enough that the next will find some, too. */
   #crowded = false;
@@ -162,18 +191,20 @@ export class UserfaultfdPort implements FaultPort {
   #sleep(batch: FaultBatch, deadline: number): number {
     for (;;) {
       const left = deadline === Infinity ? Infinity : deadline - performance.now();
-      const ready = this.#poller.wait(left <= 0 ? 0 : Math.ceil(Math.min(left, SLICE_MS)));
+      // A kick may have been read by the event loop, for an earlier `ready`: then only its count tells of it.
+      const slice = left <= 0 || this.#kick.pending ? 0 : Math.ceil(Math.min(left, SLICE_MS));
+      const ready = this.#poller.wait(slice);
+      const kicked = this.#kick.pending || (ready > 0 && this.#poller.ready(KICK) !== 0);
+      if (kicked) this.#kick.acknowledge();
       if (ready > 0) {
-        const kicked = this.#poller.ready(KICK) !== 0;
-        if (kicked) this.#kick.acknowledge();
         this.#checkPoll();
         const taken = this.#drain(batch);
         // Another may have read what made the descriptor ready; then it is worth waiting on.
-        if (taken > 0 || kicked) return taken;
+        if (taken > 0) return taken;
       } else if (ready < 0 && ready !== -ERRNO.EINTR) {
         throw systemError('poll', -ready, 'the userfaultfd cannot be waited for');
       }
-      if (left <= 0) return 0;
+      if (kicked || left <= 0) return 0;
     }
   }
 

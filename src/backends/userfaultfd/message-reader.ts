@@ -6,6 +6,7 @@ import {
   UFFD_EVENT,
   UFFD_MSG_WORDS,
   UFFD_PAGEFAULT_FLAG,
+  type UffdArrivals,
   type UffdPort,
   systemError,
 } from '../../linux/index.js';
@@ -26,23 +27,26 @@ export class MessageReader {
   readonly #uffd: UffdPort;
   readonly #map: AddressMap;
   readonly #threadIds: boolean;
+  readonly #arrivals: UffdArrivals | undefined;
   #carried: MemoryEvent[] = [];
 
-  constructor(uffd: UffdPort, map: AddressMap, threadIds: boolean) {
+  constructor(uffd: UffdPort, map: AddressMap, threadIds: boolean, arrivals?: UffdArrivals) {
     this.#uffd = uffd;
     this.#map = map;
     this.#threadIds = threadIds;
+    this.#arrivals = arrivals;
   }
 
+  /** Messages that are read and not taken: carried over, or read by the event loop. */
   get carrying(): boolean {
-    return this.#carried.length > 0;
+    return this.#carried.length > 0 || (this.#arrivals?.pending ?? false);
   }
 
   /** Appends what there is until the batch is full; how many rows. Never blocks. */
   drain(batch: FaultBatch): number {
     const before = batch.count;
     this.#deliverCarried(batch);
-    while (!batch.full && !this.carrying) {
+    while (!batch.full && this.#carried.length === 0) {
       const most = Math.min(this.#uffd.batch, batch.capacity - batch.count);
       const count = this.#uffd.read(most);
       if (count < 0) {
@@ -121,7 +125,7 @@ export class MessageReader {
   /** One row goes where the message's place is; the rest, and all events after it, wait for room behind the batch's faults. */
   #push(rows: readonly MemoryEvent[], batch: FaultBatch): void {
     rows.forEach((row, i) => {
-      if (i > 0 || this.carrying) this.#carried.push(row);
+      if (i > 0 || this.#carried.length > 0) this.#carried.push(row);
       else batch.pushEvent(row);
     });
   }

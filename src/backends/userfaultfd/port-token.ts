@@ -7,6 +7,8 @@ export interface UserfaultfdPortToken {
   /** The userfaultfd. It belongs to the attachment; the port borrows it. */
   readonly uffd: number;
   readonly kick: KickToken;
+  /** What the event loop has read and no port has taken; see {@link UffdArrivals}. */
+  readonly arrivals: SharedArrayBuffer;
   /** A pidfd of the process whose memory is served, where that is another and is known. */
   readonly process: number | undefined;
   /** The shard's pages: those that are unmapped, too. */

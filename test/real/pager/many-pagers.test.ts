@@ -1,6 +1,10 @@
 import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
+import { DEADLINE_MS, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
+import { contents } from './guest.js';
 
 skipWithoutUserfaultfd();
 
@@ -27,4 +31,26 @@ describe('close', () => {
     const { before, closed } = many(100);
     expect(closed).toEqual(before);
   });
+});
+
+test('an asynchronous source: an access is served while libuv’s pool has no thread to spare', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'pool-'));
+  try {
+    const fifo = join(folder, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    const program = new URL('./fixtures/pool-held.mjs', import.meta.url).pathname;
+    const env = { ...process.env, UV_THREADPOOL_SIZE: '1' };
+    const said = execFileSync(process.execPath, [program, fifo], {
+      encoding: 'utf8',
+      env,
+      timeout: DEADLINE_MS,
+    });
+    const seen = said
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as unknown);
+    expect(seen).toEqual([3, 9, 1].map((page) => ({ ok: true, bytes: { 0: contents(page) } })));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

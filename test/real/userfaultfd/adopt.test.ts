@@ -62,9 +62,9 @@ class Foreign implements AsyncDisposable {
     const path = join(folder, `${next++}.socket`);
     const listener = listenAt(path);
     const child = spawn('python3', [script, path, memory], { stdio: ['pipe', 'pipe', 'inherit'] });
-    await comes(listener);
+    comes(listener);
     const socket = acceptFrom(listener);
-    await comes(socket);
+    comes(socket);
     const { bytes, fds } = receiveWithDescriptors(socket);
     raw.close(socket);
     raw.close(listener);
@@ -109,9 +109,9 @@ class Foreign implements AsyncDisposable {
 }
 
 /** Fails where nothing comes: what is waited for next has no time-out of its own. */
-async function comes(fd: number): Promise<void> {
+function comes(fd: number): void {
   using poller = new Poller([fd]);
-  expect(await poller.waitAsync(DEADLINE_MS), 'the other process is heard of').toBe(1);
+  expect(poller.wait(DEADLINE_MS), 'the other process is heard of').toBe(1);
 }
 
 describe('memory of another process', () => {

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 import { type DemandPagingError, FaultBatch, type FaultPort } from '../../../src/api/index.js';
@@ -129,6 +131,42 @@ test.each(['block', 'spin', 'ready'] as const)('a thread that waits (%s) can be 
   const started = performance.now();
   await worker.terminate();
   expect(performance.now() - started).toBeLessThan(2000);
+});
+
+test('what the event loop has read, and its thread was ended before it took it, is taken by the next port', async () => {
+  await using s = await Scene.open([region(4)]);
+  const workerData = { token: tokenOf(s), wait: 'ready' };
+  const worker = new Worker(new URL('./fixtures/ending-worker.mjs', import.meta.url), { workerData });
+  await once(worker, 'message');
+  const value = s.actor.load(s.at(2));
+  await once(worker, 'message');
+  await worker.terminate();
+  const next = openShard(s.attachment);
+  s.batch.clear();
+  expect(next.take(s.batch, 'none', 0)).toBe(1);
+  expect(rows(s.batch)).toMatchObject([{ kind: 'missing', page: 2 }]);
+  s.batch.clear();
+  expect(next.take(s.batch, 'none', 0), 'a message is taken once').toBe(0);
+  next.close();
+  s.install(2, 6);
+  expect(await value).toBe(6);
+});
+
+test('ports that wait on one event loop hold no descriptor after they are closed, or their thread is ended', async () => {
+  await using s = await Scene.open([region(1)]);
+  const descriptors = (): number => readdirSync('/proc/self/fd').length;
+  const before = descriptors();
+  const port = openShard(s.attachment);
+  const ready = port.ready();
+  expect(descriptors()).toBeGreaterThan(before);
+  port.close();
+  await ready;
+  expect(descriptors()).toBe(before);
+  const workerData = { token: tokenOf(s), wait: 'ready' };
+  const worker = new Worker(new URL('./fixtures/ending-worker.mjs', import.meta.url), { workerData });
+  await once(worker, 'message');
+  await worker.terminate();
+  expect(descriptors()).toBe(before);
 });
 
 test('a full batch takes no more than fits; the rest comes with the next', async () => {
