@@ -30,7 +30,7 @@ export { DemandPagingError, ERROR_CODES, asDemandPagingError, errnoName } from '
 export type { ErrorCode, ErrorDetails, PlainError } from './api/error.js';
 export type { PagerEmitter, PagerEvents } from './api/events.js';
 export { FaultBatch, ROW, WRITE } from './api/fault.js';
-export type { Fault, FaultKind, MemoryEvent } from './api/fault.js';
+export type { Fault, FaultKind, MemoryEvent, OutsideFault } from './api/fault.js';
 export { GuestMemory } from './api/guest-memory.js';
 export type { GuestMemoryOptions } from './api/guest-memory.js';
 export type { Hold } from './api/holds.js';
@@ -43,6 +43,7 @@ export type {
   InstallReason,
   MissingAtClose,
   Notice,
+  OutsideAnswer,
   PrefetchResult,
 } from './api/notice.js';
 export { PLANES, PageStates } from './api/page-states.js';
@@ -50,7 +51,7 @@ export type { PageState, Plane, SharedPageStates } from './api/page-states.js';
 export { Pager, openPager } from './api/pager.js';
 export type { CloseOptions, PagerOptions } from './api/pager.js';
 export { DEFAULT_POLICY, completePolicy } from './api/policy.js';
-export type { FailurePolicy, ForkPolicy, PagerPolicy } from './api/policy.js';
+export type { FailurePolicy, ForkPolicy, OutsidePolicy, PagerPolicy } from './api/policy.js';
 export { WINDOW_BYTES, hint, isVisible, readWindow, writeBytes } from './api/program.js';
 export type { Answer, Ask, Errno, HintAsk, Program, ReadAsk, VisibleAsk, WriteAsk } from './api/program.js';
 export { FLAG, OUTCOME, OUTCOMES, ResolutionBatch, VERB, VERBS } from './api/resolution.js';

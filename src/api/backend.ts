@@ -2,9 +2,9 @@ import { type Gpa, type PageIndex, type PageRange } from './address.js';
 import { type Coverage } from './access.js';
 import { type Requirements, type Supports } from './capability.js';
 import { type DemandPagingError } from './error.js';
-import { type FaultBatch } from './fault.js';
+import { type FaultBatch, type OutsideFault } from './fault.js';
 import { type MemoryLayout } from './layout.js';
-import { type ResolutionBatch } from './resolution.js';
+import { type Outcome, type ResolutionBatch } from './resolution.js';
 
 /**
  * How {@link FaultPort.take} waits when nothing is there: `none` returns at once; `block` sleeps in the
@@ -44,6 +44,20 @@ export interface FaultPort {
    * changes nothing. `already-present` has woken the waiters of that page.
    */
   resolve(batch: ResolutionBatch): void;
+
+  /**
+   * The page at the address of a fault outside the layout, or -1. Asked again whenever events were read: an access at
+   * the new place of moved memory may fault before the move is read. Absent where a port never takes such a fault.
+   */
+  locate?(address: number): PageIndex;
+
+  /**
+   * Ends the wait of an access outside the layout. `zeros`: the page comes as if nothing watched it. `poison`: the access
+   * fails, and later ones to the page. Either lifts a protection that the fault is about. Never blocks, never throws for
+   * what the kernel answers. `installed`: the access goes on. `again`: events are unread. `gone`: the process has ended.
+   * Anything else: the access still waits. Absent where a port never takes such a fault.
+   */
+  answerOutside?(fault: OutsideFault, answer: 'zeros' | 'poison'): Outcome;
 
   /** Whether a page is physically there; only called where {@link Supports.residency} says so. */
   resident(page: PageIndex): boolean;

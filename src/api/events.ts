@@ -3,13 +3,14 @@
 import type * as TE from 'typed-emitter';
 import { type PageRange } from './address.js';
 import { type DemandPagingError } from './error.js';
-import { type Fault } from './fault.js';
-import { type InstallReason } from './notice.js';
+import { type Fault, type OutsideFault } from './fault.js';
+import { type InstallReason, type OutsideAnswer } from './notice.js';
 
 /**
  * What a pager tells whoever listens. Events notify; what must be awaited is a return value. `fault`
  * and `installed` are sent only while somebody listens, and dropped and counted (`droppedNotices`) when the
- * control thread does not keep up. When nobody listens to `stopped`, a process warning is emitted.
+ * control thread does not keep up. When nobody listens to `stopped`, a process warning is emitted; of `outside-fault`, at
+ * the first.
  */
 export type PagerEvents = {
   fault: (fault: Fault) => void;
@@ -28,6 +29,11 @@ export type PagerEvents = {
    * under the `poison` fork policy.
    */
   forked: (fd: number, present: Uint8Array) => void;
+  /**
+   * An access outside the layout was answered as the policy's `onOutsideFault` says. Dropped and counted
+   * (`droppedNotices`) when the control thread does not keep up; `outsideFaults` counts them all.
+   */
+  'outside-fault': (fault: OutsideFault, answer: OutsideAnswer) => void;
   retrying: (pages: PageRange, attempt: number, error: DemandPagingError) => void;
   'source-failed': (pages: PageRange, error: DemandPagingError) => void;
   /** Every page is present. */

@@ -25,6 +25,19 @@ export interface Fault {
 }
 
 /**
+ * An access that waits at an address outside the layout, in memory that the userfaultfd watches all the same: memory
+ * registered with it later, or grown by mremap(2), a stack that has grown, what MREMAP_DONTUNMAP has left.
+ */
+export interface OutsideFault {
+  readonly kind: FaultKind;
+  /** In the address space that is served. */
+  readonly address: number;
+  readonly write: boolean | undefined;
+  /** Kernel thread id of the accessor, where known. */
+  readonly thread: number | undefined;
+}
+
+/**
  * What others did to the memory, in userfaultfd's words. Read in the kernel's order, but a fault can
  * be read ahead of an earlier `remove`, so whoever handles a batch handles its events first.
  *
@@ -57,6 +70,8 @@ const KINDS = Object.keys(ROW) as (keyof typeof ROW)[];
 export const WRITE = { no: 0, yes: 1, unknown: 2 } as const;
 
 const NONE = 0xffff_ffff;
+/** In the page column: the fault is at an address outside the layout. */
+const OUTSIDE = -1;
 
 /**
  * A fixed number of rows, each a fault or an event, in columns: what {@link FaultPort.take} fills. One
@@ -77,7 +92,7 @@ export class FaultBatch {
   readonly site: Uint8Array;
   readonly thread: Uint32Array;
   readonly vcpu: Uint32Array;
-  /** `remap`: the new host address. `fork`: the child's file descriptor. */
+  /** `remap`: the new host address. `fork`: the child's file descriptor. A fault outside the layout: its address. */
   readonly extra: Float64Array;
 
   constructor(capacity: number) {
@@ -126,6 +141,12 @@ export class FaultBatch {
     this.vcpu[row] = fault.vcpu ?? NONE;
   }
 
+  /** Appends a fault at an address outside the layout. `write` is a value of {@link WRITE}. The batch must not be full. */
+  pushOutside(kind: 0 | 1 | 2 | 3, address: number, write: number, thread = NONE): void {
+    this.pushFault(kind, OUTSIDE, write, thread);
+    this.extra[this.count - 1] = address;
+  }
+
   /** Appends an event. The batch must not be full. */
   pushEvent(event: MemoryEvent): void {
     const row = this.count++;
@@ -138,6 +159,17 @@ export class FaultBatch {
   /** Whether the fault in a row names its vCPU: then it is an exit of that vCPU. */
   isVcpus(row: number): boolean {
     return this.vcpu[row] !== NONE;
+  }
+
+  /** Whether the fault in a row is at an address outside the layout. */
+  isOutside(row: number): boolean {
+    return this.page[row] === OUTSIDE;
+  }
+
+  /** The fault outside the layout in a row, as an object. */
+  outside(row: number): OutsideFault {
+    const { kind, write, thread } = this.fault(row);
+    return { kind, address: this.extra[row]!, write, thread };
   }
 
   isEvent(row: number): boolean {

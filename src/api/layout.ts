@@ -46,15 +46,22 @@ export interface Region extends RegionSpec {
 /** The most pages one layout may have: what a 32-bit word can number. */
 export const MAX_LAYOUT_PAGES = 2 ** 32 - 2;
 
+/** Pages that are elsewhere than their region was; `hva` undefined: nowhere. */
+interface Moved extends PageRange {
+  readonly hva: Hva | undefined;
+}
+
 /**
  * The guest memory of one pager: non-overlapping regions in ascending guest-physical order, their
- * pages numbered through from 0. Immutable.
+ * pages numbered through from 0. What regions say is as they were opened; {@link hvaOf} follows where memory is
+ * moved and unmapped.
  *
  * Throws BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region.
  */
 export class MemoryLayout {
   readonly regions: readonly Region[];
   readonly pageCount: number;
+  #moved: readonly Moved[] = [];
 
   constructor(specs: readonly RegionSpec[]) {
     if (specs.length === 0)
@@ -118,11 +125,32 @@ export class MemoryLayout {
     return gpa(region.gpa + BigInt(page - region.firstPage) * BigInt(region.pageSize));
   }
 
-  /** Where a page is mapped, in the address space the layout belongs to. Throws RangeError if it is not. */
+  /**
+   * Where a page is mapped now, in the address space the layout belongs to. Throws RangeError where its region has no
+   * address, MEMORY_GONE where it was unmapped.
+   */
   hvaOf(page: PageIndex): Hva {
     const region = this.regionOf(page);
+    const moved = this.#moved.find(({ first, count }) => page >= first && page < first + count);
+    if (moved?.hva !== undefined)
+      return hva(moved.hva + BigInt(page - moved.first) * BigInt(region.pageSize));
+    if (moved) throw new DemandPagingError('MEMORY_GONE', `page ${page} is not mapped any more`);
     if (region.hva === undefined) throw new RangeError(`the region at ${hex(region.gpa)} is not mapped`);
     return hva(region.hva + BigInt(page - region.firstPage) * BigInt(region.pageSize));
+  }
+
+  /** @internal These pages of one region are at another address now; undefined: they are not mapped any more. */
+  move(pages: PageRange, to: Hva | undefined): void {
+    const { pageSize } = this.regionOf(pages.first);
+    const end = pages.first + pages.count;
+    const others = this.#moved.flatMap((old): Moved[] => {
+      const before = Math.min(old.count, Math.max(0, pages.first - old.first));
+      const skipped = Math.min(old.count, Math.max(0, end - old.first));
+      const at = old.hva === undefined ? undefined : hva(old.hva + BigInt(skipped * pageSize));
+      const after = { first: old.first + skipped, count: old.count - skipped, hva: at };
+      return [{ ...old, count: before }, after].filter(({ count }) => count > 0);
+    });
+    this.#moved = [...others, { ...pages, hva: to }];
   }
 
   sourceOffsetOf(page: PageIndex): FileOffset {

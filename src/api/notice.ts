@@ -2,7 +2,7 @@ import { type PageRange } from './address.js';
 import { type AccessClass } from './access.js';
 import { type DropRange } from './drops.js';
 import { type PlainError } from './error.js';
-import { type Fault } from './fault.js';
+import { type Fault, type OutsideFault } from './fault.js';
 
 /** What a resolver tells the control thread, unasked. Cloneable. */
 export type Notice =
@@ -12,6 +12,8 @@ export type Notice =
   | { readonly kind: 'removed' | 'unmapped' | 'written' | 'poisoned'; readonly pages: PageRange }
   | { readonly kind: 'remapped'; readonly pages: PageRange; readonly to: number }
   | { readonly kind: 'forked'; readonly fd: number; readonly present: Uint8Array }
+  /** May be dropped, as `fault`. */
+  | { readonly kind: 'outside-fault'; readonly fault: OutsideFault; readonly answer: OutsideAnswer }
   | {
       readonly kind: 'retrying';
       readonly pages: PageRange;
@@ -23,6 +25,9 @@ export type Notice =
   | { readonly kind: 'complete'; readonly pages: PageRange }
   | { readonly kind: 'stopped'; readonly error: PlainError; readonly waiters: 'poisoned' | 'blocked' };
 
+/** What became of an access outside the layout. `released`: a protection was lifted. `waits`: it could not be answered. */
+export type OutsideAnswer = 'zeros' | 'refused' | 'released' | 'waits';
+
 /** Why a page came. `foreign`: it was there already, though the pager had not installed it. */
 export type InstallReason = FetchReason | 'zeroed' | 'foreign';
 
@@ -31,7 +36,7 @@ export type FetchReason = 'demand' | 'prefetch' | 'ensured';
 
 /** Notices that may be dropped. */
 export const isDroppable = (notice: Notice): boolean =>
-  notice.kind === 'fault' || notice.kind === 'installed';
+  notice.kind === 'fault' || notice.kind === 'installed' || notice.kind === 'outside-fault';
 
 /** What the control thread asks of a resolver. Cloneable; ranges lie inside the resolver's shard. */
 export type Command =

@@ -1,16 +1,23 @@
 import { EventEmitter } from 'node:events';
 import { createHistogram } from 'node:perf_hooks';
 import { match } from 'ts-pattern';
-import { type GpaRange, type PageRange } from './address.js';
+import { type GpaRange, type PageRange, hex, hva } from './address.js';
 import { ACCESS_CLASSES, type AccessClass, type Coverage, coverageGaps } from './access.js';
 import { type Attachment, type Backend } from './backend.js';
 import { type Supports, missingVerbs } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type PagerEmitter, type PagerEvents } from './events.js';
+import { type OutsideFault } from './fault.js';
 import { GuestMemory } from './guest-memory.js';
 import { type Hold, Holds } from './holds.js';
 import { MemoryLayout, type RegionSpec } from './layout.js';
-import { type Command, type MissingAtClose, type Notice, type PrefetchResult } from './notice.js';
+import {
+  type Command,
+  type MissingAtClose,
+  type Notice,
+  type OutsideAnswer,
+  type PrefetchResult,
+} from './notice.js';
 import { eachPresent } from './page-runs.js';
 import { PageStates } from './page-states.js';
 import { type PagerPolicy, completePolicy } from './policy.js';
@@ -489,10 +496,12 @@ export class Pager implements AsyncDisposable {
       )
       .with({ kind: 'unmapped' }, ({ pages }) => {
         this.#attachment.unmapped?.(pages);
+        this.layout.move(pages, undefined);
         emit('unmapped', pages);
       })
       .with({ kind: 'remapped' }, ({ pages, to }) => {
         this.#attachment.moved(pages, to);
+        this.layout.move(pages, hva(to));
         emit('remapped', pages, to);
       })
       .with({ kind: 'forked' }, ({ fd, present }) => {
@@ -500,6 +509,7 @@ export class Pager implements AsyncDisposable {
         if (wanted) emit('forked', fd, present);
         else this.#abandonChild(fd);
       })
+      .with({ kind: 'outside-fault' }, ({ fault, answer }) => this.#outside(fault, answer))
       .with({ kind: 'retrying' }, ({ pages, attempt, error }) =>
         emit('retrying', pages, attempt, DemandPagingError.fromPlain(error)),
       )
@@ -523,6 +533,18 @@ export class Pager implements AsyncDisposable {
       const { message, code } = asDemandPagingError(thrown, 'KERNEL', 'a forked child cannot be let go');
       process.emitWarning(`accesses of a forked child to missing pages will wait: ${message}`, { code });
     }
+  }
+
+  #outsideSaid = false;
+
+  /** What nobody listens to is said once: a process may have many such pages. */
+  #outside(fault: OutsideFault, answer: OutsideAnswer): void {
+    if (this.#emitter.emit('outside-fault', fault, answer) || this.#outsideSaid) return;
+    this.#outsideSaid = true;
+    process.emitWarning(
+      `an access at ${hex(fault.address)}, outside the pager's layout, was answered: ${answer}. ` +
+        "Later ones are told to listeners of 'outside-fault' only; the policy's onOutsideFault chooses the answer",
+    );
   }
 
   #stop(error: DemandPagingError, waiters: 'poisoned' | 'blocked'): void {

@@ -11,6 +11,19 @@ export type FailurePolicy = 'stop' | 'poison' | 'fail';
 /** What happens to the child's missing pages when the VMM forks: poisoned there, or handed over in a `fork` event. */
 export type ForkPolicy = 'poison' | 'hand-over';
 
+/**
+ * What an access outside the layout is answered with, in memory that the userfaultfd watches all the same: memory that
+ * another process registered later, or that grew (mremap, a stack), or what MREMAP_DONTUNMAP has left. The pager
+ * does not know what belongs there. Each is told in an `outside-fault` event.
+ *
+ * - `refuse`: the page is poisoned, so that this access fails (SIGBUS, EHWPOISON), and every later one to it; the
+ *   rest goes on. Without `poison` (before Linux 6.6) as `stop`, and the access waits.
+ * - `zeros`: the page comes as it would if nothing watched it: zeros, or what its file has there. Right for a process that is
+ *   served whole, as CRIU restores one; wrong where the layout leaves out memory that has contents.
+ * - `stop`: it is refused, and the pager stops.
+ */
+export type OutsidePolicy = 'refuse' | 'zeros' | 'stop';
+
 /** The pager's bounds and choices. All have defaults; see {@link DEFAULT_POLICY}. */
 export interface PagerPolicy {
   /** Pages fetched around a faulting one: an aligned window of this many pages, a power of two. 1: only the page. */
@@ -35,6 +48,7 @@ export interface PagerPolicy {
   readonly sourceTimeoutMs: number;
   readonly onSourceFailure: FailurePolicy;
   readonly onFork: ForkPolicy;
+  readonly onOutsideFault: OutsidePolicy;
   /** How the resolver waits for faults: asleep in the kernel (after a look of microseconds, where faults follow each other), or spinning on a core of its own. */
   readonly wait: 'block' | 'spin';
   /** Notices to the control thread under way at once; further ones are dropped and counted. */
@@ -52,6 +66,7 @@ export const DEFAULT_POLICY: PagerPolicy = {
   sourceTimeoutMs: 30_000,
   onSourceFailure: 'stop',
   onFork: 'poison',
+  onOutsideFault: 'refuse',
   wait: 'block',
   maxNotices: 1024,
 };
@@ -92,6 +107,7 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
   }
   oneOf('onSourceFailure', policy.onSourceFailure, ['stop', 'poison', 'fail']);
   oneOf('onFork', policy.onFork, ['poison', 'hand-over']);
+  oneOf('onOutsideFault', policy.onOutsideFault, ['refuse', 'zeros', 'stop']);
   oneOf('wait', policy.wait, ['block', 'spin']);
   return policy;
 }

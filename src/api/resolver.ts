@@ -5,7 +5,8 @@ import { type FaultPort, type Wait } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type DropRange, Drops } from './drops.js';
-import { FaultBatch, type MemoryEvent, ROW } from './fault.js';
+import { FaultBatch, type MemoryEvent, type OutsideFault, ROW } from './fault.js';
+import { OutsideFaults } from './outside-faults.js';
 import { FaultCensus } from './fault-census.js';
 import { FaultQueue } from './fault-queue.js';
 import { Fetching } from './fetching.js';
@@ -83,6 +84,7 @@ export class Resolver {
   readonly #ledger: PageLedger;
   readonly #protection: Protection;
   readonly #census: FaultCensus;
+  readonly #outside: OutsideFaults;
   #stopped: DemandPagingError | undefined;
   #ended = false;
   /** Events taken and not yet applied, oldest first. */
@@ -140,6 +142,12 @@ export class Resolver {
     });
     this.#ledger = new PageLedger({ ...options, notify });
     this.#census = new FaultCensus(options.counters, notify);
+    this.#outside = new OutsideFaults({
+      ...options,
+      notify,
+      again: (fault, page) => this.#inside(fault, page),
+      stop: (error, left) => this.#stop(error, left),
+    });
     this.#protection = new Protection({
       ...shared,
       cancel: (pages) => this.#cancel(pages),
@@ -153,7 +161,7 @@ export class Resolver {
 
   /** There is something to do without waiting for the port. */
   get busy(): boolean {
-    if (this.#installer.pending || this.#fetching.underWay.hasAnswers) return true;
+    if (this.#installer.pending || this.#outside.waiting || this.#fetching.underWay.hasAnswers) return true;
     const faults = this.#queue.length > 0;
     if (this.#stopped) return faults;
     return (faults && this.#fetching.underWay.roomFor('demand') > 0) || this.#pieces.ready(!faults);
@@ -174,6 +182,7 @@ export class Resolver {
     const idle = !this.busy;
     const taken = this.#take(idle ? wait : 'none');
     if (this.#fetching.underWay.expects) this.#fetching.underWay.collect(this.#now());
+    if (this.#outside.waiting) this.#outside.answer(this.#stopped !== undefined);
     this.#serve();
     this.#pieces.ensure();
     this.#installer.flush();
@@ -243,6 +252,7 @@ export class Resolver {
     // Who waits on a protected page finds nobody to lift the protection any more.
     this.#protection.lift(this.#o.pages);
     this.#settleAll();
+    this.#settleOutside();
   }
 
   // ── taking ──
@@ -273,12 +283,22 @@ export class Resolver {
         this.#events.push(this.#batch.event(row));
         continue;
       }
+      if (this.#batch.isOutside(row)) {
+        this.#outside.met(this.#batch.outside(row));
+        continue;
+      }
       this.#census.count(this.#batch, row);
       if (kind === ROW.missing || kind === ROW.minor)
         this.#enqueue(this.#batch.page[row]!, kind === ROW.minor, now);
       else (protectedPages ??= []).push({ page: this.#batch.page[row]!, kind });
     }
     for (const { page, kind } of protectedPages ?? []) this.#protection.met(page, kind);
+  }
+
+  /** An access that seemed to be outside is at a page: the move that brought it there has been read. */
+  #inside({ kind }: OutsideFault, page: PageIndex): void {
+    if (kind === 'missing' || kind === 'minor') this.#enqueue(page, kind === 'minor', this.#now());
+    else this.#protection.met(page, ROW[kind]);
   }
 
   /** Applies events in order. Entered again while one is applied (by a flush that took more), it goes on with the next oldest. */
@@ -525,6 +545,21 @@ export class Resolver {
     while (this.#installer.pending) this.#installer.flush();
   }
 
+  /**
+   * Answers accesses outside the layout that wait by now: nothing else would end their wait. Ends, because each round
+   * reads the events that an answer waits for. A port that fails can answer nobody.
+   */
+  #settleOutside(): void {
+    try {
+      do {
+        this.#takeEvents();
+        this.#outside.answer(this.#stopped !== undefined);
+      } while (this.#outside.waiting);
+    } catch {
+      // what the port has to say was said before, or is not heard any more
+    }
+  }
+
   /** Answers the commands whose rows have all been carried out. */
   #payOwed(): void {
     if (this.#owed.length === 0 || this.#installer.pending) return;
@@ -543,6 +578,7 @@ export class Resolver {
     // Who waits on what is frozen finds nobody to thaw it any more, and what it waits for is there.
     if (states.any('frozen', shard)) this.#protection.thaw(shard);
     this.#settleAll();
+    if (missing !== 'leave' || this.#outside.waiting) this.#settleOutside();
     this.#ended = true;
     this.#o.port.close();
   }

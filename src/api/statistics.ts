@@ -13,6 +13,7 @@ export const COUNTERS = [
   'spuriousFaults', // the page was there already
   'joinedFaults', // the page was being fetched already
   'heldFaults', // the page was frozen or being withdrawn
+  'outsideFaults', // at an address outside the layout
   'demandPages', // installed because an access waited
   'aroundPages', // installed because a neighbour was asked for
   'prefetchPages',

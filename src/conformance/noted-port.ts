@@ -2,6 +2,8 @@ import {
   type FaultBatch,
   type FaultPort,
   FLAG,
+  type OutsideFault,
+  type Outcome,
   type PageIndex,
   type ResolutionBatch,
   VERBS,
@@ -44,6 +46,14 @@ export class NotedPort implements FaultPort {
     return this.#port.resident(page);
   }
 
+  locate(address: number): PageIndex {
+    return this.#port.locate?.(address) ?? -1;
+  }
+
+  answerOutside(fault: OutsideFault, answer: 'zeros' | 'poison'): Outcome {
+    return this.#port.answerOutside?.(fault, answer) ?? 'refused';
+  }
+
   close(): void {
     this.#port.close();
   }
@@ -55,7 +65,8 @@ export class NotedPort implements FaultPort {
       return this.#note('resolver', `reads the event: ${event.kind}${pages}`);
     }
     const { kind, page } = batch.fault(row);
-    this.#note('resolver', `reads a ${kind} fault of`, page);
+    if (batch.isOutside(row)) this.#note('resolver', `reads a ${kind} fault outside the layout`);
+    else this.#note('resolver', `reads a ${kind} fault of`, page);
   }
 
   #resolved(batch: ResolutionBatch, row: number): void {

@@ -1,9 +1,10 @@
 import { type PageIndex, type PageRange } from '../api/address.js';
 import { type FaultPort, type Wait } from '../api/backend.js';
 import { DemandPagingError } from '../api/error.js';
-import { type FaultBatch, WRITE } from '../api/fault.js';
-import { FLAG, OUTCOME, type ResolutionBatch, VERB } from '../api/resolution.js';
+import { type FaultBatch, type OutsideFault, WRITE } from '../api/fault.js';
+import { FLAG, OUTCOME, OUTCOMES, type Outcome, type ResolutionBatch, VERB } from '../api/resolution.js';
 import {
+  answerOutsideFault,
   ERRNO,
   EventFd,
   EventLoopReader,
@@ -256,20 +257,28 @@ export class ExitPort implements FaultPort {
         `userfaultfd event ${uffd.eventNumber(index)} with flags ${flags} was not asked for`,
       );
     }
-    const page = this.#pageAtAddress(uffd.faultAddress(index));
+    const address = uffd.faultAddress(index);
+    const page = this.locate(address);
     const write = flags & UFFD_PAGEFAULT_FLAG.WRITE ? WRITE.yes : WRITE.no;
     const thread = uffd.faultThread(index);
+    if (page < 0) return batch.pushOutside(0, address, write, thread);
     this.#board.noteBlocked(thread, page);
     batch.pushFault(0, page, write, thread);
   }
 
-  #pageAtAddress(address: number): PageIndex {
+  locate(address: number): PageIndex {
     for (const region of this.#token.regions) {
       const offset = address - region.address;
       if (offset >= 0 && offset < region.count * region.pageSize)
         return region.page + Math.floor(offset / region.pageSize);
     }
-    throw new DemandPagingError('BAD_RANGE', `a fault at 0x${address.toString(16)}, outside every region`);
+    return -1;
+  }
+
+  /** Memory that grew out of a region: what is registered stays so. */
+  answerOutside({ address, kind }: OutsideFault, answer: 'zeros' | 'poison'): Outcome {
+    const errno = -answerOutsideFault(this.#uffd!, address, kind, answer);
+    return errno === 0 ? 'installed' : OUTCOMES[outcomeOf(errno)]!;
   }
 
   // ── resolving ──

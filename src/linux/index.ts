@@ -45,6 +45,7 @@ export {
   type UffdEvent,
   type UffdFaultKind,
 } from './userfaultfd-event.js';
+export { answerOutsideFault } from './outside-fault.js';
 export { UffdPort } from './userfaultfd-port.js';
 export {
   uffdFailure,

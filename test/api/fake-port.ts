@@ -4,6 +4,8 @@ import {
   type FaultPort,
   type MemoryEvent,
   OUTCOME,
+  type Outcome,
+  type OutsideFault,
   type ResolutionBatch,
   VERB,
   type Wait,
@@ -19,7 +21,13 @@ export class FakePort implements FaultPort {
   againLeft = 0;
   waits: string[] = [];
   closed = false;
-  readonly #incoming: ({ page: number; kind?: 'missing' | 'minor' } | { event: MemoryEvent })[] = [];
+  /** Where pages are found at addresses outside, once somebody has said so. */
+  readonly found = new Map<number, number>();
+  /** What accesses outside are answered with, in turn; then `installed`. */
+  outcomes: Outcome[] = [];
+  readonly #incoming: (
+    { page: number; kind?: 'missing' | 'minor' } | { event: MemoryEvent } | { outside: number }
+  )[] = [];
 
   constructor(pageCount: number) {
     this.pages = new Array<number | undefined>(pageCount).fill(undefined);
@@ -33,12 +41,27 @@ export class FakePort implements FaultPort {
     this.#incoming.push({ event });
   }
 
+  outside(address: number): void {
+    this.#incoming.push({ outside: address });
+  }
+
+  locate(address: number): number {
+    return this.found.get(address) ?? -1;
+  }
+
+  answerOutside({ address }: OutsideFault, answer: 'zeros' | 'poison'): Outcome {
+    const outcome = this.outcomes.shift() ?? 'installed';
+    this.log.push(`${answer} at ${address}: ${outcome}`);
+    return outcome;
+  }
+
   take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
     this.waits.push(`${wait} ${timeoutMs}`);
     let taken = 0;
     for (let next = this.#incoming[0]; next && !batch.full; next = this.#incoming[0]) {
       this.#incoming.shift();
       if ('event' in next) batch.pushEvent(next.event);
+      else if ('outside' in next) batch.pushOutside(0, next.outside, 0);
       else batch.push({ kind: next.kind ?? 'missing', page: next.page });
       taken++;
     }

@@ -140,17 +140,23 @@ export class AddressMap {
   /** The pages inside `[start, end)`, as runs of consecutive pages in ascending order. */
   pagesIn(start: number, end: number): PageRange[] {
     const runs: { first: PageIndex; count: number }[] = [];
-    for (const piece of this.#byPage) {
-      const from = Math.max(start, piece.start);
-      const to = Math.min(end, piece.end);
-      if (from >= to) continue;
-      const first = piece.page + Math.floor((from - piece.start) * piece.pagesPerByte);
-      const count = piece.page + Math.ceil((to - piece.start) * piece.pagesPerByte) - first;
+    for (const { first, count } of this.runsIn(start, end)) {
       const last = runs.at(-1);
       if (last && last.first + last.count === first) last.count += count;
       else runs.push({ first, count });
     }
     return runs;
+  }
+
+  /** As {@link pagesIn}, but pages of one run lie side by side in memory, too. */
+  runsIn(start: number, end: number): PageRange[] {
+    return this.#byPage.flatMap((piece) => {
+      const from = Math.max(start, piece.start);
+      const to = Math.min(end, piece.end);
+      if (from >= to) return [];
+      const first = piece.page + Math.floor((from - piece.start) * piece.pagesPerByte);
+      return [{ first, count: piece.page + Math.ceil((to - piece.start) * piece.pagesPerByte) - first }];
+    });
   }
 
   /** The segments, cut to a range of pages, in page order. */

@@ -2,9 +2,10 @@ import { performance } from 'node:perf_hooks'; // the global is a getter, slower
 import { type PageIndex } from '../../api/address.js';
 import { type FaultPort, type Wait } from '../../api/backend.js';
 import { DemandPagingError } from '../../api/error.js';
-import { type FaultBatch } from '../../api/fault.js';
-import { FLAG, OUTCOME, type ResolutionBatch, VERB } from '../../api/resolution.js';
+import { type FaultBatch, type OutsideFault } from '../../api/fault.js';
+import { FLAG, OUTCOME, type Outcome, type ResolutionBatch, VERB } from '../../api/resolution.js';
 import {
+  answerOutsideFault,
   ERRNO,
   EventLoopReader,
   type Mapping,
@@ -104,6 +105,17 @@ export class UserfaultfdPort implements FaultPort {
   resolve(batch: ResolutionBatch): void {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
     for (let row = 0; row < batch.count; row++) this.#row(batch, row);
+  }
+
+  locate(address: number): PageIndex {
+    return this.#map.pageAt(address);
+  }
+
+  answerOutside({ address, kind }: OutsideFault, answer: 'zeros' | 'poison'): Outcome {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
+    // As the kernel does while an event is unread: the address may be a page's once it is.
+    if (this.#reader.carrying) return 'again';
+    return outcomeOf(-answerOutsideFault(this.#uffd, address, kind, answer));
   }
 
   resident(page: PageIndex): boolean {
@@ -376,6 +388,12 @@ export class UserfaultfdPort implements FaultPort {
         return -ERRNO.EINVAL; // not declared by any segment
     }
   }
+}
+
+function outcomeOf(errno: number): Outcome {
+  if (errno === 0) return 'installed';
+  if (errno === ERRNO.EAGAIN) return 'again';
+  return errno === ERRNO.ESRCH ? 'gone' : 'failed';
 }
 
 function isResident(address: number): boolean {

@@ -1,6 +1,4 @@
-import { hex } from '../../api/address.js';
 import { type MemoryEvent, type FaultBatch, ROW, WRITE } from '../../api/fault.js';
-import { DemandPagingError } from '../../api/error.js';
 import {
   ERRNO,
   UFFD_EVENT,
@@ -78,7 +76,6 @@ export class MessageReader {
       const flags = words[at + 2]!;
       const address = words[at + 4]! + words[at + 5]! * WORD;
       const page = this.#map.pageAt(address);
-      if (page < 0) throw strayFault(address);
       const kind =
         (flags & SPECIAL) === 0
           ? ROW.missing
@@ -88,7 +85,9 @@ export class MessageReader {
               ? ROW.rwp
               : ROW['write-protect'];
       const write = flags & UFFD_PAGEFAULT_FLAG.WRITE ? WRITE.yes : WRITE.no;
-      if (this.#threadIds) batch.pushFault(kind, page, write, words[at + 6]!);
+      const thread = this.#threadIds ? words[at + 6]! : undefined;
+      if (page < 0) batch.pushOutside(kind, address, write, thread);
+      else if (this.#threadIds) batch.pushFault(kind, page, write, words[at + 6]!);
       else batch.pushFault(kind, page, write);
     }
   }
@@ -109,10 +108,12 @@ export class MessageReader {
       case 'remap': {
         const { from, to, length } = event;
         // Where each run begins is only known before the map has followed.
-        const rows = this.#map.pagesIn(from, from + length).map((pages): MemoryEvent => {
+        const rows = this.#map.runsIn(from, from + length).map((pages): MemoryEvent => {
           return { kind: 'remap', pages, to: to + this.#map.addressOf(pages.first) - from };
         });
         this.#map.moveBytes(from, to, length);
+        // An accessor that waits at the old place is reached by no resolution of the new one: it faults anew, or finds no memory.
+        this.#uffd.wake(from, length);
         return this.#push(rows, batch);
       }
       case 'fault':
@@ -129,15 +130,4 @@ export class MessageReader {
       else batch.pushEvent(row);
     });
   }
-}
-
-function strayFault(address: number): DemandPagingError {
-  return new DemandPagingError(
-    'BAD_RANGE',
-    `a fault at ${hex(address)}, outside every region that is served`,
-    {
-      range: { start: BigInt(address), length: 1n },
-      hint: 'more memory is registered with this userfaultfd than the layout names',
-    },
-  );
 }

@@ -14,6 +14,7 @@ function scripted(...messages: readonly (readonly bigint[])[]): UffdPort {
   const wide = new BigUint64Array(words.buffer);
   let left = messages.map((message) => message);
   const port = {
+    wake: () => 0,
     batch: 4,
     messages: words,
     read: (most: number) => {
@@ -94,12 +95,12 @@ describe('the message reader', () => {
     expect(() => reader(scripted([0x99n])).drain(new FaultBatch(4))).toThrow(known);
   });
 
-  test('a fault outside the regions is loud: nobody would ever wake its accessor', () => {
-    const stray = expect.objectContaining({
-      code: 'BAD_RANGE',
-      range: { start: BigInt(START + 8 * PAGE), length: 1n },
-    }) as Error;
-    expect(() => reader(scripted(fault(START + 8 * PAGE))).drain(new FaultBatch(4))).toThrow(stray);
+  test('a fault outside the regions is told by its address, among the others', () => {
+    const batch = new FaultBatch(4);
+    const address = 2 ** 46 + 8 * PAGE;
+    reader(scripted(fault(START), fault(address, 1n, 42n), fault(START + PAGE))).drain(batch);
+    expect([0, 1, 2].map((row) => batch.isOutside(row))).toEqual([false, true, false]);
+    expect(batch.outside(1)).toEqual({ kind: 'missing', address, write: true, thread: 42 });
   });
 
   test('a failing read is an error by its name', () => {
