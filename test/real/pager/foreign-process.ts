@@ -35,9 +35,9 @@ export class ForeignProcess implements AsyncDisposable {
     const child = spawn('python3', [script, path, 'anonymous', 'keep'], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
-    await comes(listener);
+    comes(listener);
     const socket = acceptFrom(listener);
-    await comes(socket);
+    comes(socket);
     const { bytes, fds } = receiveWithDescriptors(socket);
     raw.close(socket);
     raw.close(listener);
@@ -77,7 +77,7 @@ export class ForeignProcess implements AsyncDisposable {
 }
 
 /** Fails where nothing comes: what is waited for next has no time-out of its own. */
-async function comes(fd: number): Promise<void> {
+function comes(fd: number): void {
   using poller = new Poller([fd]);
-  expect(await poller.waitAsync(DEADLINE_MS), 'the other process is heard of').toBe(1);
+  expect(poller.wait(DEADLINE_MS), 'the other process is heard of').toBe(1);
 }
