@@ -6,20 +6,34 @@ import { unavailable } from './failure.js';
 import { type KernelChoice } from './target.js';
 
 /** Releases by what they are today, so that nothing here goes out of date. */
-const RELEASES: Readonly<Record<KernelChoice, { readonly release: string; readonly backports: boolean }>> = {
-  newest: { release: 'stable', backports: true },
-  stable: { release: 'stable', backports: false },
-  oldstable: { release: 'oldstable', backports: false },
+const RELEASES: Readonly<Record<KernelChoice, { readonly release: string; readonly from?: Extra }>> = {
+  newest: { release: 'stable', from: 'backports' },
+  stable: { release: 'stable' },
+  // Its point releases are few: the kernel that people run is in the security archive.
+  oldstable: { release: 'oldstable', from: 'security' },
 };
+
+/** A suite beside a release's own, which the kernel is taken from. */
+type Extra = 'backports' | 'security';
 
 /** Releases of Debian, as source entries name them. */
 const RELEASE = /^(stable|oldstable|testing|unstable|sid|bullseye|bookworm|trixie|forky|duke)$/;
 
-/** Where Debian's packages come from on this machine: of its own entries the one of a release. */
-export async function packageSource(signal: AbortSignal): Promise<string> {
+/** Where Debian's packages come from on this machine, by its own entries. */
+export interface PackageSources {
+  readonly release: string;
+  /** The archive of security updates, if there is an entry of it. */
+  readonly security?: string;
+}
+
+export async function packageSources(signal: AbortSignal): Promise<PackageSources> {
   const uris = await command('apt-get', ['update', '--print-uris'], { signal });
-  for (const [, base, suite] of uris.matchAll(/^'(\S+?)dists\/(\S+?)\/(?:In)?Release'/gm))
-    if (RELEASE.test(suite!) && !base!.includes('security')) return base!;
+  const all = [...uris.matchAll(/^'(\S+?)dists\/(\S+?)\/(?:In)?Release'/gm)];
+  const release = all.find(([, base, suite]) => RELEASE.test(suite!) && !base!.includes('security'))?.[1];
+  const security = all.find(
+    ([, base, suite]) => suite!.endsWith('-security') && base!.includes('security'),
+  )?.[1];
+  if (release !== undefined) return { release, ...(security === undefined ? {} : { security }) };
   throw unavailable(
     'apt has no source entry for a Debian release',
     'The kernel is a package of Debian: add an entry to the files below /etc/apt',
@@ -43,27 +57,29 @@ export class PrivateApt {
     folder: string,
     architecture: string,
     choice: KernelChoice,
-    source: string,
+    sources: PackageSources,
     signal: AbortSignal,
     codename = codenameOf,
   ): Promise<PrivateApt> {
     for (const below of ['state/lists/partial', 'cache/archives/partial', 'none', 'packages'])
       await mkdir(join(folder, below), { recursive: true });
     await writeFile(join(folder, 'state/status'), '');
-    const { release, backports } = RELEASES[choice];
-    const name = await codename(source, release, folder, signal);
-    const suites = backports ? [name, `${name}-backports`] : [name];
+    const { release, from } = RELEASES[choice];
+    const name = await codename(sources.release, release, folder, signal);
+    const suites: [archive: string, suite: string][] = [[sources.release, name]];
+    const extra = from === 'security' ? sources.security : sources.release;
+    if (from !== undefined && extra !== undefined) suites.push([extra, `${name}-${from}`]);
     const keys = [
       '/usr/share/keyrings/debian-archive-keyring.gpg',
       '/usr/share/keyrings/debian-archive-keyring.pgp',
     ];
     const key = keys.find((file) => existsSync(file));
     const option = key === undefined ? '' : `[signed-by=${key}] `;
-    const lines = suites.map((suite) => `deb ${option}${source} ${suite} main\n`);
+    const lines = suites.map(([archive, suite]) => `deb ${option}${archive} ${suite} main\n`);
     await writeFile(join(folder, 'sources.list'), lines.join(''));
     await writeFile(join(folder, 'apt.conf'), configuration(folder, architecture));
     const options = { signal, cwd: join(folder, 'packages'), env: { APT_CONFIG: join(folder, 'apt.conf') } };
-    const apt = new PrivateApt(folder, suites.at(-1)!, options);
+    const apt = new PrivateApt(folder, suites.at(-1)![1], options);
     await apt.#get(['update', '--error-on=any']);
     return apt;
   }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { chmod, copyFile, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { type codenameOf, packageSource, PrivateApt } from './apt.js';
+import { type codenameOf, packageSources, PrivateApt } from './apt.js';
 import { cached, sweepPartial } from './cache.js';
 import { command } from './command.js';
 import { LabFailure, unavailable } from './failure.js';
@@ -78,12 +78,12 @@ async function fetchBase(request: BaseRequest, partial: string, koffi: string): 
   const scratch = join(partial, 'scratch');
   const tree = join(scratch, 'tree');
   const image = join(scratch, 'image');
-  const source = await packageSource(signal);
+  const sources = await packageSources(signal);
   const apt = await PrivateApt.open(
     join(scratch, 'apt'),
     target.debian,
     choice,
-    source,
+    sources,
     signal,
     request.codename,
   );

@@ -4,7 +4,7 @@ export type CollectionHandle = number;
 /** RDBase of a collection that is not mapped to a vCPU. */
 export const UNMAPPED_TARGET = 0xffff_ffff;
 
-/** A collection: an ICID and the vcpu_id it is mapped to, or {@link UNMAPPED_TARGET}. */
+/** A collection: an ICID and the RDbase it is mapped to, or {@link UNMAPPED_TARGET}. */
 export interface Collection {
   readonly handle: CollectionHandle;
   readonly id: number;

@@ -12,7 +12,7 @@ export interface DumpRegisters {
   readonly baser0: bigint;
   readonly baser1: bigint;
   readonly propbaser: bigint;
-  /** GICR_PENDBASER by vcpu_id. */
+  /** GICR_PENDBASER by the RDbase of its vCPU: vcpu_id, or the index on kernels that take that. */
   readonly pendbasers: ReadonlyMap<number, bigint>;
 }
 
@@ -25,7 +25,7 @@ export interface DumpOptions {
 
 export interface DumpedCollection {
   readonly id: number;
-  /** vcpu_id, or undefined for a collection that is not mapped. */
+  /** RDbase, or undefined for a collection that is not mapped. */
   readonly target: number | undefined;
 }
 

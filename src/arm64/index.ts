@@ -29,7 +29,7 @@ export {
 } from './dump.js';
 export { type Status } from './errno.js';
 export { CONTROL } from './its-operations.js';
-export { KERNELS, type KernelName, type KernelQuirks } from './kernel-quirks.js';
+export { kernelQuirks, KERNELS, type KernelName, type KernelQuirks } from './kernel-quirks.js';
 export { FIRST_LPI } from './lpi-store.js';
 export { decodeConfiguration, encodeConfiguration, type LpiConfiguration } from './lpi-tables.js';
 export { MSI_VALID_DEVICE, type Msi } from './msi.js';

@@ -87,19 +87,19 @@ function* mapDevice(run: Run, its: Its, command: MapDevice): Program<Status> {
   // The kernel drops the device and only then finds that its entry cannot be cleared.
   if (mode === 'kvm') drop();
   const status = yield* run.windows.writeWord(address, 0, 0);
-  if (status === 0) drop();
+  if (mode !== 'kvm' && status === 0) drop();
   return status;
 }
 
 function* mapCollection(run: Run, its: Its, command: MapCollection): Program<Status> {
   const { vgic } = run;
+  const vcpu = vgic.vcpuIndex(command.target);
+  if (vcpu < 0 && (command.valid || vgic.quirks.unmapChecksRdbase)) return 0;
   if (!command.valid) {
     its.collections.free(command.collection);
-    its.invalidateCache(vgic.lpis);
+    its.cache.empty(vgic.lpis);
     return 0;
   }
-  const vcpu = vgic.vcpuIndex(command.target);
-  if (vcpu < 0) return 0;
   const existing = its.collections.find(command.collection);
   if (existing === undefined) {
     const address = yield* entryAddress(run, its.collectionTable, command.collection);
@@ -145,7 +145,7 @@ function* discard(run: Run, its: Its, { device: id, event }: EventCommand): Prog
   const { device, row } = entry;
   const { lpis, mode } = run.vgic;
   const drop = (): void => {
-    its.invalidateCache(lpis);
+    its.cache.empty(lpis);
     const slot = device.lpi(row);
     device.remove(row);
     lpis.mapped[slot]!--;
@@ -175,7 +175,7 @@ function moveInterrupt({ vgic }: Run, its: Its, command: EventToCollection): voi
   const collection = its.collections.find(command.collection);
   if (!isMapped(collection)) return;
   entry.device.setCollection(entry.row, collection.handle);
-  its.invalidateCache(vgic.lpis);
+  its.cache.empty(vgic.lpis);
   vgic.lpis.target[entry.device.lpi(entry.row)] = vgic.vcpuIndex(collection.target);
 }
 
@@ -185,9 +185,9 @@ function moveAll({ vgic }: Run, its: Its, command: MoveAll): void {
   if (from < 0 || to < 0 || from === to) return;
   const { lpis, quirks } = vgic;
   for (const slot of lpis.ordered(quirks.lpiOrder)) {
-    if (lpis.target[slot] === from) lpis.target[slot] = to;
+    if (lpis.target[slot] === from || !quirks.movallFilters) lpis.target[slot] = to;
   }
-  its.invalidateCache(lpis);
+  its.cache.empty(lpis);
 }
 
 function clear({ vgic }: Run, its: Its, { device: id, event }: EventCommand): void {

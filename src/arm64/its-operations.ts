@@ -59,6 +59,7 @@ function* restoreOrUndo(vgic: VgicState, its: Its): Program<Status> {
   const run = startRun(vgic, true);
   const devices = its.devices.length;
   const births = lpis.births;
+  const targets = lpis.target.slice(); // an LPI that an ap_list kept alive takes another where it is mapped again
   const added: number[] = [];
   let status = yield* restoreCollections(run, its, added);
   if (status === 0) status = yield* restoreDevices(run, its);
@@ -67,6 +68,7 @@ function* restoreOrUndo(vgic: VgicState, its: Its): Program<Status> {
   its.truncateDevices(devices, lpis);
   for (const id of added) its.collections.free(id);
   lpis.dropBornSince(births);
+  lpis.target.set(targets);
   run.windows.discard();
   return status;
 }

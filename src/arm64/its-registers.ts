@@ -109,7 +109,7 @@ function* writeControl(run: Run, its: Its, enable: boolean): Program<Status> {
     if (!ready) return 0; // ignored, not refused
   }
   its.enabled = enable;
-  if (!enable) its.invalidateCache(run.vgic.lpis);
+  if (!enable) its.cache.empty(run.vgic.lpis);
   return yield* processCommands(run, its);
 }
 
@@ -141,10 +141,8 @@ function writeTableBase(vgic: VgicState, its: Its, offset: number, value: bigint
   const after = sanitiseBaser(value, isDevice ? 'device' : 'collection');
   if (isDevice) its.baser0 = after;
   else its.baser1 = after;
-  const dropped = !gitsBaser.decode(after).valid;
-  if (isDevice) {
-    if (dropped || after !== before) its.freeDevices(vgic.lpis);
-  } else if (dropped || (after !== before && vgic.quirks.changedCollectionTableFrees)) {
-    its.collections.freeAll();
-  }
+  const frees = vgic.quirks.changedTableFrees ? after !== before : !gitsBaser.decode(after).valid;
+  if (!frees) return;
+  if (isDevice) its.freeDevices(vgic.lpis);
+  else its.collections.freeAll();
 }

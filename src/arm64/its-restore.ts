@@ -4,7 +4,7 @@ import { Device } from './device.js';
 import { EEXIST, EINVAL, type Status } from './errno.js';
 import type { Its } from './its.js';
 import { FIRST_LPI } from './lpi-store.js';
-import { mapLpi, mapLpiFromKnown, NEEDS_READ } from './lpi-programs.js';
+import { mapLpi, mapLpiFromKnown, NEEDS_MEMORY } from './lpi-programs.js';
 import { announceBlocks, announceTranslationTables } from './restore-hints.js';
 import { mayRead, type Run } from './run.js';
 import { blockAddress, entryAddress, UNREACHABLE } from './table-address.js';
@@ -143,7 +143,7 @@ function* scanEntries(run: Run, its: Its, device: Device): Program<number> {
       if (collection === undefined) return -EINVAL;
       const target = isMapped(collection) ? vgic.vcpuIndex(collection.target) : -1;
       let slot = mapLpiFromKnown(run, intid, target);
-      if (slot === NEEDS_READ) slot = yield* mapLpi(run, intid, target);
+      if (slot === NEEDS_MEMORY) slot = yield* mapLpi(run, intid, target);
       if (slot >= 0) device.add(event, slot, collection.handle);
       else if (slot !== -EEXIST) return slot; // an LPI that another entry maps: this one is dropped
       if (step === 0) return LAST_FOUND;

@@ -1,4 +1,4 @@
-import { type Program } from '../api/index.js';
+import { DemandPagingError, type Program } from '../api/index.js';
 import type { Device } from './device.js';
 import { EINVAL, type Status } from './errno.js';
 import type { Its } from './its.js';
@@ -69,25 +69,38 @@ function* saveDevice(run: Run, its: Its, device: Device, at: Address, next: numb
   return yield* run.windows.writeWord(at, low, high);
 }
 
-/** Entries without a collection cannot be expressed: they are written as 0 and `next` skips them. */
+/**
+ * Entries without a collection cannot be expressed: they are written as 0. `next` skips them, or leads to one
+ * that a restore then steps over.
+ */
 function* saveEntries(run: Run, its: Its, device: Device): Program<Status> {
   device.sort();
-  const { lpis } = run.vgic;
-  let following = nextSavable(its, device, 0);
+  const { lpis, quirks } = run.vgic;
+  let savable = nextSavable(its, device, 0);
   for (let row = 0; row < device.count; row++) {
     const event = device.event(row);
     let [low, high] = [0, 0];
-    if (row === following) {
-      following = nextSavable(its, device, row + 1);
+    if (row === savable) {
+      savable = nextSavable(its, device, row + 1);
+      const following = quirks.nextSkipsUnsavable ? savable : row + 1;
       const distance = following < device.count ? device.event(following) - event : 0;
       const { id } = its.collectionOf(device, row)!;
       [low, high] = interruptHalves(id, lpis.intid[device.lpi(row)]!, Math.min(distance, ITE_NEXT_MAX));
-    }
+    } else if (!quirks.savesWithoutCollection) throw crash(device, event);
     const status = yield* run.windows.writeWord(device.itt + event * ENTRY_BYTES, low, high);
     if (status !== 0) return status;
   }
   return 0;
 }
+
+const crash = ({ id }: Device, event: number): DemandPagingError =>
+  new DemandPagingError(
+    'NOT_SUPPORTED',
+    `this kernel cannot save event ${event} of device ${id}: it has no collection`,
+    {
+      hint: 'KVM dereferences a null pointer here: have the guest map the collection again, or update the kernel',
+    },
+  );
 
 function nextSavable(its: Its, device: Device, from: number): number {
   let row = from;

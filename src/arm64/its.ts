@@ -1,8 +1,9 @@
 import { CollectionList, type Collection } from './collection.js';
 import { type Device } from './device.js';
-import type { LpiSlot, LpiStore } from './lpi-store.js';
+import type { LpiStore } from './lpi-store.js';
 import { gitsBaser } from './registers.js';
 import { TABLE_PAGE_BYTES } from './table-entries.js';
+import type { TranslationCache } from './translation-cache.js';
 import type { Address } from './windows.js';
 
 /** An ITS table as its GITS_BASER<n> describes it. */
@@ -16,9 +17,6 @@ export interface TableExtent {
 /** GITS_BASER<n> of a new ITS: inner shareable, read-allocate write-back, 64 KiB pages, 8-byte entries. */
 const INITIAL_BASER0 = 0x1907_0000_0000_0600n;
 const INITIAL_BASER1 = 0x1c07_0000_0000_0600n;
-
-/** One event of one device, as a key of the translation cache. */
-const cacheKey = (device: number, event: number): number => device * 65536 + event;
 
 /**
  * One ITS: its registers, and what the commands or a restore built. It knows nothing of guest memory.
@@ -37,11 +35,14 @@ export class Its {
   /** In the kernel's list order: order of mapping, sorted by id at each save. May hold an id twice. */
   devices: Device[] = [];
   #byId = new Map<number, Device>();
-  #cache = new Map<number, LpiSlot>();
 
   constructor(
+    /** Position among the VM's ITSes. */
+    readonly index: number,
     /** Guest-physical base of its 128 KiB frame, undefined until it is set. */
     public base: bigint | undefined,
+    /** Its own, or the VM's. */
+    readonly cache: TranslationCache,
   ) {}
 
   get baser0(): bigint {
@@ -73,7 +74,7 @@ export class Its {
   freeDevice(device: Device, lpis: LpiStore): void {
     this.devices.splice(this.devices.indexOf(device), 1);
     freeEntries(device, lpis);
-    this.invalidateCache(lpis);
+    this.cache.empty(lpis);
     if (this.#byId.get(device.id) === device) {
       this.#byId.delete(device.id);
       const twin = this.devices.find(({ id }) => id === device.id);
@@ -83,7 +84,7 @@ export class Its {
 
   freeDevices(lpis: LpiStore): void {
     for (const device of this.devices) freeEntries(device, lpis);
-    if (this.devices.length > 0) this.invalidateCache(lpis);
+    if (this.devices.length > 0) this.cache.empty(lpis);
     this.devices = [];
     this.#byId.clear();
   }
@@ -113,25 +114,8 @@ export class Its {
     return this.collections.get(device.collection(row));
   }
 
-  cached(device: number, event: number): LpiSlot | undefined {
-    return device <= 0xffff && event <= 0xffff ? this.#cache.get(cacheKey(device, event)) : undefined;
-  }
-
-  cacheTranslation(device: number, event: number, slot: LpiSlot, lpis: LpiStore): void {
-    const key = cacheKey(device, event);
-    const old = this.#cache.get(key);
-    lpis.hold(slot);
-    this.#cache.set(key, slot);
-    if (old !== undefined) lpis.release(old);
-  }
-
-  invalidateCache(lpis: LpiStore): void {
-    for (const slot of this.#cache.values()) lpis.release(slot);
-    this.#cache.clear();
-  }
-
-  clone(): Its {
-    const copy = new Its(this.base);
+  clone(cache: TranslationCache): Its {
+    const copy = new Its(this.index, this.base, cache);
     copy.enabled = this.enabled;
     copy.cbaser = this.cbaser;
     copy.creadr = this.creadr;
@@ -140,7 +124,6 @@ export class Its {
     copy.baser1 = this.baser1;
     copy.collections = this.collections.clone();
     for (const device of this.devices) copy.addDevice(device.clone());
-    copy.#cache = new Map(this.#cache);
     return copy;
   }
 }

@@ -6,8 +6,8 @@ import { queueLpi } from './redistributor.js';
 import { readLpiTable, type Run } from './run.js';
 import { type Window } from './windows.js';
 
-/** {@link mapLpiFromKnown} cannot say: a window has to be read first. */
-export const NEEDS_READ = -1000;
+/** {@link mapLpiFromKnown} cannot say: memory has to be asked first. */
+export const NEEDS_MEMORY = -1000;
 
 function configure({ vgic }: Run, slot: LpiSlot, byte: number): void {
   const { lpis } = vgic;
@@ -16,15 +16,13 @@ function configure({ vgic }: Run, slot: LpiSlot, byte: number): void {
   queueLpi(lpis, slot, vgic.forwarding);
 }
 
-/** Copies the pending bit into the latch and clears it in memory: it is consumed. */
-function consumePending({ vgic, windows }: Run, slot: LpiSlot, window: Window, offset: number): void {
+/** Sets the latch from a byte of the pending table. True if the bit is set, and to be cleared in memory. */
+function latchPending({ vgic }: Run, slot: LpiSlot, byte: number): boolean {
   const { lpis } = vgic;
-  const mask = pendingMask(lpis.intid[slot]!);
-  const byte = window.bytes[offset]!;
-  const pending = (byte & mask) !== 0;
+  const pending = (byte & pendingMask(lpis.intid[slot]!)) !== 0;
   lpis.flags[slot] = (lpis.flags[slot]! & ~LPI_PENDING) | (pending ? LPI_PENDING : 0);
   queueLpi(lpis, slot, vgic.forwarding);
-  if (pending) windows.setByte(window, offset, byte & ~mask);
+  return pending;
 }
 
 /**
@@ -42,58 +40,72 @@ export function* updateConfiguration(run: Run, slot: LpiSlot, onlyVcpu = -1): Pr
 }
 
 /**
- * Creates an LPI if both its bytes are at hand: the path of nearly every entry of a restore, with no
- * generator in it. Returns its slot, or {@link NEEDS_READ}.
+ * Creates an LPI if both its bytes are at hand, and its pending bit, if set, can be cleared: the path of
+ * nearly every entry of a restore, with no generator in it. Returns its slot, or {@link NEEDS_MEMORY}.
  */
 function createLpiFromKnown(run: Run, intid: number, target: number): LpiSlot {
   const { vgic, windows } = run;
   const configurationAt = configurationAddress(vgic.configurationTable, intid);
   const configuration = windows.known(configurationAt);
-  if (configuration === undefined) return NEEDS_READ;
+  if (configuration === undefined) return NEEDS_MEMORY;
   let pending: Window | undefined;
   let pendingAt = 0;
+  let byte = 0;
   if (target >= 0) {
     pendingAt = pendingAddress(vgic.redistributors[target]!.pendingTable, intid);
     pending = windows.known(pendingAt);
-    if (pending === undefined) return NEEDS_READ;
+    if (pending === undefined) return NEEDS_MEMORY;
+    pendingAt -= pending.start;
+    byte = pending.bytes[pendingAt]!;
+    if ((byte & pendingMask(intid)) !== 0 && !windows.isWritable(pending)) return NEEDS_MEMORY;
   }
   const slot = vgic.lpis.add(intid, target);
   vgic.lpis.hold(slot);
   configure(run, slot, configuration.bytes[configurationAt - configuration.start]!);
-  if (pending !== undefined) consumePending(run, slot, pending, pendingAt - pending.start);
+  if (pending !== undefined && latchPending(run, slot, byte))
+    windows.setByte(pending, pendingAt, byte & ~pendingMask(intid));
   return slot;
 }
 
 function* createLpi(run: Run, intid: number, target: number): Program<LpiSlot | number> {
-  const { lpis, redistributors } = run.vgic;
+  const { lpis } = run.vgic;
   const slot = lpis.add(intid, target);
   lpis.hold(slot);
-  const status = yield* updateConfiguration(run, slot);
-  if (status !== 0) {
-    lpis.release(slot);
-    return status;
-  }
-  if (target < 0) return slot;
-  const address = pendingAddress(redistributors[target]!.pendingTable, intid);
+  let status = yield* updateConfiguration(run, slot);
+  if (status === 0 && target >= 0) status = yield* consumePending(run, slot);
+  if (status === 0) return slot;
+  lpis.release(slot); // an ap_list may hold it still
+  return status;
+}
+
+/** Copies the pending bit into the latch and clears it in memory. The latch stays where that write fails. */
+function* consumePending(run: Run, slot: LpiSlot): Program<Status> {
+  const { lpis, redistributors } = run.vgic;
+  const intid = lpis.intid[slot]!;
+  const address = pendingAddress(redistributors[lpis.target[slot]!]!.pendingTable, intid);
   const window = yield* readLpiTable(run, address, 'lpi-pending');
-  if (typeof window === 'number') {
-    lpis.release(slot);
-    return window;
-  }
-  consumePending(run, slot, window, address - window.start);
-  return slot;
+  if (typeof window === 'number') return window;
+  const offset = address - window.start;
+  const byte = window.bytes[offset]!;
+  if (!latchPending(run, slot, byte)) return 0;
+  return yield* run.windows.writeByte(window, offset, byte & ~pendingMask(intid));
 }
 
 /**
- * The LPI for a new translation table entry, held by it: a new one whose configuration and pending
- * bit are read, or one that an ap_list kept alive or, where LPIs are shared, another entry maps, of which nothing is
- * read. EEXIST if another entry maps it already and they are not. {@link NEEDS_READ} if {@link mapLpi} has to be asked instead.
+ * The LPI for a new translation table entry, held by it: a new one whose configuration and pending bit are
+ * read, or one that exists, of which nothing is read. That one an ap_list or a cache kept alive without an
+ * entry: it takes the target of this one, unless LPIs are shared; then another entry may map it as well, and
+ * its target stays. EEXIST if another entry maps it and they are not. {@link NEEDS_MEMORY} if {@link mapLpi}
+ * has to be asked instead.
  */
 export function mapLpiFromKnown(run: Run, intid: number, target: number): LpiSlot {
   const { lpis, quirks } = run.vgic;
   let slot: LpiSlot = lpis.find(intid);
   if (slot >= 0) {
-    if (lpis.mapped[slot] !== 0 && !quirks.sharesLpis) return -EEXIST;
+    if (!quirks.sharesLpis) {
+      if (lpis.mapped[slot] !== 0) return -EEXIST;
+      lpis.target[slot] = target;
+    }
     lpis.hold(slot);
   } else {
     slot = createLpiFromKnown(run, intid, target);
@@ -103,10 +115,10 @@ export function mapLpiFromKnown(run: Run, intid: number, target: number): LpiSlo
   return slot;
 }
 
-/** {@link mapLpiFromKnown}, reading what it needs. Returns minus an errno if a read fails. */
+/** {@link mapLpiFromKnown}, asking memory for what it needs. Returns minus an errno if an access fails. */
 export function* mapLpi(run: Run, intid: number, target: number): Program<LpiSlot | number> {
   const known = mapLpiFromKnown(run, intid, target);
-  if (known !== NEEDS_READ) return known;
+  if (known !== NEEDS_MEMORY) return known;
   const slot = yield* createLpi(run, intid, target);
   if (slot >= 0) run.vgic.lpis.mapped[slot]!++;
   return slot;
@@ -176,7 +188,9 @@ export function* savePendingTables(run: Run): Program<Status> {
     const byte = window.bytes[offset]!;
     const mask = pendingMask(intid);
     const pending = (lpis.flags[slot]! & LPI_PENDING) !== 0;
-    if (((byte & mask) !== 0) !== pending) run.windows.setByte(window, offset, byte ^ mask);
+    if (((byte & mask) !== 0) === pending) continue;
+    const status = yield* run.windows.writeByte(window, offset, byte ^ mask);
+    if (status !== 0) return status;
   }
   return 0;
 }

@@ -8,6 +8,7 @@ import type { VgicState } from './vgic-state.js';
 /** KVM_MSI_VALID_DEVID. */
 export const MSI_VALID_DEVICE = 1;
 const ITS_FRAME_BYTES = 0x2_0000n;
+const GITS_TRANSLATER = 0x1_0040n;
 
 /** The event is not mapped; the guest blocked it. */
 const UNMAPPED = 1;
@@ -27,7 +28,7 @@ export function triggerMsi(vgic: VgicState, its: Its, deviceId: number, event: n
   if (!isMapped(collection)) return UNMAPPED;
   if (!vgic.redistributors[vgic.vcpuIndex(collection.target)]!.lpisEnabled) return -EBUSY;
   const slot = device.lpi(row);
-  its.cacheTranslation(deviceId, event, slot, vgic.lpis);
+  its.cache.add(its.index, deviceId, event, slot, vgic.lpis);
   makePending(vgic, slot);
   return 0;
 }
@@ -40,6 +41,10 @@ export interface Msi {
   readonly event: number;
 }
 
+/** A cache of the VM knows an ITS by the address of one register, not by its whole frame. */
+const cacheAnswers = ({ quirks }: VgicState, { base }: Its, address: bigint): boolean =>
+  quirks.translationCache === 'its' || address === base! + GITS_TRANSLATER;
+
 /**
  * KVM_SIGNAL_MSI: 1 delivered, 0 blocked by the guest, minus an errno otherwise. A cached translation
  * is used without looking at anything else, even if its vCPU has since disabled LPIs.
@@ -49,7 +54,10 @@ export function signalMsi(vgic: VgicState, { address, flags, device, event }: Ms
   const its = vgic.itses.find(
     ({ base }) => base !== undefined && address >= base && address < base + ITS_FRAME_BYTES,
   );
-  const cached = its?.cached(device, event);
+  const cached =
+    its !== undefined && cacheAnswers(vgic, its, address)
+      ? its.cache.get(its.index, device, event)
+      : undefined;
   if (cached !== undefined) {
     makePending(vgic, cached);
     return 1;

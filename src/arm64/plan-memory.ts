@@ -7,6 +7,8 @@ import { type Errno, type Gpa } from '../api/index.js';
 export interface PlanMemory {
   /** Is the page in a memslot? Never waits and touches nothing. */
   visible(page: Gpa): boolean;
+  /** Can it be written? If not (a read-only memslot), a write is EFAULT. Never waits. Default: all can. */
+  writable?(page: Gpa): boolean;
   /** Is its content here already? Only counted with: it decides what a round is. Never waits. */
   present(page: Gpa): boolean;
   /**

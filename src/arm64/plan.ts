@@ -58,8 +58,9 @@ class Cut extends Error {}
  * the guest's memory, making present what it touches. Run the real operation, then release the plan.
  *
  * Preconditions: `vgic` is as the real device is: registers, vcpu_ids, LPIs and collections that exist
- * already, quirks of its kernel, mode `kvm` if a real device will run the operation; `memory` shows the same memslots. The guest does not change the
- * tables between plan and operation (no vCPU runs during a restore or save).
+ * already, quirks of its kernel, mode `kvm` if a real device will run the operation; `memory` shows the same
+ * memslots. The guest does not change the tables between plan and operation (no vCPU runs during a restore or
+ * save).
  *
  * Who may block: the caller, on the memory's fetches. The GIC given is not changed.
  *
@@ -218,7 +219,8 @@ class DryRun {
   /** A write needs the page to be there, but not its content: the run goes on while it is fetched. */
   #write(gpa: Gpa, bytes: Uint8Array): Answer {
     const page = windowOf(gpa);
-    if (!this.memory.visible(page)) return { answer: 'fault', errno: EFAULT };
+    if (!this.memory.visible(page) || this.memory.writable?.(page) === false)
+      return { answer: 'fault', errno: EFAULT };
     this.#touch(page, 'W');
     const { content } = this.fetches.request(page, this.#known + 1, true);
     if (typeof content === 'number') return { answer: 'fault', errno: content };

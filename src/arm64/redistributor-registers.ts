@@ -136,8 +136,8 @@ function* writeControl(vgic: VgicState, redistributor: Redistributor, enable: bo
   if (enable === redistributor.lpisEnabled) return 0;
   redistributor.lpisEnabled = enable;
   if (!enable) {
-    flushApList(vgic.lpis, index);
-    for (const its of vgic.itses) its.invalidateCache(vgic.lpis);
+    flushApList(vgic.lpis, index, vgic.quirks.disablingClearsPending);
+    for (const its of vgic.itses) its.cache.empty(vgic.lpis);
     return 0;
   }
   if (gicrPendbaser.decode(redistributor.pendbaser).pendingTableZero) return 0;
@@ -174,7 +174,7 @@ export function writeDistributorRegister(vgic: VgicState, offset: number, value:
       return 0;
     }
     case GICD.TYPER2:
-      return value === 0n ? 0 : -EBUSY;
+      return value === 0n ? 0 : -vgic.quirks.changedTyper2;
     default:
       return 0;
   }

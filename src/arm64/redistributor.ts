@@ -47,12 +47,12 @@ export function queueLpi(lpis: LpiStore, slot: LpiSlot, forwarding: boolean): vo
   lpis.hold(slot);
 }
 
-/** Takes every LPI off a vCPU's ap_list and makes it not pending, as disabling LPIs does. */
-export function flushApList(lpis: LpiStore, vcpu: number): void {
+/** Takes every LPI off a vCPU's ap_list, as disabling LPIs does; newer kernels make it not pending, too. */
+export function flushApList(lpis: LpiStore, vcpu: number, clearsPending: boolean): void {
   for (const slot of lpis.ordered('intid')) {
     if (lpis.apList[slot] !== vcpu) continue;
     lpis.apList[slot] = -1;
-    lpis.flags[slot]! &= ~LPI_PENDING;
+    if (clearsPending) lpis.flags[slot]! &= ~LPI_PENDING;
     lpis.release(slot);
   }
 }

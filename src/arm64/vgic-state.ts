@@ -4,6 +4,7 @@ import { LpiStore } from './lpi-store.js';
 import { Redistributor } from './redistributor.js';
 import { gicrPropbaser } from './registers.js';
 import { sanitisePropbaser } from './register-sanitising.js';
+import { TranslationCache } from './translation-cache.js';
 import type { Address, WindowLimits } from './windows.js';
 
 /**
@@ -59,7 +60,8 @@ export class VgicState {
       }
       this.#byVcpuId.set(vcpuId, index);
     }
-    this.itses = (options.itsBases ?? [undefined]).map((base) => new Its(base));
+    const cacheOfIts = this.#caches();
+    this.itses = (options.itsBases ?? [undefined]).map((base, at) => new Its(at, base, cacheOfIts()));
     this.propbaser = INITIAL_PROPBASER;
   }
 
@@ -73,19 +75,33 @@ export class VgicState {
     this.lpiLimit = 2 ** Math.min(idBits, 16);
   }
 
-  /** Index of the vCPU with this vcpu_id, or -1. */
-  vcpuIndex(vcpuId: number): number {
-    return this.#byVcpuId.get(vcpuId) ?? -1;
+  /** Index of the vCPU that an RDbase names, or -1. */
+  vcpuIndex(rdbase: number): number {
+    if (this.quirks.rdbase === 'index') return rdbase < this.redistributors.length ? rdbase : -1;
+    return this.#byVcpuId.get(rdbase) ?? -1;
+  }
+
+  /** Inverse of {@link vcpuIndex}. */
+  rdbase(vcpu: number): number {
+    return this.quirks.rdbase === 'index' ? vcpu : this.redistributors[vcpu]!.vcpuId;
   }
 
   clone(mode: Mode = this.mode): VgicState {
     const copy = new VgicState({ ...this.options, mode });
     copy.lpis = this.lpis.clone();
     copy.redistributors = this.redistributors.map((redistributor) => redistributor.clone());
-    copy.itses = this.itses.map((its) => its.clone());
+    const shared = this.quirks.translationCache === 'vm' ? this.itses[0]?.cache.clone() : undefined;
+    copy.itses = this.itses.map((its) => its.clone(shared ?? its.cache.clone()));
     copy.forwarding = this.forwarding;
     copy.revision = this.revision;
     copy.propbaser = this.propbaser;
     return copy;
+  }
+
+  /** Gives the cache of each ITS, which may be that of all. */
+  #caches(): () => TranslationCache {
+    if (this.quirks.translationCache === 'its') return () => TranslationCache.ofIts();
+    const ofVm = TranslationCache.ofVm(this.redistributors.length);
+    return () => ofVm;
   }
 }

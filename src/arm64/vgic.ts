@@ -34,7 +34,7 @@ export interface EntryView {
   readonly intid: number;
   /** ICID, or undefined for an entry without a collection. */
   readonly collection: number | undefined;
-  /** vcpu_id the collection is mapped to, or -1. */
+  /** RDbase the collection is mapped to, or -1. */
   readonly target: number;
 }
 
@@ -77,6 +77,12 @@ export class Vgic {
   get stateBytes(): number {
     const devices = this.#state.itses.flatMap((its) => its.devices);
     return devices.reduce((sum, { byteLength }) => sum + byteLength, this.#state.lpis.byteLength);
+  }
+
+  /** By which RDbase commands and saved collections name a vCPU: vcpu_id, or index on old kernels. */
+  rdbase(vcpu: number): number {
+    this.#redistributor(vcpu);
+    return this.#state.rdbase(vcpu);
   }
 
   /** Tells that vCPUs run: attributes are refused with EBUSY until they do not. Default false. */
@@ -193,7 +199,7 @@ export class Vgic {
     }
   }
 
-  /** Every collection of an ITS: its ICID and the vcpu_id it is mapped to, or -1. */
+  /** Every collection of an ITS: its ICID and the RDbase it is mapped to, or -1. */
   *collections(its = 0): Generator<{ readonly id: number; readonly target: number }> {
     for (const { id, target } of this.#its(its).collections) {
       yield { id, target: target === UNMAPPED_TARGET ? -1 : target };

@@ -15,6 +15,8 @@ export interface Window {
   readonly view: DataView;
   /** False while only written bytes are known; reading it then needs a yield. */
   known: boolean;
+  /** A write to it succeeded in this run: what is written from now on waits for the flush. */
+  writable: boolean;
   /** One bit per byte that must still be written, or none. */
   dirty: Uint32Array | undefined;
   /** What the dirty bytes were before, kept only where a failed run must put them back. */
@@ -44,8 +46,9 @@ export const windowStart = (address: Address): Address => Math.floor(address / W
  * an ITT, say), so every access of a run goes through one cache and always sees its own writes.
  *
  * The order of *first touches* is the order in which the kernel would touch the pages: a read of an
- * unknown window and a write to an untouched one yield at once; later writes wait for
- * {@link Windows.flush}. Nothing here outlives the run, so a retry sees memory afresh.
+ * unknown window and the first write to one yield at once, and so fail where the kernel's would: a page may
+ * be readable and not writable (a read-only memslot). Later writes wait for {@link Windows.flush}. In an
+ * undoable run every write waits for it. Nothing here outlives the run, so a retry sees memory afresh.
  */
 export class Windows {
   readonly #windows = new Map<Address, Window>();
@@ -115,25 +118,43 @@ export class Windows {
     const start = windowStart(address);
     const offset = address - start;
     let window = this.#windows.get(start);
-    if (window === undefined) {
-      if (this.#keepsBefore) throw new TypeError('an undoable run must read a window before it writes it');
+    if (window === undefined && this.#keepsBefore) {
+      throw new TypeError('an undoable run must read a window before it writes it');
+    }
+    if (window === undefined || !this.isWritable(window)) {
       const bytes = new Uint8Array(8);
       putWord(new DataView(bytes.buffer), 0, low, high);
       const failed = yield* writeBytes(toGpa(address), bytes);
       if (failed !== 0) return this.#fail(address, failed);
-      window = yield* this.#insert(start, new Uint8Array(WINDOW_BYTES), false);
-      putWord(window.view, offset, low, high);
-      return 0;
-    }
-    this.#mark(window, offset, 8);
+      window ??= yield* this.#insert(start, new Uint8Array(WINDOW_BYTES), false);
+      window.writable = true;
+    } else this.#mark(window, offset, 8);
     putWord(window.view, offset, low, high);
     return 0;
   }
 
-  /** Changes one byte of a known window; it is written at the next flush. */
+  /** Whether a write to a known window can wait for the flush: it is known to succeed, or can be undone. */
+  isWritable(window: Window): boolean {
+    return window.writable || this.#keepsBefore;
+  }
+
+  /** Changes one byte of a window that {@link isWritable}; it is written at the next flush. */
   setByte(window: Window, offset: number, value: number): void {
     this.#mark(window, offset, 1);
     window.bytes[offset] = value;
+  }
+
+  /** Changes one byte of a known window. Returns 0, or minus an errno with the byte as it was. */
+  *writeByte(window: Window, offset: number, value: number): Program<number> {
+    if (this.isWritable(window)) {
+      this.setByte(window, offset, value);
+      return 0;
+    }
+    const failed = yield* writeBytes(toGpa(window.start + offset), Uint8Array.of(value));
+    if (failed !== 0) return this.#fail(window.start, failed);
+    window.writable = true;
+    window.bytes[offset] = value;
+    return 0;
   }
 
   /** Is `address` in a memslot? A window that was read or written is, without asking again. */
@@ -217,7 +238,15 @@ export class Windows {
 
   *#insert(start: Address, bytes: Uint8Array, known: boolean): Program<Window> {
     const view = new DataView(bytes.buffer, bytes.byteOffset, WINDOW_BYTES);
-    const window: Window = { start, bytes, view, known, dirty: undefined, before: undefined };
+    const window: Window = {
+      start,
+      bytes,
+      view,
+      known,
+      writable: false,
+      dirty: undefined,
+      before: undefined,
+    };
     if (this.#windows.size >= this.#maxWindows) yield* this.#evict();
     this.#windows.delete(start);
     this.#windows.set(start, window);

@@ -126,7 +126,7 @@ export function dumpRegisters(vgic: Vgic, vcpuIds: readonly number[]): DumpRegis
     baser1: its(GITS.BASER1),
     propbaser: vgic.readRedistributorRegister(0, GICR.PROPBASER),
     pendbasers: new Map(
-      vcpuIds.map((id, vcpu) => [id, vgic.readRedistributorRegister(vcpu, GICR.PENDBASER)]),
+      vcpuIds.map((_, vcpu) => [vgic.rdbase(vcpu), vgic.readRedistributorRegister(vcpu, GICR.PENDBASER)]),
     ),
   };
 }

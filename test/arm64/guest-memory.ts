@@ -19,6 +19,8 @@ export class GuestMemory {
   asks = 0;
   /** Pages whose access fails with EFAULT. */
   readonly gone = new Set<bigint>();
+  /** Pages that can be read and not written, as those of a read-only memslot. */
+  readonly readOnly = new Set<bigint>();
 
   constructor(
     readonly slots: readonly { readonly start: bigint; readonly bytes: bigint }[] = [DEFAULT_SLOT],
@@ -60,6 +62,7 @@ export class GuestMemory {
     const copy = new GuestMemory(this.slots);
     for (const [page, bytes] of this.pages) copy.pages.set(page, bytes.slice());
     for (const page of this.gone) copy.gone.add(page);
+    for (const page of this.readOnly) copy.readOnly.add(page);
     return copy;
   }
 
@@ -93,6 +96,7 @@ export class GuestMemory {
   touch(gpa: bigint, kind: 'R' | 'W'): boolean {
     const page = pageOf(gpa);
     if (!this.visible(gpa) || this.gone.has(page)) return false;
+    if (kind === 'W' && this.readOnly.has(page)) return false;
     if (!this.touches.has(page)) this.touches.set(page, kind);
     return true;
   }
@@ -129,6 +133,10 @@ export class LatencyMemory implements PlanMemory {
 
   visible(page: Gpa): boolean {
     return this.memory.visible(page);
+  }
+
+  writable(page: Gpa): boolean {
+    return !this.memory.readOnly.has(page);
   }
 
   present(page: Gpa): boolean {
