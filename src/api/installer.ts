@@ -62,6 +62,7 @@ const AGAIN_ROUNDS = 8;
 const ESRCH = 3;
 const ENOMEM = 12;
 const EFAULT = 14;
+const ENOSPC = 28;
 /** How a port says of a page to be poisoned that it is not there, though it had been brought, and could not be told before. */
 const EHWPOISON = 133;
 
@@ -366,11 +367,21 @@ function refused(
   memory: MemoryKind,
 ): { readonly code: ErrorCode; readonly hint?: string } {
   if (outcome === OUTCOME.refused) return { code: 'NOT_SUPPORTED' };
-  if (errno === ENOMEM && memory === 'hugetlb')
+  if ((errno === ENOMEM || errno === ENOSPC) && memory === 'hugetlb')
     return { code: 'NO_HUGE_PAGES', hint: 'Set sysctl vm.nr_hugepages=N, and reserve when mapping' };
   if (errno === ENOMEM && memory === 'guest-memfd') {
     const hint = 'The process may have vm.max_map_count mappings: larger pages need fewer';
     return { code: 'KERNEL', hint };
   }
+  if ((errno === ENOMEM || errno === ENOSPC) && memory === 'shmem')
+    return {
+      code: 'KERNEL',
+      hint: 'There is no memory left where the memory file lies, such as a full tmpfs',
+    };
+  if (errno === EFAULT && memory !== 'anonymous')
+    return {
+      code: 'KERNEL',
+      hint: 'The memory file may have been truncated: it must stay as long as its region',
+    };
   return { code: 'KERNEL' };
 }

@@ -221,6 +221,11 @@ function portToken({
         hugeUnit === undefined ? [] : [[slot.page, hugeUnit] as const],
       ),
     ),
+    files: new Map(
+      regions.flatMap(({ slot, drop }) =>
+        drop.kind === 'file' ? [[slot.page, { fd: drop.fd, offset: drop.fileOffset }] as const] : [],
+      ),
+    ),
     aliases: aliases.size > 0 ? aliases : undefined,
     userfault: bitmaps && new Map(regions.map(({ slot }, index) => [slot.page, bitmaps[index]!.address])),
     stagingBytes,

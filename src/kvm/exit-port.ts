@@ -26,12 +26,13 @@ import { mapAligned } from './aligned-mapping.js';
 import { ANSWER, ExitBoard, type ExitBoardToken } from './exit-board.js';
 import {
   GuestMemfdInstaller,
-  HugeInstaller,
   type Installed,
   type Moving,
   type PageInstaller,
-  plainInstaller,
+  type RegionFile,
   UffdInstaller,
+  WrittenInstaller,
+  type Zeros,
 } from './installer.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 import { bitsOf } from './userfault-slots.js';
@@ -49,6 +50,8 @@ export interface ExitPortToken {
   readonly moves: boolean;
   /** Regions of huge pages, by first page: installed in units of that size. */
   readonly hugeUnits: ReadonlyMap<number, number>;
+  /** The memory files of plain regions, by first page. */
+  readonly files: ReadonlyMap<number, RegionFile>;
   /** For guest_memfd: where each region, by first page, is filled. */
   readonly aliases: ReadonlyMap<number, number> | undefined;
   /** Bitmaps in which pages that come are marked, by the region's first page. */
@@ -66,6 +69,8 @@ interface Stopped {
 }
 
 const MESSAGES = 128;
+/** Zeros are written so many at a time, or a page. */
+const ZEROS_BYTES = 0x1_0000;
 /** The longest native wait: an isolate that is told to end does so only between native calls. */
 const SLICE_MS = 200;
 const LOOKS_PER_CLOCK = 64;
@@ -81,8 +86,8 @@ export class ExitPort implements FaultPort {
   readonly #token: ExitPortToken;
   readonly #board: ExitBoard;
   readonly #staging: Mapping;
-  /** Never written: as many zeros as the largest page has. */
-  readonly #zeros: Mapping | undefined;
+  /** Never written: at least as many zeros as the largest page has. */
+  readonly #zeros: Mapping;
   readonly #doorbell: EventFd;
   readonly #uffd: UffdPort | undefined;
   readonly #arrivals: UffdArrivals;
@@ -105,8 +110,7 @@ export class ExitPort implements FaultPort {
     this.#arrivals = new UffdArrivals(token.arrivals);
     this.#uffd = token.uffd < 0 ? undefined : new UffdPort(token.uffd, MESSAGES, this.#arrivals);
     this.#poller = new Poller([token.doorbell, ...(token.uffd < 0 ? [] : [token.uffd])]);
-    if (token.uffd < 0 && token.hugeUnits.size > 0)
-      this.#zeros = mapMemory({ kind: 'anonymous', length: largest });
+    this.#zeros = mapMemory({ kind: 'anonymous', length: Math.max(largest, ZEROS_BYTES) });
     this.#installer = installerOf(token, this.#uffd, this.#zeros, { address: this.#staging.address, length });
   }
 
@@ -480,7 +484,7 @@ export class ExitPort implements FaultPort {
     this.#doorbell.close();
     this.#uffd?.close();
     this.#staging.dispose();
-    this.#zeros?.dispose();
+    this.#zeros.dispose();
   }
 }
 
@@ -508,11 +512,11 @@ const spareAfter = (bytes: number): number =>
 function installerOf(
   token: ExitPortToken,
   uffd: UffdPort | undefined,
-  zeros: Mapping | undefined,
+  zeros: Zeros,
   staging: Moving['staging'],
 ): PageInstaller {
-  if (!uffd) return zeros ? new HugeInstaller(zeros.address) : plainInstaller;
-  if (token.aliases) return new GuestMemfdInstaller(uffd, token.aliases);
+  if (!uffd) return new WrittenInstaller(zeros, token.files);
+  if (token.aliases) return new GuestMemfdInstaller(uffd, token.aliases, zeros);
   const base = pageSize();
   const unitOf = (region: SlotRegion): number => token.hugeUnits.get(region.page) ?? base;
   const spare = staging.address + spareAfter(staging.length);

@@ -1,8 +1,7 @@
-import { type PageIndex } from '../api/address.js';
+import { type PageIndex, type PageRange } from '../api/address.js';
 import {
-  copyMemory,
+  fileEndsBefore,
   ERRNO,
-  fillMemory,
   MADV,
   MAP,
   PROT,
@@ -44,56 +43,89 @@ const addressOf = (region: SlotRegion, page: PageIndex): number =>
 const whole = (pages: number): Installed => ({ pages, errno: 0 });
 const stopped = (errno: number): Installed => ({ pages: 0, errno });
 
-/** Plain memory that only vCPUs are kept from: it is written where it lies. */
-export const plainInstaller: PageInstaller = {
-  copy(region, first, count, from) {
-    copyMemory(addressOf(region, first), from, count * region.pageSize);
-    return whole(count);
-  },
-  zero(region, first, count) {
-    fillMemory(addressOf(region, first), 0, count * region.pageSize);
-    return whole(count);
-  },
-  poison: (_region, _first, count) => whole(count),
-  unhide: () => 0,
-  wake: () => {},
-};
+/** Zero bytes, at least as many as the largest page has. */
+export type Zeros = Pick<Mapping, 'address' | 'length'>;
+/** A memory file, and where in it a region begins. */
+export interface RegionFile {
+  readonly fd: number;
+  readonly offset: number;
+}
 
 /**
- * Plain memory of huge pages: the kernel writes it, because a page that the pool cannot give is an errno to it, and the
- * end of the process to whoever touches the mapping.
+ * Writes `length` bytes by the kernel, for which a page that cannot be had is an errno; whoever stores to the mapping is
+ * ended by SIGBUS, with the process. How many were written, and what stopped it, or 0: ENOMEM where the memory has no
+ * page to give (a full tmpfs, an empty pool of huge pages), EFAULT where `file` ends before `end`.
  */
-export class HugeInstaller implements PageInstaller {
-  readonly #zeros: number;
+function write(
+  to: number,
+  from: number,
+  length: number,
+  file: RegionFile | undefined,
+  end: number,
+): { readonly written: number; readonly errno: number } {
+  for (let written = 0; written < length;) {
+    const result = writeMemory(to + written, from + written, length - written);
+    if (result > 0) written += result;
+    else if (result !== -ERRNO.EFAULT) return { written, errno: -result || ERRNO.EIO };
+    else return { written, errno: file && fileEndsBefore(file.fd, end) ? ERRNO.EFAULT : ERRNO.ENOMEM };
+  }
+  return { written: length, errno: 0 };
+}
 
-  /** `zeros`: the address of as many zero bytes as the largest page has. */
-  constructor(zeros: number) {
+/** Writes pages that lie at `to` now. `fromOf`: where a page's contents are; one write takes `atOnce` of them. */
+function writePages(
+  { pageSize, page }: SlotRegion,
+  { first, count }: PageRange,
+  to: number,
+  file: RegionFile | undefined,
+  atOnce: number,
+  fromOf: (done: number) => number,
+): Installed {
+  for (let done = 0; done < count;) {
+    const pages = Math.min(atOnce, count - done);
+    const end = file ? file.offset + (first + done + pages - page) * pageSize : 0;
+    const { written, errno } = write(to + done * pageSize, fromOf(done), pages * pageSize, file, end);
+    done += Math.floor(written / pageSize);
+    if (errno !== 0) return { pages: done, errno };
+  }
+  return whole(count);
+}
+
+/** Plain memory that only vCPUs are kept from: it is written where it lies. */
+export class WrittenInstaller implements PageInstaller {
+  readonly #zeros: Zeros;
+  readonly #files: ReadonlyMap<number, RegionFile>;
+
+  /** `files`: the memory files of regions that have one, by first page. */
+  constructor(zeros: Zeros, files: ReadonlyMap<number, RegionFile>) {
     this.#zeros = zeros;
+    this.#files = files;
   }
 
   copy(region: SlotRegion, first: PageIndex, count: number, from: number): Installed {
-    return this.#each(region, first, count, (page) => from + (page - first) * region.pageSize);
+    return this.#write(region, { first, count }, count, (done) => from + done * region.pageSize);
   }
 
   zero(region: SlotRegion, first: PageIndex, count: number): Installed {
-    return this.#each(region, first, count, () => this.#zeros);
+    const atOnce = Math.floor(this.#zeros.length / region.pageSize);
+    return this.#write(region, { first, count }, atOnce, () => this.#zeros.address);
   }
 
-  readonly poison = plainInstaller.poison;
-  readonly unhide = plainInstaller.unhide;
-  readonly wake = plainInstaller.wake;
+  #write(region: SlotRegion, pages: PageRange, atOnce: number, fromOf: (done: number) => number): Installed {
+    const file = this.#files.get(region.page);
+    return writePages(region, pages, addressOf(region, pages.first), file, atOnce, fromOf);
+  }
 
-  #each(region: SlotRegion, first: PageIndex, count: number, fromOf: (page: PageIndex) => number): Installed {
-    for (let page = first; page < first + count; page++) {
-      const written = writeMemory(addressOf(region, page), fromOf(page), region.pageSize);
-      if (written === region.pageSize) continue;
-      // EFAULT is how the copy says that there was no page to write to.
-      return {
-        pages: page - first,
-        errno: written < 0 && written !== -ERRNO.EFAULT ? -written : ERRNO.ENOMEM,
-      };
-    }
+  poison(_region: SlotRegion, _first: PageIndex, count: number): Installed {
     return whole(count);
+  }
+
+  unhide(): number {
+    return 0;
+  }
+
+  wake(): void {
+    // nobody waits in a page fault
   }
 }
 
@@ -222,23 +254,33 @@ export class GuestMemfdInstaller implements PageInstaller {
   /** Whether a region's file takes write(2), by its first page. */
   readonly #writes = new Map<number, boolean>();
 
+  readonly #zeros: Zeros;
+
   /** `aliases`: by a region's first page, the address of the whole region in the mapping that is filled through. */
-  constructor(uffd: UffdPort, aliases: ReadonlyMap<number, number>) {
+  constructor(uffd: UffdPort, aliases: ReadonlyMap<number, number>, zeros: Zeros) {
     this.#uffd = uffd;
+    this.#zeros = zeros;
     this.#aliases = aliases;
   }
 
   copy(region: SlotRegion, first: PageIndex, count: number, from: number): Installed {
     const length = count * region.pageSize;
-    if (!this.#written(region, first, length, from))
-      copyMemory(this.#populated(region, first, length), from, length);
-    return this.#show(region, first, count);
+    if (this.#written(region, first, length, from)) return this.#show(region, first, count);
+    return this.#write(region, { first, count }, count, (done) => from + done * region.pageSize);
   }
 
   zero(region: SlotRegion, first: PageIndex, count: number): Installed {
-    const length = count * region.pageSize;
-    fillMemory(this.#populated(region, first, length), 0, length);
-    return this.#show(region, first, count);
+    const atOnce = Math.floor(this.#zeros.length / region.pageSize);
+    return this.#write(region, { first, count }, atOnce, () => this.#zeros.address);
+  }
+
+  /** What was written is shown, also where the rest could not be. */
+  #write(region: SlotRegion, pages: PageRange, atOnce: number, fromOf: (done: number) => number): Installed {
+    const to = this.#populated(region, pages.first, pages.count * region.pageSize);
+    const file = { fd: region.guestMemfd, offset: region.guestMemfdOffset };
+    const written = writePages(region, pages, to, file, atOnce, fromOf);
+    const shown = written.pages > 0 ? this.#show(region, pages.first, written.pages) : written;
+    return shown.errno !== 0 ? shown : written;
   }
 
   poison(region: SlotRegion, first: PageIndex, count: number): Installed {

@@ -3,6 +3,7 @@ import { DemandPagingError } from '../api/error.js';
 import { type Region, type RegionSpec } from '../api/layout.js';
 import {
   check,
+  checkFileHolds,
   defaultHugePageSize,
   duplicate,
   GUEST_MEMFD_SHARED,
@@ -42,7 +43,7 @@ function refuse(region: Region, message: string, hint: string): never {
   throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)}: ${message}`, { hint });
 }
 
-/** Refuses what cannot be paged so, before anything is touched. Throws NOT_SUPPORTED. */
+/** Refuses what cannot be paged so, before anything is touched. Throws NOT_SUPPORTED, BAD_RANGE. */
 export function checkRegion(region: Region, mediation: Mediation): void {
   const isFile = region.memory === 'guest-memfd';
   if (isFile !== (mediation === 'guest-memfd')) {
@@ -60,6 +61,7 @@ export function checkRegion(region: Region, mediation: Mediation): void {
       huge ? `Huge pages of this host are of ${huge} bytes` : 'This kernel has no huge pages',
     );
   }
+  if (region.file) checkFileHolds(region.file.fd, Number(region.file.offset), Number(region.length));
 }
 
 /** Maps or adopts a region's memory. Errors: NO_HUGE_PAGES, KERNEL; then nothing is left behind. */

@@ -7,6 +7,7 @@ export { defaultHugePageSize, hugePageSizes, pageSize } from './page-size.js';
 export { Mapping, mapMemory, type MapOptions, type MappingKind, type MappingToken } from './mapping.js';
 export { WINDOW_LIMIT } from './view-window.js';
 export { pagemap, PAGEMAP_HIGH, residentPages, type PagemapEntry } from './residency.js';
+export { checkFileHolds, fileEndsBefore } from './memory-file.js';
 export { guestMemfdSupport, type GuestMemfdSupport, takesWrites } from './guest-memfd.js';
 export {
   hugePagePool,

@@ -1,5 +1,4 @@
 import {
-  copyMemory,
   ERRNO,
   MADV,
   MAP,
@@ -8,7 +7,7 @@ import {
   raw,
   NativeBlock,
   libc,
-  check,
+  writeMemory,
 } from '../../linux/index.js';
 import { type Segment } from './address-map.js';
 
@@ -67,8 +66,12 @@ export class PageCacheFiller {
   fill(segment: Segment, offset: number, source: number, length: number): number {
     if (segment.fd < 0) return -ERRNO.EBADF;
     if (segment.memory === 'hugetlb') {
-      copyMemory(this.#alias(segment) + offset, source, length);
-      return 0;
+      // By the kernel: where the pool has no page, or the file was truncated, that is an errno to it, and not a SIGBUS.
+      const alias = this.#alias(segment);
+      if (alias < 0) return alias;
+      const written = writeMemory(alias + offset, source, length);
+      if (written === length) return 0;
+      return written < 0 && written !== -ERRNO.EFAULT ? written : -ERRNO.ENOMEM;
     }
     // pwrite, not memcpy through a second mapping: a file that cannot grow is an errno, not a SIGBUS.
     for (let done = 0; done < length;) {
@@ -93,13 +96,15 @@ export class PageCacheFiller {
     this.#entries.free();
   }
 
+  /** The address of a second mapping, or `-errno`. */
   #alias(segment: Segment): number {
     const key = `${segment.fd}:${segment.fileOffset}`;
     let alias = this.#aliases.get(key);
     if (!alias) {
       const length = segment.count * segment.pageSize;
       const address = raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED, segment.fd, segment.fileOffset);
-      alias = { address: check(address, 'mmap', 'cannot map huge pages a second time'), length };
+      if (address < 0) return address;
+      alias = { address, length };
       raw.madvise(address, length, MADV.DONTFORK);
       this.#aliases.set(key, alias);
     }

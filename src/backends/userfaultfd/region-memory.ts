@@ -3,6 +3,7 @@ import { DemandPagingError } from '../../api/error.js';
 import { type Region, type RegionSpec } from '../../api/layout.js';
 import {
   check,
+  checkFileHolds,
   ERRNO,
   hugePageSizes,
   libc,
@@ -32,7 +33,7 @@ export function placeOf(memory: RegionMemory): Pick<RegionSpec, 'hva' | 'file'> 
   return { hva: hva(memory.start) as Hva, file };
 }
 
-/** Refuses what this backend cannot page, before anything is touched. Throws NOT_SUPPORTED. */
+/** Refuses what this backend cannot page, before anything is touched. Throws NOT_SUPPORTED, BAD_RANGE. */
 export function checkRegion(region: Region): void {
   const { memory } = region;
   const refuse = (message: string, hint: string): never => {
@@ -54,6 +55,7 @@ export function checkRegion(region: Region): void {
       'Bring several at once with faultAroundPages',
     );
   }
+  if (region.file) checkFileHolds(region.file.fd, Number(region.file.offset), Number(region.length));
 }
 
 /**
