@@ -7,12 +7,15 @@ import { type MemoryLayout } from '../api/layout.js';
 import {
   endWith,
   type EventFd,
+  pageSize,
   raw,
   type SharedBits,
   systemError,
   TRANSPARENT_HUGE_BYTES,
   transparentHugePages,
+  UFFD_EVENT,
   UFFD_FEATURE,
+  type UffdPort,
   UffdArrivals,
   type Userfaultfd,
 } from '../linux/index.js';
@@ -26,6 +29,8 @@ import { type Sweep, sweepSlots } from './sweep-slots.js';
 
 /** The module that a resolver's worker imports to open a port. */
 const PORT_MODULE = 'demand-paging/kvm';
+/** How long an event may lie unread while the slot thread waits for its being read. */
+const EVENTS_EVERY_MS = 100;
 
 export interface KvmAttachmentParts {
   readonly layout: MemoryLayout;
@@ -88,7 +93,8 @@ export class KvmAttachment implements Attachment {
   async freeze(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     const { board, client } = this.#parts;
-    for (const range of runsOf(pages, (page) => board.has('filled', page))) await client.hide(range);
+    for (const range of runsOf(pages, (page) => board.has('filled', page)))
+      await this.#readingEvents(client.hide(range));
   }
 
   /**
@@ -104,7 +110,33 @@ export class KvmAttachment implements Attachment {
     // What is neither there nor poisoned need not go.
     const { board, client } = this.#parts;
     const runs = runsOf(pages, (page) => board.has('filled', page) || board.has('poisoned', page));
-    for (const range of runs) await client.drop(range);
+    for (const range of runs) await this.#readingEvents(client.drop(range));
+  }
+
+  /**
+   * Takes part in reading the userfaultfd while the slot thread may wait for somebody to have read an event. The resolver
+   * does, unless it has died, or is in a source that does not come back. A fault that is read here is made to come again.
+   */
+  async #readingEvents(change: Promise<void>): Promise<void> {
+    const { uffd, regions } = this.#parts;
+    if (!uffd || regions.every(({ alias }) => alias === undefined)) return change;
+    const { port } = uffd;
+    const read = (): void => {
+      for (let count = port.read(); count > 0; count = port.read())
+        for (let index = 0; index < count; index++) this.#wakeFault(port, index);
+    };
+    const timer = setInterval(read, EVENTS_EVERY_MS);
+    try {
+      await change;
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
+  #wakeFault(port: UffdPort, index: number): void {
+    if (port.eventNumber(index) !== UFFD_EVENT.PAGEFAULT) return;
+    const address = port.faultAddress(index);
+    port.wake(address - (address % pageSize()), pageSize());
   }
 
   /** vCPUs are shown it when they ask. What lives in a file is mapped where the others look for it. */

@@ -286,8 +286,11 @@ function zapOnlyTheSlot(vm: KvmVm): void {
 function openUserfaultfd(layout: MemoryLayout, regions: readonly PagedRegion[]): Userfaultfd {
   const kinds = new Set(layout.regions.map(({ memory }) => memory));
   const { mask } = userfaultfdSupport();
+  // A placeholder over guest_memfd pages is moved there, and stays registered.
+  const moves = kinds.has('guest-memfd') ? UFFD_FEATURE.EVENT_REMAP : 0;
   const wanted = UFFD_FEATURE.THREAD_ID | UFFD_FEATURE.POISON | UFFD_FEATURE.MOVE;
   const needed =
+    moves |
     (kinds.has('shmem') ? UFFD_FEATURE.MISSING_SHMEM : 0) |
     (kinds.has('hugetlb') ? UFFD_FEATURE.MISSING_HUGETLBFS : 0);
   const uffd = Userfaultfd.open({ features: needed | (wanted & Number(mask & BigInt(wanted))) });

@@ -4,6 +4,7 @@ import {
   FALLOC,
   MADV,
   MAP,
+  MREMAP,
   PROT,
   raw,
   systemError,
@@ -12,9 +13,6 @@ import {
 } from '../linux/index.js';
 import { type SlotRegion } from './slot-region.js';
 import { type DropKind } from './slot-thread.js';
-
-/** Of hiding pages that are being thawed. */
-const TRIES = 8;
 
 /**
  * Gives the memory of pages back, so that they are missing. `poisoned`: some are. Precondition: no slot shows them and
@@ -39,30 +37,42 @@ export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange, 
 }
 
 /**
- * Keeps everybody else from pages whose contents stay, where there is a way: memory that lives in a
- * guest_memfd is not mapped any more where accessors look for it. Precondition, blocking, errors: as {@link dropPages}.
+ * Has accessors wait for pages whose contents stay, where there is a way: over memory that lives in a guest_memfd comes
+ * a placeholder, anonymous and registered already. The kernel replaces one mapping by the other under its mmap lock, so
+ * that an access finds the contents, or waits: registered only where it lies, the placeholder would have to be without
+ * access until it is, and a load in between ended by SIGSEGV, a system call by EFAULT.
+ *
+ * Precondition: as {@link dropPages}; the userfaultfd has EVENT_REMAP, without which a mapping that is moved loses its
+ * registration. Blocks: until somebody has read the event of the move. Errors: KERNEL with errno (ENOMEM: vm.max_map_count).
  */
 export function hidePages(region: SlotRegion, drop: DropKind, pages: PageRange): void {
   if (drop.kind !== 'guest-memfd') return;
   const length = pages.count * region.pageSize;
   const address = region.address + (pages.first - region.page) * region.pageSize;
-  const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE | MAP.FIXED;
-  const uffd = new UffdPort(drop.uffd, 1);
+  const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE;
+  const placeholder = raw.mmap(0, length, PROT.READ | PROT.WRITE, flags, -1, 0);
+  must(placeholder, 'mmap', address, length);
   try {
-    for (let tries = 1; ; tries++) {
-      // Without access until it is registered: an access in between fails instead of reading zeros.
-      must(raw.mmap(address, length, PROT.NONE, flags, -1, 0), 'mmap', address, length);
-      must(raw.madvise(address, length, MADV.DONTFORK), 'madvise', address, length);
-      const registered = uffd.register(address, length, UFFD_REGISTER_MODE.MISSING);
-      // Whoever thaws the pages at this moment maps them again: they are hidden all the same, and thawed once more after.
-      if (registered === -ERRNO.EINVAL && tries < TRIES) continue;
-      must(registered, 'ioctl UFFDIO_REGISTER', address, length);
-      break;
-    }
+    register(drop.uffd, placeholder, length);
+    const moved = raw.mremap(placeholder, length, length, MREMAP.MAYMOVE | MREMAP.FIXED, address);
+    must(moved, 'mremap', address, length);
+  } catch (error) {
+    raw.munmap(placeholder, length);
+    throw error;
+  }
+}
+
+function register(fd: number, placeholder: number, length: number): void {
+  const uffd = new UffdPort(fd, 1);
+  try {
+    must(raw.madvise(placeholder, length, MADV.DONTFORK), 'madvise', placeholder, length);
+    const registered = uffd.register(placeholder, length, UFFD_REGISTER_MODE.MISSING);
+    must(registered, 'ioctl UFFDIO_REGISTER', placeholder, length);
   } finally {
     uffd.close();
   }
-  must(raw.mprotect(address, length, PROT.READ | PROT.WRITE), 'mprotect', address, length);
+  // A process that locks all it will map (MCL_FUTURE) had it filled with zeros at once.
+  forget(placeholder, length);
 }
 
 /**

@@ -254,6 +254,8 @@ export class ExitPort implements FaultPort {
   }
 
   #message(uffd: UffdPort, index: number, batch: FaultBatch): void {
+    // To have read it is all: the thread that moves a placeholder waits for that.
+    if (uffd.eventNumber(index) === UFFD_EVENT.REMAP) return;
     const flags = uffd.faultFlags(index);
     if (uffd.eventNumber(index) !== UFFD_EVENT.PAGEFAULT || flags & SPECIAL) {
       throw new DemandPagingError(

@@ -30,8 +30,8 @@ const effects = (): Effects => ({
  * the file are mapped. Each part is a mapping until its neighbours come: large pages keep their
  * number below vm.max_map_count.
  *
- * Preconditions, blocking, errors: as `composite`. A thread of the VMM's must not touch pages while they are
- * withdrawn: it would be ended. Regions may bring their file (`file.fd`), made by the VM with MMAP and INIT_SHARED.
+ * Preconditions, blocking, errors: as `composite`. Whoever touches pages while they are withdrawn, removed or frozen
+ * waits: in their place comes a placeholder that is registered already. Regions may bring their file (`file.fd`), made by the VM with MMAP and INIT_SHARED.
  * Requires: KVM, Linux 6.18 with guest_memfd; a userfaultfd that takes kernel faults.
  * Source: KVM's api.rst (KVM_CREATE_GUEST_MEMFD), ioctl_userfaultfd(2).
  */

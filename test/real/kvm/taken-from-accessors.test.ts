@@ -1,0 +1,23 @@
+import { spawnSync } from 'node:child_process';
+import { expect, test } from 'vitest';
+import { Rig } from './rig.js';
+
+const script = new URL('./fixtures/accessors.mjs', import.meta.url).pathname;
+const SITES = ['kernel-copy', 'vmm-load', 'vmm-store', 'vmm-syscall'];
+/** A hang lasts for ever; a loaded machine takes a second a round. */
+const LIMIT_MS = 100_000;
+
+test.for(['withdraw', 'remove', 'freeze'])(
+  'guest-memfd: threads and system calls of the VMM that meet pages under %s wait, and none fails',
+  { timeout: 2 * LIMIT_MS },
+  (verb, context) => {
+    Rig.open(context)[Symbol.dispose]();
+    const { stdout, stderr, status, signal } = spawnSync(process.execPath, [script, verb, '60'], {
+      encoding: 'utf8',
+      timeout: LIMIT_MS,
+      killSignal: 'SIGKILL',
+    });
+    expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' });
+    expect(JSON.parse(stdout)).toEqual(SITES.map((site) => ({ site, times: true, wrong: [] })));
+  },
+);
