@@ -13,6 +13,7 @@ export type {
 } from './api/address.js';
 export { openPort } from './api/backend.js';
 export type {
+  AddedRegions,
   Attachment,
   Backend,
   FaultPort,
@@ -35,7 +36,7 @@ export { GuestMemory } from './api/guest-memory.js';
 export type { GuestMemoryOptions } from './api/guest-memory.js';
 export type { Hold } from './api/holds.js';
 export { MAX_LAYOUT_PAGES, MemoryLayout } from './api/layout.js';
-export type { MemoryKind, Region, RegionSpec } from './api/layout.js';
+export type { LayoutShape, MemoryKind, Region, RegionSpec } from './api/layout.js';
 export type {
   Command,
   CommandReply,
@@ -49,7 +50,7 @@ export type {
 export { PLANES, PageStates } from './api/page-states.js';
 export type { PageState, Plane, SharedPageStates } from './api/page-states.js';
 export { Pager, openPager } from './api/pager.js';
-export type { CloseOptions, PagerOptions } from './api/pager.js';
+export type { AddRegionsOptions, CloseOptions, PagerOptions } from './api/pager.js';
 export { DEFAULT_POLICY, completePolicy } from './api/policy.js';
 export type { FailurePolicy, ForkPolicy, OutsidePolicy, PagerPolicy } from './api/policy.js';
 export { WINDOW_BYTES, hint, isVisible, readWindow, writeBytes } from './api/program.js';

@@ -3,7 +3,7 @@ import { type Coverage } from './access.js';
 import { type Requirements, type Supports } from './capability.js';
 import { type DemandPagingError } from './error.js';
 import { type FaultBatch, type OutsideFault } from './fault.js';
-import { type MemoryLayout } from './layout.js';
+import { type MemoryLayout, type Region } from './layout.js';
 import { type Outcome, type ResolutionBatch } from './resolution.js';
 
 /**
@@ -59,6 +59,15 @@ export interface FaultPort {
    */
   answerOutside?(fault: OutsideFault, answer: 'zeros' | 'poison'): Outcome;
 
+  /**
+   * Watches regions that were added, by what {@link Attachment.addRegions} gave for it; from then on faults there are taken.
+   * Throws, and nothing is watched, what `attach` throws. Only called where {@link Supports.changeRegions} says so.
+   */
+  addRegions?(token: unknown): void;
+
+  /** Watches these pages, a region's, no longer: nobody waits there, and no fault of theirs is taken any more. */
+  removeRegion?(pages: PageRange): void;
+
   /** Whether a page is physically there; only called where {@link Supports.residency} says so. */
   resident(page: PageIndex): boolean;
 
@@ -102,6 +111,16 @@ export interface RawMemory {
   /** Copies out. Throws DemandPagingError (PAGE_POISONED, PAGE_MISSING) where the backend errors instead of blocking. */
   load(address: Gpa, into: Uint8Array): void;
   store(address: Gpa, from: Uint8Array): void;
+}
+
+/** Regions whose memory is there and not watched yet. */
+export interface AddedRegions {
+  /** With their mapping filled in, if the memory is local. */
+  readonly regions: readonly Region[];
+  /** Index of the shard that is to serve them. */
+  readonly shard: number;
+  /** For {@link FaultPort.addRegions}; cloneable. */
+  readonly token: unknown;
 }
 
 /** A backend bound to one layout. Made on the control thread: the one that opened the pager. */
@@ -159,6 +178,16 @@ export interface Attachment {
 
   /** Tells the control side that pages are not mapped any more, so that closing leaves alone what may be in their place. */
   unmapped?(pages: PageRange): void;
+
+  /**
+   * Maps regions that are to be added where they have no `hva`, and adopts the others. They are planned and not yet in
+   * {@link layout}. Throws what {@link Backend.attach} throws; then nothing is left behind. Only called where
+   * {@link Supports.changeRegions} says so. One addition or removal at a time.
+   */
+  addRegions?(regions: readonly Region[]): AddedRegions;
+
+  /** Gives back what {@link addRegions}, or attaching, took for these regions. No port watches them any more. */
+  removeRegions?(regions: readonly Region[]): void;
 
   /**
    * Poisons what is missing in a forked child's copy of the memory, and closes the child's descriptor. Where it

@@ -60,6 +60,8 @@ export interface Supports {
   readonly fill: boolean;
   /** The port can tell whether a page is physically there. */
   readonly residency: boolean;
+  /** Regions can be added and removed while the pager runs. */
+  readonly changeRegions: boolean;
   /** How accessors of missing pages are stopped, where that is uniform. */
   readonly stops: 'blocks' | 'errors' | 'exits' | 'mixed';
 }

@@ -1,3 +1,4 @@
+import { type PageRange } from './address.js';
 import { type FaultPort, openPort } from './backend.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type Command, type Notice } from './notice.js';
@@ -22,6 +23,7 @@ export async function startEmbedded(options: HostOptions): Promise<ResolverHost>
 
 class EmbeddedHost implements ResolverHost {
   readonly shard;
+  readonly pages: PageRange[];
   readonly counters = new Counters();
   readonly sourceLength: number;
   readonly ended: Promise<void>;
@@ -33,10 +35,11 @@ class EmbeddedHost implements ResolverHost {
 
   constructor(options: HostOptions, source: PageSource, port: FaultPort) {
     this.shard = options.shard;
+    this.pages = [options.shard.pages];
     this.sourceLength = source.length;
     this.#resolver = new Resolver({
       ...options,
-      pages: options.shard.pages,
+      pages: this.pages,
       port,
       source,
       counters: this.counters,

@@ -46,6 +46,14 @@ export interface Region extends RegionSpec {
 /** The most pages one layout may have: what a 32-bit word can number. */
 export const MAX_LAYOUT_PAGES = 2 ** 32 - 2;
 
+/** A layout as it crosses isolates, with the numbers of its pages. */
+export interface LayoutShape {
+  /** By first page; removed regions included. */
+  readonly numbered: readonly Region[];
+  /** First pages of the regions that were removed. */
+  readonly removed: readonly PageIndex[];
+}
+
 /** Pages that are elsewhere than their region was; `hva` undefined: nowhere. */
 interface Moved extends PageRange {
   readonly hva: Hva | undefined;
@@ -53,49 +61,128 @@ interface Moved extends PageRange {
 
 /**
  * The guest memory of one pager: non-overlapping regions in ascending guest-physical order, their
- * pages numbered through from 0. What regions say is as they were opened; {@link hvaOf} follows where memory is
- * moved and unmapped.
+ * pages numbered through from 0. Regions that a pager adds are numbered behind all others, and the numbers of one that it
+ * removes are not used again. What a region says of its place is as it was when it was opened; {@link hvaOf} follows where
+ * memory is moved and unmapped.
  *
  * Throws BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region.
  */
 export class MemoryLayout {
-  readonly regions: readonly Region[];
-  readonly pageCount: number;
+  #regions: readonly Region[] = [];
+  /** By first page; those that were removed, too: a page that was asked for before is still known. */
+  #numbered: readonly Region[] = [];
+  #removed: ReadonlySet<PageIndex> = new Set();
   #moved: readonly Moved[] = [];
 
-  constructor(specs: readonly RegionSpec[]) {
+  constructor(specs: readonly RegionSpec[] | LayoutShape) {
+    if ('numbered' in specs) {
+      this.#numbered = specs.numbered;
+      this.#removed = new Set(specs.removed);
+      this.#sortRegions();
+    } else this.add(this.plan(specs));
+  }
+
+  /** The regions, by guest-physical address. */
+  get regions(): readonly Region[] {
+    return this.#regions;
+  }
+
+  /** Pages that are numbered, those of removed regions included: the first number that is free. */
+  get pageCount(): number {
+    const last = this.#numbered.at(-1);
+    return last ? last.firstPage + last.pageCount : 0;
+  }
+
+  /** What crosses to another isolate, whose `new MemoryLayout(…)` then numbers pages alike. */
+  get shape(): LayoutShape {
+    return { numbered: this.#numbered, removed: [...this.#removed] };
+  }
+
+  /**
+   * Regions for {@link add}, their pages numbered behind all others, from a multiple of `alignment`. The layout is as it was.
+   * Throws as the constructor does, and BAD_RANGE where they overlap a region that is there.
+   */
+  plan(specs: readonly RegionSpec[], alignment = 1): readonly Region[] {
     if (specs.length === 0)
       throw new DemandPagingError('BAD_RANGE', 'a memory layout needs at least one region');
     const sorted = [...specs].sort((a, b) => compare(a.gpa, b.gpa));
-    let firstPage = 0;
-    this.regions = sorted.map((spec) => {
+    let firstPage = Math.ceil(this.pageCount / alignment) * alignment;
+    const regions = sorted.map((spec) => {
       checkRegion(spec);
       const pageCount = Number(spec.length / BigInt(spec.pageSize));
       const region: Region = { ...spec, firstPage, pageCount, sourceByte: Number(spec.sourceOffset) };
       firstPage += pageCount;
       return region;
     });
-    this.pageCount = firstPage;
     if (firstPage > MAX_LAYOUT_PAGES) {
       throw new DemandPagingError(
         'BAD_RANGE',
         `the layout has ${firstPage} pages; at most ${MAX_LAYOUT_PAGES} can be numbered`,
       );
     }
-    refuseOverlap(this.regions);
+    refuseOverlap([...this.#places(), ...regions]);
+    return regions;
   }
 
-  /** The region that holds a page. Throws RangeError for a page outside the layout. */
+  /** @internal Takes planned regions in. Those that it has already are passed over: isolates may share a layout. */
+  add(regions: readonly Region[]): void {
+    const fresh = regions.filter(({ firstPage }) => firstPage >= this.pageCount);
+    this.#numbered = [...this.#numbered, ...fresh];
+    this.#sortRegions();
+  }
+
+  /** @internal Their addresses are no memory any more. Their pages keep their numbers. */
+  remove(regions: readonly Pick<Region, 'firstPage'>[]): void {
+    this.#removed = new Set([...this.#removed, ...regions.map(({ firstPage }) => firstPage)]);
+    this.#sortRegions();
+  }
+
+  /** Whether a page's region was removed. */
+  isRemoved(page: PageIndex): boolean {
+    return this.#removed.size > 0 && this.#removed.has(this.regionOf(page).firstPage);
+  }
+
+  /** The regions that ranges consist of. Throws BAD_RANGE where a range begins or ends inside of one, or outside all. */
+  regionsOf(ranges: readonly GpaRange[]): readonly Region[] {
+    const regions = ranges.flatMap((range) => this.pagesOf(range).map(({ first }) => this.regionOf(first)));
+    const bytes = regions.reduce((sum, { length }) => sum + length, 0n);
+    const whole = ranges.every(({ start }) => this.regionAt(start)?.gpa === start);
+    const distinct = new Set(regions).size === regions.length;
+    if (whole && distinct && bytes === ranges.reduce((sum, { length }) => sum + length, 0n)) return regions;
+    throw new DemandPagingError('BAD_RANGE', 'the ranges are not whole regions, each named once', {
+      hint: `Regions: ${this.describe()}`,
+    });
+  }
+
+  #sortRegions(): void {
+    this.#regions = this.#numbered
+      .filter(({ firstPage }) => !this.#removed.has(firstPage))
+      .sort((a, b) => compare(a.gpa, b.gpa));
+  }
+
+  /** Where regions are by now, as far as they were not moved in parts. */
+  #places(): readonly RegionSpec[] {
+    return this.#regions.map((region) => {
+      const moved = this.#moved.find(({ first }) => first === region.firstPage);
+      const parts = this.#moved.some(
+        ({ first, count }) => first < region.firstPage + region.pageCount && region.firstPage < first + count,
+      );
+      if (!parts) return region;
+      return { ...region, hva: moved?.count === region.pageCount ? moved.hva : undefined };
+    });
+  }
+
+  /** The region that holds a page, or held it until it was removed. Throws RangeError for any other page. */
   regionOf(page: PageIndex): Region {
     let low = 0;
-    let high = this.regions.length - 1;
+    let high = this.#numbered.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >>> 1;
-      if (this.regions[middle]!.firstPage <= page) low = middle;
+      if (this.#numbered[middle]!.firstPage <= page) low = middle;
       else high = middle - 1;
     }
-    const region = this.regions[low]!;
-    if (!(page >= region.firstPage && page < region.firstPage + region.pageCount)) {
+    const region = this.#numbered[low];
+    if (!(region && page >= region.firstPage && page < region.firstPage + region.pageCount)) {
       throw new RangeError(`page ${page} is outside the layout's ${this.pageCount} pages`);
     }
     return region;
@@ -104,14 +191,14 @@ export class MemoryLayout {
   /** The region that holds a guest-physical address, or undefined for a hole. */
   regionAt(address: Gpa): Region | undefined {
     let low = 0;
-    let high = this.regions.length - 1;
+    let high = this.#regions.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >>> 1;
-      if (this.regions[middle]!.gpa <= address) low = middle;
+      if (this.#regions[middle]!.gpa <= address) low = middle;
       else high = middle - 1;
     }
-    const region = this.regions[low]!;
-    return address >= region.gpa && address < region.gpa + region.length ? region : undefined;
+    const region = this.#regions[low];
+    return region && address >= region.gpa && address < region.gpa + region.length ? region : undefined;
   }
 
   /** The page that holds a guest-physical address, or undefined for a hole. */

@@ -3,6 +3,7 @@ import { type AccessClass } from './access.js';
 import { type DropRange } from './drops.js';
 import { type PlainError } from './error.js';
 import { type Fault, type OutsideFault } from './fault.js';
+import { type Region } from './layout.js';
 
 /** What a resolver tells the control thread, unasked. Cloneable. */
 export type Notice =
@@ -21,8 +22,8 @@ export type Notice =
       readonly error: PlainError;
     }
   | { readonly kind: 'source-failed'; readonly pages: PageRange; readonly error: PlainError }
-  /** Every page of the resolver's shard is present. */
-  | { readonly kind: 'complete'; readonly pages: PageRange }
+  /** Every page of the resolver's is present. */
+  | { readonly kind: 'complete' }
   | { readonly kind: 'stopped'; readonly error: PlainError; readonly waiters: 'poisoned' | 'blocked' };
 
 /** What became of an access outside the layout. `released`: a protection was lifted. `waits`: it could not be answered. */
@@ -56,6 +57,19 @@ export type Command =
   | { readonly command: 'drop-end'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'freeze' | 'thaw'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'poison'; readonly ranges: readonly PageRange[] }
+  /** Serve these regions, too; `token` is the port's, `present` the pages whose contents are there. */
+  | {
+      readonly command: 'add-regions';
+      readonly regions: readonly Region[];
+      readonly token: unknown;
+      readonly present: readonly PageRange[];
+    }
+  /** Serve these regions, a range each, no longer. Answers when nobody waits there and none of them is watched. */
+  | {
+      readonly command: 'remove-regions';
+      readonly ranges: readonly PageRange[];
+      readonly missing: MissingAtClose;
+    }
   /** Serve nobody any more: what pages are brought for has failed. */
   | { readonly command: 'stop'; readonly error: PlainError }
   | { readonly command: 'write-protect' | 'write-unprotect'; readonly ranges: readonly PageRange[] }

@@ -6,8 +6,8 @@ import { COUNTER, type Counters } from './statistics.js';
 
 export interface PageLedgerOptions {
   readonly states: PageStates;
-  /** The resolver's shard. */
-  readonly pages: PageRange;
+  /** The resolver's pages; they change with its regions. */
+  readonly own: readonly PageRange[];
   readonly counters: Counters;
   notify(notice: Notice): void;
 }
@@ -21,7 +21,7 @@ export class PageLedger {
 
   constructor(options: PageLedgerOptions) {
     this.#o = options;
-    this.#presentCount = options.states.countPresent(options.pages);
+    this.#presentCount = options.own.reduce((sum, pages) => sum + options.states.countPresent(pages), 0);
   }
 
   installed(pages: PageRange, why: InstallReason): void {
@@ -66,6 +66,12 @@ export class PageLedger {
     this.#o.counters.add(COUNTER.vanishedPages);
   }
 
+  /** They are served no longer: nothing is there to come any more. */
+  removed(pages: PageRange): void {
+    this.#o.states.set('frozen', pages, false);
+    this.unmapped(pages);
+  }
+
   unmapped(pages: PageRange): void {
     const { states } = this.#o;
     this.#presentCount -= states.setPresent(pages, false);
@@ -74,8 +80,8 @@ export class PageLedger {
   }
 
   #sayIfComplete(): void {
-    const { pages, notify } = this.#o;
-    if (this.#presentCount === pages.count) notify({ kind: 'complete', pages });
+    const { own, notify } = this.#o;
+    if (this.#presentCount === own.reduce((sum, { count }) => sum + count, 0)) notify({ kind: 'complete' });
   }
 
   #countInstalled(pages: number, why: InstallReason): void {

@@ -1,4 +1,5 @@
 import { type PageIndex, type PageRange } from './address.js';
+import { DemandPagingError } from './error.js';
 
 /** Rarer states, one sparse plane each. */
 export const PLANES = ['removed', 'poisoned', 'write-protected', 'frozen', 'unmapped'] as const;
@@ -14,10 +15,15 @@ export type PageState = 'missing' | 'present' | 'removed' | 'poisoned' | 'unmapp
 const CHUNK_PAGES = 4096;
 const CHUNK_WORDS = CHUNK_PAGES / 32;
 const ALL = -1; // directory entry: the whole chunk is set
+/** Words at the start of the directory. */
 const HEADER_WORDS = 4;
 const NEXT_BLOCK = 0;
 /** Header word: bit n is set once plane n has ever had a page, and stays. */
 const USED = 1;
+/** Header word: how many pages there are. */
+const PAGES = 2;
+/** Room to grow is addresses, not memory: this many pages, or twice as many as there are at first. */
+const LEAST_ROOM_PAGES = 2 ** 28;
 const PLACE: Readonly<Record<Plane, number>> = {
   removed: 0,
   poisoned: 1,
@@ -28,11 +34,14 @@ const PLACE: Readonly<Record<Plane, number>> = {
 /** Planes whose pages are more than missing or present. */
 const SPECIAL = (1 << PLACE.removed) | (1 << PLACE.poisoned) | (1 << PLACE.frozen) | (1 << PLACE.unmapped);
 
-/** What crosses isolates; both buffers are shared, not copied. */
+/** What crosses isolates; the buffers are shared, not copied, and grow. */
 export interface SharedPageStates {
-  readonly pageCount: number;
+  /** A bit a page. */
   readonly presence: SharedArrayBuffer;
-  readonly planes: SharedArrayBuffer;
+  /** Header, then for each 4096 pages an entry for each plane. */
+  readonly directory: SharedArrayBuffer;
+  /** What directory entries name. */
+  readonly blocks: SharedArrayBuffer;
 }
 
 /**
@@ -45,50 +54,83 @@ export interface SharedPageStates {
  * writers share a directory entry or a block, and a reader sees each word whole. A reader of
  * {@link isPresent} that gets true may read the page: the bit is set after the contents are installed
  * (the installing system call orders them) and cleared before they go.
+ *
+ * Pages are added at the end, by the control thread ({@link grow}), and never taken away. Every isolate sees those it asks
+ * for: a view made before does not reach so far, and is made again.
  */
 export class PageStates {
-  readonly pageCount: number;
-  readonly #presence: Int32Array;
-  readonly #planesBuffer: SharedArrayBuffer;
-  #planes: Int32Array;
-  readonly #chunks: number;
+  readonly #shared: SharedPageStates;
+  #presence: Int32Array;
+  #directory: Int32Array;
+  #blocks: Int32Array;
 
   constructor(shared: SharedPageStates) {
-    this.pageCount = shared.pageCount;
-    this.#presence = new Int32Array(shared.presence);
-    this.#planesBuffer = shared.planes;
-    this.#planes = viewOf(shared.planes);
-    this.#chunks = Math.ceil(shared.pageCount / CHUNK_PAGES);
+    this.#shared = shared;
+    this.#presence = viewOf(shared.presence);
+    this.#directory = viewOf(shared.directory);
+    this.#blocks = viewOf(shared.blocks);
   }
 
   /** New states, every page missing. */
   static create(pageCount: number): PageStates {
-    const chunks = Math.ceil(pageCount / CHUNK_PAGES);
-    const idleBytes = (HEADER_WORDS + PLANES.length * chunks) * 4;
-    // Grows a block at a time; the maximum is address space, not memory.
-    const maxByteLength = idleBytes + PLANES.length * chunks * CHUNK_WORDS * 4;
-    return new PageStates({
-      pageCount,
-      presence: new SharedArrayBuffer(chunks * CHUNK_WORDS * 4),
-      planes: new SharedArrayBuffer(idleBytes, { maxByteLength }),
+    const room = Math.max(LEAST_ROOM_PAGES, 2 * pageCount);
+    const growable = (bytes: number, maxByteLength: number): SharedArrayBuffer =>
+      new SharedArrayBuffer(bytes, { maxByteLength });
+    const states = new PageStates({
+      presence: growable(presenceBytes(pageCount), presenceBytes(room)),
+      directory: growable(directoryBytes(pageCount), directoryBytes(room)),
+      blocks: growable(0, PLANES.length * chunksOf(room) * CHUNK_WORDS * 4),
     });
+    Atomics.store(states.#directory, PAGES, pageCount);
+    return states;
+  }
+
+  /** How many pages there are now. */
+  get pageCount(): number {
+    return Atomics.load(this.#directory, PAGES) >>> 0;
+  }
+
+  /**
+   * Adds missing pages at the end. Control thread only, and before any other isolate hears of the pages. Throws BAD_RANGE
+   * where there is no room for so many; then nothing was changed.
+   */
+  grow(pageCount: number): void {
+    const { presence, directory } = this.#shared;
+    if (presenceBytes(pageCount) > presence.maxByteLength) {
+      throw new DemandPagingError(
+        'BAD_RANGE',
+        `${pageCount} pages, where there is room for ${presence.maxByteLength * 8}`,
+      );
+    }
+    if (presence.byteLength < presenceBytes(pageCount)) presence.grow(presenceBytes(pageCount));
+    if (directory.byteLength < directoryBytes(pageCount)) directory.grow(directoryBytes(pageCount));
+    this.#follow();
+    Atomics.store(this.#directory, PAGES, pageCount);
   }
 
   /** What to hand to another isolate, whose `new PageStates(…)` then sees the same states. */
   get shared(): SharedPageStates {
-    return {
-      pageCount: this.pageCount,
-      presence: this.#presence.buffer as SharedArrayBuffer,
-      planes: this.#planesBuffer,
-    };
+    return this.#shared;
   }
 
   /** Bytes held now. */
   get byteLength(): number {
-    return this.#presence.byteLength + this.#planesBuffer.byteLength;
+    const { presence, directory, blocks } = this.#shared;
+    return presence.byteLength + directory.byteLength + blocks.byteLength;
+  }
+
+  /** Makes the views again where one does not reach to a page; of what is beyond all pages nothing is ever there. */
+  #reach(page: PageIndex): void {
+    if (page >>> 5 >= this.#presence.length) this.#follow();
+  }
+
+  #follow(): void {
+    this.#presence = viewOf(this.#shared.presence);
+    this.#directory = viewOf(this.#shared.directory);
   }
 
   isPresent(page: PageIndex): boolean {
+    this.#reach(page);
     return ((Atomics.load(this.#presence, page >>> 5) >>> (page & 31)) & 1) === 1;
   }
 
@@ -109,6 +151,7 @@ export class PageStates {
   /** Sets presence. Owner only. Returns how many pages changed. */
   setPresent({ first, count }: PageRange, present: boolean): number {
     let changed = 0;
+    this.#reach(first + count - 1);
     forWords(first, count, (word, mask) => {
       const before = present
         ? Atomics.or(this.#presence, word, mask)
@@ -121,6 +164,7 @@ export class PageStates {
   /** How many pages of a range are present. */
   countPresent({ first, count }: PageRange): number {
     let present = 0;
+    this.#reach(first + count - 1);
     forWords(first, count, (word, mask) => {
       present += popcount(Atomics.load(this.#presence, word) & mask);
     });
@@ -129,28 +173,29 @@ export class PageStates {
 
   /** The presence bits of all pages, bit `n % 8` of byte `n / 8`: a snapshot, not an instant. */
   snapshot(): Uint8Array {
-    return new Uint8Array(new Uint8Array(this.#presence.buffer)).subarray(0, Math.ceil(this.pageCount / 8));
+    const bytes = Math.ceil(this.pageCount / 8);
+    return new Uint8Array(new Uint8Array(this.#shared.presence, 0, bytes));
   }
 
   /** Whether no page was ever removed, poisoned or frozen: then every page is missing or present. One load. */
   get plain(): boolean {
-    return (Atomics.load(this.#planes, USED) & SPECIAL) === 0;
+    return (Atomics.load(this.#directory, USED) & SPECIAL) === 0;
   }
 
   is(plane: Plane, page: PageIndex): boolean {
     // The common case: this is asked several times for every fault.
-    if ((Atomics.load(this.#planes, USED) & (1 << PLACE[plane])) === 0) return false;
-    const entry = this.#directory(plane, page);
+    if ((Atomics.load(this.#directory, USED) & (1 << PLACE[plane])) === 0) return false;
+    const entry = this.#entry(plane, page);
     if (entry === 0) return false;
     if (entry === ALL) return true;
     const word = this.#blockWord(entry, page); // first: it may replace the view
-    return ((Atomics.load(this.#planes, word) >>> (page & 31)) & 1) === 1;
+    return ((Atomics.load(this.#blocks, word) >>> (page & 31)) & 1) === 1;
   }
 
   /** Sets or clears a range of a plane. Owner only. */
   set(plane: Plane, { first, count }: PageRange, on: boolean): void {
-    if (on) Atomics.or(this.#planes, USED, 1 << PLACE[plane]);
-    else if ((Atomics.load(this.#planes, USED) & (1 << PLACE[plane])) === 0) return;
+    if (on) Atomics.or(this.#directory, USED, 1 << PLACE[plane]);
+    else if ((Atomics.load(this.#directory, USED) & (1 << PLACE[plane])) === 0) return;
     const end = first + count;
     for (let at = first; at < end;) {
       const chunkEnd = Math.min((Math.floor(at / CHUNK_PAGES) + 1) * CHUNK_PAGES, end);
@@ -161,9 +206,9 @@ export class PageStates {
 
   /** Whether any page of a range is set in a plane. */
   any(plane: Plane, { first, count }: PageRange): boolean {
-    if ((Atomics.load(this.#planes, USED) & (1 << PLACE[plane])) === 0) return false;
+    if ((Atomics.load(this.#directory, USED) & (1 << PLACE[plane])) === 0) return false;
     for (let page = first; page < first + count; page++) {
-      if (this.#directory(plane, page) === 0) {
+      if (this.#entry(plane, page) === 0) {
         page = (Math.floor(page / CHUNK_PAGES) + 1) * CHUNK_PAGES - 1; // nothing in this chunk
       } else if (this.is(plane, page)) return true;
     }
@@ -181,6 +226,7 @@ export class PageStates {
 
   /** Scans for a bit that differs from `skip` (0 or -1: all ones). */
   #scan(from: PageIndex, end: PageIndex, skip: 0 | -1): PageIndex {
+    this.#reach(end - 1);
     for (let page = from; page < end;) {
       const offset = page & 31;
       const word = (Atomics.load(this.#presence, page >>> 5) ^ skip) >>> offset;
@@ -191,57 +237,64 @@ export class PageStates {
   }
 
   #directoryWord(plane: Plane, page: PageIndex): number {
-    return HEADER_WORDS + PLACE[plane] * this.#chunks + Math.floor(page / CHUNK_PAGES);
+    this.#reach(page);
+    return HEADER_WORDS + Math.floor(page / CHUNK_PAGES) * PLANES.length + PLACE[plane];
   }
 
-  #directory(plane: Plane, page: PageIndex): number {
-    return Atomics.load(this.#planes, this.#directoryWord(plane, page));
+  #entry(plane: Plane, page: PageIndex): number {
+    const word = this.#directoryWord(plane, page); // first: it may replace the view
+    return Atomics.load(this.#directory, word);
   }
 
   /** The word of a page in the block that a directory entry (block + 1) names. */
   #blockWord(entry: number, page: PageIndex): number {
-    const word =
-      HEADER_WORDS + PLANES.length * this.#chunks + (entry - 1) * CHUNK_WORDS + ((page % CHUNK_PAGES) >>> 5);
+    const word = (entry - 1) * CHUNK_WORDS + ((page % CHUNK_PAGES) >>> 5);
     // Another isolate may have grown the buffer; a view made before does not reach that far.
-    if (word >= this.#planes.length) this.#planes = viewOf(this.#planesBuffer);
+    if (word >= this.#blocks.length) this.#blocks = viewOf(this.#shared.blocks);
     return word;
   }
 
   #setInChunk(plane: Plane, first: PageIndex, count: number, on: boolean): void {
     const at = this.#directoryWord(plane, first);
-    let entry = Atomics.load(this.#planes, at);
+    let entry = Atomics.load(this.#directory, at);
     if (entry === (on ? ALL : 0)) return;
     if (entry <= 0 && count === CHUNK_PAGES) {
-      Atomics.store(this.#planes, at, on ? ALL : 0);
+      Atomics.store(this.#directory, at, on ? ALL : 0);
       return;
     }
     if (entry <= 0) entry = this.#allocate(at, entry);
     forWords(first % CHUNK_PAGES, count, (word, mask) => {
       const index = this.#blockWord(entry, first - (first % CHUNK_PAGES)) + word;
-      if (on) Atomics.or(this.#planes, index, mask);
-      else Atomics.and(this.#planes, index, ~mask);
+      if (on) Atomics.or(this.#blocks, index, mask);
+      else Atomics.and(this.#blocks, index, ~mask);
     });
   }
 
   /** Gives a chunk a block of its own, filled as its directory entry said, and publishes it. */
   #allocate(at: number, entry: number): number {
-    const block = Atomics.add(this.#planes, NEXT_BLOCK, 1) + 1;
-    const start = HEADER_WORDS + PLANES.length * this.#chunks + (block - 1) * CHUNK_WORDS;
+    const { blocks } = this.#shared;
+    const block = Atomics.add(this.#directory, NEXT_BLOCK, 1) + 1;
+    const start = (block - 1) * CHUNK_WORDS;
     const needed = (start + CHUNK_WORDS) * 4;
     // Shards allocate at once; whoever grows further first makes the other's grow() throw, or needless.
-    while (this.#planesBuffer.byteLength < needed) {
+    while (blocks.byteLength < needed) {
       try {
-        this.#planesBuffer.grow(needed);
+        blocks.grow(needed);
       } catch (error) {
-        if (this.#planesBuffer.byteLength < needed) throw error;
+        if (blocks.byteLength < needed) throw error;
       }
     }
-    this.#planes = viewOf(this.#planesBuffer);
-    this.#planes.fill(entry, start, start + CHUNK_WORDS); // 0, or -1: all ones
-    Atomics.store(this.#planes, at, block); // published after it is filled
+    this.#blocks = viewOf(blocks);
+    this.#blocks.fill(entry, start, start + CHUNK_WORDS); // 0, or -1: all ones
+    Atomics.store(this.#directory, at, block); // published after it is filled
     return block;
   }
 }
+
+const chunksOf = (pageCount: number): number => Math.ceil(pageCount / CHUNK_PAGES);
+const presenceBytes = (pageCount: number): number => chunksOf(pageCount) * CHUNK_WORDS * 4;
+const directoryBytes = (pageCount: number): number =>
+  (HEADER_WORDS + PLANES.length * chunksOf(pageCount)) * 4;
 
 /**
  * A view of what a growable buffer has now. Of a fixed length: a view that follows the buffer's growth

@@ -10,7 +10,7 @@ import { type PagerEmitter, type PagerEvents } from './events.js';
 import { type OutsideFault } from './fault.js';
 import { GuestMemory } from './guest-memory.js';
 import { type Hold, Holds } from './holds.js';
-import { MemoryLayout, type RegionSpec } from './layout.js';
+import { MemoryLayout, type Region, type RegionSpec } from './layout.js';
 import {
   type Command,
   type MissingAtClose,
@@ -46,6 +46,11 @@ export interface CloseOptions {
    * that goes away too, or that somebody else serves on.
    */
   readonly missing?: MissingAtClose | 'populate';
+}
+
+export interface AddRegionsOptions {
+  /** Pages whose contents are there already: bit `n % 8` of byte `n / 8` for the `n`th page of these regions, by address. */
+  readonly present?: Uint8Array;
 }
 
 /**
@@ -117,6 +122,9 @@ function checkFit(
   checkSourceReach(source, shards);
 }
 
+/** Shards meet where page states can be shared without two writers to a block (see {@link PageStates}). */
+const SHARD_ALIGNMENT_PAGES = 4096;
+
 const CLOSE_CHOICES: readonly string[] = ['populate', 'poison', 'zero', 'leave'];
 
 /** Brings pages to memory that asks for them, until it is closed. Made by {@link openPager}; used on the thread that opened it. */
@@ -139,11 +147,13 @@ export class Pager implements AsyncDisposable {
   #closing: Promise<void> | undefined;
   /** Aborted when closing begins. */
   #ending = new AbortController();
-  /** Drops and freezes under way: while one is, the resolver must go on reading events. */
+  /** Drops and freezes, and changes of regions, under way: while one is, the resolver must go on reading events. */
   readonly #changes = new Map<
     Promise<void>,
-    { readonly what: 'drop' | 'freeze'; readonly pages: readonly PageRange[] }
+    { readonly what: 'drop' | 'freeze' | 'regions'; readonly pages: readonly PageRange[] }
   >();
+  /** Settles when the last change of regions is over: one at a time. */
+  #regionChange: Promise<unknown> = Promise.resolve();
 
   /** @internal */
   constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy) {
@@ -173,7 +183,7 @@ export class Pager implements AsyncDisposable {
     this.#hosts = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
     try {
       for (const start of starts) if (start.status === 'rejected') throw start.reason;
-      this.#checkSource();
+      this.#checkSource(this.layout.regions);
     } catch (error) {
       await this.#endHosts('leave');
       throw error;
@@ -304,9 +314,124 @@ export class Pager implements AsyncDisposable {
     pages: readonly PageRange[],
     body: () => Promise<void>,
   ): Promise<void> {
-    const change = this.#quiesced(body);
+    await this.#underWay(this.#quiesced(body), what, pages);
+  }
+
+  async #underWay(
+    change: Promise<void>,
+    what: 'drop' | 'freeze' | 'regions',
+    pages: readonly PageRange[],
+  ): Promise<void> {
     this.#changes.set(change, { what, pages });
     await change.finally(() => this.#changes.delete(change));
+  }
+
+  // ── regions ──
+
+  /**
+   * Serves further regions from now on: memory that is plugged in, that another process has registered, that has grown.
+   * They must not overlap those that are there, nor reach past the source. Without an `hva` they are mapped here, where
+   * the memory is local; pages are numbered behind all others. Precondition: nobody accesses memory with an `hva` before
+   * this resolves; an access before is one outside the layout (see {@link PagerPolicy.onOutsideFault}).
+   * Blocks: as {@link openPager}. Rejects with NOT_SUPPORTED (see {@link Supports.changeRegions}; a kind of memory that the pager
+   * was not opened with), BAD_RANGE (also where an access was answered before), BAD_ALIGNMENT, ALREADY_REGISTERED,
+   * NO_HUGE_PAGES, STOPPED, CLOSED, KERNEL; then nothing of them is served, and nothing is left behind.
+   */
+  addRegions(regions: readonly RegionSpec[], options: AddRegionsOptions = {}): Promise<void> {
+    return this.#changeRegions([], () => this.#addRegions(regions, options));
+  }
+
+  /**
+   * Serves whole regions no longer. Their missing pages get what {@link CloseOptions.missing} says, so that every access that
+   * waits there ends; memory that was mapped here is unmapped, other memory stays as it is and is watched no more.
+   * From the call on they are no part of the layout: requests for them that are under way reject with MEMORY_GONE.
+   * Precondition: as {@link close}, for these regions. Rejects, changing nothing, with BAD_RANGE for ranges that are not whole
+   * regions, PAGE_HELD, NOT_SUPPORTED, CLOSED; with HANDLER_DIED where the resolver ends before it is through.
+   */
+  removeRegions(ranges: readonly GpaRange[], { missing = 'poison' }: CloseOptions = {}): Promise<void> {
+    if (!CLOSE_CHOICES.includes(missing)) throw badChoice('removeRegions', missing);
+    return this.#changeRegions(ranges, () => this.#removeRegions(ranges, missing));
+  }
+
+  async #changeRegions(ranges: readonly GpaRange[], body: () => Promise<void>): Promise<void> {
+    if (!this.supports.changeRegions || !this.#attachment.addRegions) {
+      throw new DemandPagingError(
+        'NOT_SUPPORTED',
+        `${this.#options.backend.name} cannot change its regions`,
+        {
+          hint: 'Close the pager and open one with the other regions',
+        },
+      );
+    }
+    if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
+    const pages = this.#pages(ranges);
+    const turn = this.#regionChange.then(() => {
+      if (this.#ending.signal.aborted) throw new DemandPagingError('CLOSED', 'the pager was closed');
+      return body();
+    });
+    this.#regionChange = turn.catch(() => {});
+    await this.#underWay(turn, 'regions', pages);
+  }
+
+  async #addRegions(specs: readonly RegionSpec[], { present }: AddRegionsOptions): Promise<void> {
+    if (this.#stopped)
+      throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
+    const alignment = this.#hosts.length > 1 ? SHARD_ALIGNMENT_PAGES : 1;
+    const planned = this.layout.plan(specs, alignment);
+    this.#checkSource(planned);
+    const there = present ? runsIn(present, planned) : [];
+    const end = planned.at(-1)!;
+    this.states.grow(end.firstPage + end.pageCount);
+    const { regions, shard, token } = this.#attachment.addRegions!(planned);
+    const host = this.#hosts[shard]!;
+    const own = pagesOf(regions);
+    // Before the resolver knows: should it die over it, what cleans up after it must know them.
+    this.layout.add(regions);
+    host.pages.push(...own);
+    try {
+      await host.send({ command: 'add-regions', regions, token, present: there });
+    } catch (error) {
+      this.layout.remove(regions);
+      host.pages.splice(host.pages.length - own.length, own.length);
+      this.#attachment.removeRegions!(regions);
+      throw error;
+    }
+  }
+
+  async #removeRegions(
+    ranges: readonly GpaRange[],
+    missing: NonNullable<CloseOptions['missing']>,
+  ): Promise<void> {
+    const regions = this.layout.regionsOf(ranges);
+    const pages = pagesOf(regions);
+    this.#holds.check(pages, 'remove the region of');
+    if (missing === 'populate') await this.#ensurePages(pages);
+    else if (missing === 'poison') this.#checkPoison(pages);
+    this.layout.remove(regions); // no request is made for them any more
+    const under = [...this.#changes].filter(
+      ([, change]) => change.what !== 'regions' && meet(change.pages, pages),
+    );
+    await Promise.allSettled(under.map(([change]) => change));
+    const command = missing === 'populate' ? 'leave' : missing;
+    try {
+      await this.#sendEvenClosing(pages, (own) => ({
+        command: 'remove-regions',
+        ranges: own,
+        missing: command,
+      }));
+    } finally {
+      for (const host of this.#hosts)
+        host.pages.splice(0, host.pages.length, ...host.pages.flatMap((own) => outside(own, pages)));
+      this.#attachment.removeRegions!(regions);
+    }
+  }
+
+  #checkPoison(pages: readonly PageRange[]): void {
+    const complete = pages.every((each) => this.states.allPresent(each));
+    if (complete || this.supports.verbs.includes('poison')) return;
+    throw new DemandPagingError('NOT_SUPPORTED', 'pages are missing and this backend cannot poison them', {
+      hint: "Choose missing: 'populate', 'zero' or 'leave'",
+    });
   }
 
   /** With nobody in the way of a drop or a freeze; see {@link Attachment.quiesce}. */
@@ -347,18 +472,18 @@ export class Pager implements AsyncDisposable {
     const sums = Object.fromEntries(
       COUNTERS.map((name) => [name, this.#hosts.reduce((sum, { counters }) => sum + counters.get(name), 0)]),
     );
-    const presentPages = this.states.countPresent({ first: 0, count: this.layout.pageCount });
+    const all = this.#allPages();
     return {
       ...(sums as Record<(typeof COUNTERS)[number], number>),
-      pages: this.layout.pageCount,
-      presentPages,
+      pages: all.reduce((sum, { count }) => sum + count, 0),
+      presentPages: all.reduce((sum, pages) => sum + this.states.countPresent(pages), 0),
       latency: summarise(this.#latency),
     };
   }
 
   /** Every page is present. */
   get complete(): boolean {
-    return this.states.allPresent({ first: 0, count: this.layout.pageCount });
+    return this.#allPages().every((pages) => this.states.allPresent(pages));
   }
 
   /** Why the pager stopped serving, if it did. */
@@ -389,20 +514,14 @@ export class Pager implements AsyncDisposable {
   }
 
   async #close({ missing = 'poison' }: CloseOptions): Promise<void> {
-    if (!CLOSE_CHOICES.includes(missing)) {
-      throw new RangeError(`close() takes missing: ${CLOSE_CHOICES.join(', ')}, not '${missing}'`);
-    }
+    if (!CLOSE_CHOICES.includes(missing)) throw badChoice('close', missing);
     // What has not begun may wait for a page that is frozen, or does not come: it must not keep us waiting too.
     this.#ending.abort(new DemandPagingError('CLOSED', 'the pager was closed'));
     // A drop ends only while the resolver reads its event, and `complete` means nothing before it has.
     await Promise.allSettled(this.#changes.keys());
     if (missing === 'populate') await this.#populate();
     const complete = this.complete;
-    if (missing === 'poison' && !complete && !this.supports.verbs.includes('poison')) {
-      throw new DemandPagingError('NOT_SUPPORTED', 'pages are missing and this backend cannot poison them', {
-        hint: "Close with missing: 'populate', 'zero' or 'leave'",
-      });
-    }
+    if (missing === 'poison') this.#checkPoison(this.#allPages());
     await this.#endHosts(missing === 'populate' || complete ? 'leave' : missing);
     this.memory?.close();
     await this.#attachment.close();
@@ -466,14 +585,13 @@ export class Pager implements AsyncDisposable {
   /** Why only this thread can let somebody go on who waits for one of these pages, if that is so. */
   #keepsBack(pages: readonly PageRange[]): string | undefined {
     if (pages.some((each) => this.states.any('frozen', each))) return 'only this thread can thaw it';
-    const meets = (a: PageRange): boolean => pages.some((b) => intersection(a, b).length > 0);
     const changing = [...this.#changes.values()].flatMap((change) => change.pages);
-    return changing.some(meets) ? 'this thread is taking it away' : undefined;
+    return meet(changing, pages) ? 'this thread is taking it away' : undefined;
   }
 
-  #checkSource(): void {
+  #checkSource(regions: readonly Region[]): void {
     for (const { sourceLength } of this.#hosts) {
-      for (const region of this.layout.regions) {
+      for (const region of regions) {
         if (region.sourceOffset + region.length <= BigInt(Math.floor(sourceLength))) continue;
         throw new DemandPagingError(
           'BAD_RANGE',
@@ -609,7 +727,7 @@ export class Pager implements AsyncDisposable {
   ): Promise<unknown[]> {
     const shares = this.#hosts.map((host) => ({
       host,
-      own: pages.flatMap((range) => intersection(range, host.shard.pages)),
+      own: pages.flatMap((range) => host.pages.flatMap((own) => intersection(range, own))),
     }));
     return Promise.all(
       shares.filter(({ own }) => own.length > 0).map(({ host, own }) => host.send(command(own))),
@@ -617,7 +735,7 @@ export class Pager implements AsyncDisposable {
   }
 
   #allPages(): readonly PageRange[] {
-    return this.layout.regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
+    return pagesOf(this.layout.regions);
   }
 
   #everything(): readonly GpaRange[] {
@@ -639,10 +757,49 @@ function intersection(a: PageRange, b: PageRange): readonly PageRange[] {
   return end > first ? [{ first, count: end - first }] : [];
 }
 
+const pagesOf = (regions: readonly Region[]): readonly PageRange[] =>
+  regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
+
+const meet = (some: readonly PageRange[], others: readonly PageRange[]): boolean =>
+  some.some((a) => others.some((b) => intersection(a, b).length > 0));
+
+/** What of a range is in none of the others, each of which holds it whole, in part or not at all. */
+function outside(range: PageRange, others: readonly PageRange[]): readonly PageRange[] {
+  let left: readonly PageRange[] = [range];
+  for (const { first, count } of others) {
+    left = left.flatMap((one) => [
+      ...intersection(one, { first: 0, count: first }),
+      ...intersection(one, { first: first + count, count: Infinity }),
+    ]);
+  }
+  return left;
+}
+
+const badChoice = (method: string, given: string): RangeError =>
+  new RangeError(`${method}() takes missing: ${CLOSE_CHOICES.join(', ')}, not '${given}'`);
+
+/** The runs of pages that a bitmap over regions says are present. Throws RangeError where it is too short. */
+function runsIn(bitmap: Uint8Array, regions: readonly Region[]): readonly PageRange[] {
+  const base = regions[0]!.firstPage;
+  const end = regions.at(-1)!.firstPage + regions.at(-1)!.pageCount;
+  if (bitmap.length * 8 < end - base) throw shortBitmap(bitmap, end - base);
+  const runs: { first: number; count: number }[] = [];
+  for (let page = base; page < end; page++) {
+    if (((bitmap[(page - base) >>> 3]! >>> ((page - base) & 7)) & 1) === 0) continue;
+    const last = runs.at(-1);
+    if (last && last.first + last.count === page) last.count++;
+    else runs.push({ first: page, count: 1 });
+  }
+  return runs;
+}
+
+const shortBitmap = (bitmap: Uint8Array, pages: number): RangeError =>
+  new RangeError(`the presence bitmap has ${bitmap.length * 8} bits for ${pages} pages`);
+
 /** Sets presence from a bitmap. Throws RangeError where the bitmap is too short. */
 function markFrom(states: PageStates, bitmap: Uint8Array): void {
   if (bitmap.length * 8 < states.pageCount) {
-    throw new RangeError(`the presence bitmap has ${bitmap.length * 8} bits for ${states.pageCount} pages`);
+    throw shortBitmap(bitmap, states.pageCount);
   }
   const isSet = (page: number): boolean => ((bitmap[page >>> 3]! >>> (page & 7)) & 1) === 1;
   for (let page = 0; page < states.pageCount;) {

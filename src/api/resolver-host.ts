@@ -1,4 +1,5 @@
 import { type RecordableHistogram } from 'node:perf_hooks';
+import { type PageRange } from './address.js';
 import { type Shard } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError } from './error.js';
@@ -26,6 +27,8 @@ export interface HostOptions {
 /** Where a resolver runs, as the pager sees it. */
 export interface ResolverHost {
   readonly shard: Shard;
+  /** The pages that it serves: its shard's at first. Whoever adds and removes regions changes them. */
+  readonly pages: PageRange[];
   readonly counters: Counters;
   /** Bytes the source has. */
   readonly sourceLength: number;

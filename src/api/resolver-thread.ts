@@ -3,7 +3,7 @@ import { type MessagePort } from 'node:worker_threads';
 import { type PageRange } from './address.js';
 import { type PortPlace } from './backend.js';
 import { type Supports } from './capability.js';
-import { type RegionSpec } from './layout.js';
+import { type LayoutShape } from './layout.js';
 import { type Command } from './notice.js';
 import { type SharedPageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
@@ -11,8 +11,8 @@ import { type SourceRef } from './source.js';
 
 /** What the control thread hands to a resolver's worker. */
 export interface ResolverWorkerData {
-  readonly regions: readonly RegionSpec[];
-  readonly pages: PageRange;
+  readonly layout: LayoutShape;
+  readonly pages: readonly PageRange[];
   readonly states: SharedPageStates;
   readonly counters: SharedArrayBuffer;
   /** See {@link WORD}. */

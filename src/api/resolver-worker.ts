@@ -26,7 +26,7 @@ async function main(data: ResolverWorkerData): Promise<void> {
     source = await openSource(data.source);
     port = await openPort(data.place);
     resolver = new Resolver({
-      layout: new MemoryLayout(data.regions),
+      layout: new MemoryLayout(data.layout),
       states: new PageStates(data.states),
       pages: data.pages,
       port,

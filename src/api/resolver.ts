@@ -13,7 +13,7 @@ import { Fetching } from './fetching.js';
 import { GonePages } from './gone-pages.js';
 import { Installer } from './installer.js';
 import { JobPieces } from './job-pieces.js';
-import { hasPageCache, type MemoryLayout } from './layout.js';
+import { hasPageCache, type MemoryLayout, type Region } from './layout.js';
 import { type Command, type CommandReply, type MissingAtClose, type Notice } from './notice.js';
 import { PageLedger } from './page-ledger.js';
 import { eachMissing, perRegion } from './page-runs.js';
@@ -28,8 +28,8 @@ import { WantedPages } from './wanted-pages.js';
 export interface ResolverOptions {
   readonly layout: MemoryLayout;
   readonly states: PageStates;
-  /** The resolver's shard: the only pages it serves and whose states it writes. */
-  readonly pages: PageRange;
+  /** The resolver's share: the only pages it serves and whose states it writes, until regions are added or removed. */
+  readonly pages: readonly PageRange[];
   readonly port: FaultPort;
   readonly supports: Supports;
   readonly source: PageSource;
@@ -45,6 +45,14 @@ export interface ResolverOptions {
 }
 
 const ESRCH = 3;
+
+/** What is left of a range without those pages. */
+function without({ first, count }: PageRange, pages: PageRange): readonly PageRange[] {
+  const end = first + count;
+  const before = { first, count: Math.min(end, pages.first) - first };
+  const after = Math.max(first, pages.first + pages.count);
+  return [before, { first: after, count: end - after }].filter((range) => range.count > 0);
+}
 
 const within = (page: PageIndex, { first, count }: PageRange): boolean =>
   page >= first && page < first + count;
@@ -68,6 +76,8 @@ const within = (page: PageIndex, { first, count }: PageRange): boolean =>
  */
 export class Resolver {
   readonly #o: ResolverOptions;
+  /** {@link ResolverOptions.pages}, as regions have been added and removed since. */
+  readonly #own: PageRange[];
   readonly #batch: FaultBatch;
   readonly #installer: Installer;
   readonly #fetching: Fetching;
@@ -97,6 +107,8 @@ export class Resolver {
 
   constructor(options: ResolverOptions) {
     this.#o = options;
+    this.#own = [...options.pages];
+    const own: readonly PageRange[] = this.#own;
     this.#now = options.now ?? (() => performance.now());
     this.#batch = new FaultBatch(options.policy.batchRows);
     this.#installer = new Installer({
@@ -117,6 +129,7 @@ export class Resolver {
     });
     this.#wanted = new WantedPages({
       ...options,
+      own,
       drops: this.#drops,
       faultAroundPages: options.policy.faultAroundPages,
       clip: (run, keep) => this.#fetching.underWay.clip(run, keep),
@@ -140,7 +153,7 @@ export class Resolver {
       fetching: this.#fetching,
       queue: this.#queue,
     });
-    this.#ledger = new PageLedger({ ...options, notify });
+    this.#ledger = new PageLedger({ ...options, own, notify });
     this.#census = new FaultCensus(options.counters, notify);
     this.#outside = new OutsideFaults({
       ...options,
@@ -201,7 +214,7 @@ export class Resolver {
     try {
       if (
         this.#stopped &&
-        !['end', 'stop', 'thaw', 'drop-end', 'listen', 'thread'].includes(command.command)
+        !['end', 'stop', 'thaw', 'drop-end', 'listen', 'thread', 'remove-regions'].includes(command.command)
       ) {
         throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
       }
@@ -234,6 +247,12 @@ export class Resolver {
       .with({ command: 'poison' }, ({ ranges }) => this.#poisonRanges(ranges))
       .with({ command: 'write-protect' }, ({ ranges }) => this.#protection.writeProtect(ranges, true))
       .with({ command: 'write-unprotect' }, ({ ranges }) => this.#protection.writeProtect(ranges, false))
+      .with({ command: 'add-regions' }, ({ regions, token, present }) =>
+        this.#addRegions(regions, token, present),
+      )
+      .with({ command: 'remove-regions' }, ({ ranges, missing }) =>
+        ranges.forEach((pages) => this.#removeRegion(pages, missing)),
+      )
       .with({ command: 'thread' }, ({ thread, class: accessClass, vcpu }) =>
         this.#census.name(thread, accessClass, vcpu),
       )
@@ -250,7 +269,7 @@ export class Resolver {
   abort(thrown: unknown): void {
     this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
     // Who waits on a protected page finds nobody to lift the protection any more.
-    this.#protection.lift(this.#o.pages);
+    for (const pages of this.#own) this.#protection.lift(pages);
     this.#settleAll();
     this.#settleOutside();
   }
@@ -377,6 +396,7 @@ export class Resolver {
       case 'present':
         return this.#spurious(page, cached);
       case 'unmapped':
+        if (this.#o.layout.isRemoved(page)) return; // whoever waited there has been let go
         if (!this.#gonePages.mayBeBack(page)) return this.#unanswerable(page);
         states.set('unmapped', { first: page, count: 1 }, false); // it may be mapped again
         return this.#servePage(page, cached, takenAtMs);
@@ -490,7 +510,7 @@ export class Resolver {
     const waiters = left ?? (poison ? 'poisoned' : 'blocked');
     // Said before the poison is seen, so that whoever handles the SIGBUS finds the reason.
     this.#o.notify({ kind: 'stopped', error: error.toPlain(), waiters });
-    if (poison) this.#poisonMissing(this.#o.pages);
+    if (poison) for (const pages of this.#own) this.#poisonMissing(pages);
   }
 
   // ── commands ──
@@ -526,6 +546,45 @@ export class Resolver {
     this.#rejudge(pages);
   }
 
+  /** The port comes first: what it refuses has changed nothing. */
+  #addRegions(regions: readonly Region[], token: unknown, present: readonly PageRange[]): void {
+    const { layout, port } = this.#o;
+    if (!port.addRegions) throw new DemandPagingError('NOT_SUPPORTED', 'this port takes no further regions');
+    port.addRegions(token);
+    layout.add(regions);
+    this.#own.push(...regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount })));
+    for (const pages of present) this.#ledger.markPresent(pages);
+  }
+
+  /**
+   * Serves a region no longer. First whatever is missing gets what it is to have, so that an access that waits ends, and
+   * only then is the region watched no more. What a fetch brings for it, and who asks for it after, is passed over:
+   * its pages are unmapped, and their numbers are not used again.
+   */
+  #removeRegion(pages: PageRange, missing: MissingAtClose): void {
+    const { layout, port } = this.#o;
+    this.#cancel(pages);
+    this.#seeToMissing(pages, missing);
+    if (this.#o.states.any('frozen', pages)) this.#protection.thaw(pages);
+    this.#installer.wake(pages);
+    this.#jobs.rejectCovering(pages, 'MEMORY_GONE', 'the region was removed');
+    // Ends, because each flush reads the events that rows wait for.
+    while (this.#installer.pending) this.#installer.flush();
+    port.removeRegion?.(pages);
+    this.#gonePages.back(pages);
+    for (const page of this.#suspects) if (within(page, pages)) this.#suspects.delete(page);
+    this.#ledger.removed(pages);
+    layout.remove([{ firstPage: pages.first }]);
+    this.#own.splice(0, this.#own.length, ...this.#own.flatMap((own) => without(own, pages)));
+  }
+
+  /** What becomes of pages that are missing when nobody serves them any more. */
+  #seeToMissing(pages: PageRange, missing: MissingAtClose): void {
+    const { layout, states } = this.#o;
+    if (missing === 'poison' && !this.#stopped) this.#poisonMissing(pages);
+    if (missing === 'zero') eachMissing(layout, states, pages, (run) => this.#installer.zero(run));
+  }
+
   #poisonRanges(ranges: readonly PageRange[]): void {
     if (!this.#o.supports.verbs.includes('poison'))
       throw new DemandPagingError('NOT_SUPPORTED', 'this backend does not support poison');
@@ -541,7 +600,8 @@ export class Resolver {
 
   /** Wakes everyone, and leaves no row pending. Ends, because each flush reads the events that rows wait for. */
   #settleAll(): void {
-    for (const pages of perRegion(this.#o.layout, this.#o.pages)) this.#installer.wake(pages);
+    for (const own of this.#own)
+      for (const pages of perRegion(this.#o.layout, own)) this.#installer.wake(pages);
     while (this.#installer.pending) this.#installer.flush();
   }
 
@@ -572,11 +632,9 @@ export class Resolver {
     this.#fetching.end();
     this.#queue.clear();
     this.#jobs.rejectAll('CLOSED', 'the pager was closed');
-    const { layout, states, pages: shard } = this.#o;
-    if (missing === 'poison' && !this.#stopped) this.#poisonMissing(shard);
-    if (missing === 'zero') eachMissing(layout, states, shard, (pages) => this.#installer.zero(pages));
+    for (const pages of this.#own) this.#seeToMissing(pages, missing);
     // Who waits on what is frozen finds nobody to thaw it any more, and what it waits for is there.
-    if (states.any('frozen', shard)) this.#protection.thaw(shard);
+    for (const pages of this.#own) if (this.#o.states.any('frozen', pages)) this.#protection.thaw(pages);
     this.#settleAll();
     if (missing !== 'leave' || this.#outside.waiting) this.#settleOutside();
     this.#ended = true;

@@ -10,8 +10,8 @@ export interface WantedPagesOptions {
   readonly layout: MemoryLayout;
   readonly states: PageStates;
   readonly drops: Drops;
-  /** The resolver's shard. */
-  readonly pages: PageRange;
+  /** The resolver's pages; they change with its regions. */
+  readonly own: readonly PageRange[];
   readonly faultAroundPages: number;
   /** Cuts a run down to the part around `keep` that no fetch under way brings. */
   clip(run: PageRange, keep: PageIndex): PageRange;
@@ -55,8 +55,9 @@ export class WantedPages {
 
   /** The window of fault-around: the run of fetchable pages around `page` inside its aligned window. */
   window(page: PageIndex): PageRange {
-    const { layout, pages, faultAroundPages: size } = this.#o;
-    if (size === 1) return { first: page, count: 1 };
+    const { layout, own, faultAroundPages: size } = this.#o;
+    const pages = own.find(({ first, count }) => page >= first && page < first + count);
+    if (size === 1 || !pages) return { first: page, count: 1 };
     const region = layout.regionOf(page);
     const start = region.firstPage + Math.floor((page - region.firstPage) / size) * size;
     const first = Math.max(start, pages.first);

@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { MessageChannel, Worker } from 'node:worker_threads';
+import { type PageRange } from './address.js';
 import { type Shard, openPort } from './backend.js';
 import { DemandPagingError } from './error.js';
 import { type ResolverMessage } from './notice-sender.js';
@@ -22,6 +23,7 @@ export async function startWorker(options: HostOptions): Promise<ResolverHost> {
 
 class WorkerHost implements ResolverHost {
   readonly shard: Shard;
+  readonly pages: PageRange[];
   readonly counters = new Counters();
   readonly ready: Promise<void>;
   readonly ended: Promise<void>;
@@ -48,6 +50,7 @@ class WorkerHost implements ResolverHost {
   constructor(options: HostOptions) {
     this.#options = options;
     this.shard = options.shard;
+    this.pages = [options.shard.pages];
     this.ready = new Promise((resolve, reject) => {
       this.#becameReady = resolve;
       this.#failedToStart = reject;
@@ -96,8 +99,8 @@ class WorkerHost implements ResolverHost {
     const { layout, states, supports, source, policy, latency, shard } = this.#options;
     if (shard.port.where !== 'worker') throw new TypeError('the port does not open in a worker');
     return {
-      regions: layout.toSpecs(),
-      pages: shard.pages,
+      layout: layout.shape,
+      pages: this.pages,
       states: states.shared,
       counters: this.counters.shared,
       words: this.#words.buffer as SharedArrayBuffer,
@@ -176,7 +179,7 @@ class WorkerHost implements ResolverHost {
       new Resolver({
         layout,
         states,
-        pages: shard.pages,
+        pages: this.pages,
         port,
         supports,
         source,

@@ -5,6 +5,7 @@ import {
   type OutsideFault,
   type Outcome,
   type PageIndex,
+  type PageRange,
   type ResolutionBatch,
   VERBS,
   type Wait,
@@ -52,6 +53,14 @@ export class NotedPort implements FaultPort {
 
   answerOutside(fault: OutsideFault, answer: 'zeros' | 'poison'): Outcome {
     return this.#port.answerOutside?.(fault, answer) ?? 'refused';
+  }
+
+  addRegions(token: unknown): void {
+    this.#port.addRegions?.(token);
+  }
+
+  removeRegion(pages: PageRange): void {
+    this.#port.removeRegion?.(pages);
   }
 
   close(): void {

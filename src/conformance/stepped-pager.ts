@@ -74,7 +74,7 @@ export class SteppedPager implements Paging {
       layout,
       supports,
       states: this.states,
-      pages: { first: 0, count: layout.pageCount },
+      pages: [{ first: 0, count: layout.pageCount }],
       port: stage.port,
       source: stage.source,
       policy: this.policy,

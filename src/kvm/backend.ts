@@ -331,6 +331,7 @@ function supportsOf(
     install: 'copy',
     fill: false,
     residency: true,
+    changeRegions: false,
     stops: uffd ? 'mixed' : 'exits',
   });
 }

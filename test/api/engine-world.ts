@@ -32,6 +32,7 @@ const SUPPORTS: Supports = {
   install: 'copy',
   fill: true,
   residency: true,
+  changeRegions: true,
   stops: 'blocks',
 };
 
@@ -97,7 +98,7 @@ export function setUp(
   const resolver = new Resolver({
     layout,
     states,
-    pages: { first: 0, count: PAGES },
+    pages: [{ first: 0, count: PAGES }],
     port,
     supports: { ...SUPPORTS, ...supports },
     source,

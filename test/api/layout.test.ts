@@ -120,10 +120,90 @@ describe('pages of a range', () => {
   });
 });
 
+describe('a layout that changes', () => {
+  const low = spec({ gpa: gpa(0x10_0000) });
+  const high = spec({ gpa: gpa(0x20_0000) });
+  const make = (): MemoryLayout => new MemoryLayout([high]);
+  const add = (to: MemoryLayout, specs: RegionSpec[], alignment = 1): void =>
+    to.add(to.plan(specs, alignment));
+  const numbers = ({ regions }: MemoryLayout): unknown =>
+    regions.map(({ gpa: start, firstPage }) => [start, firstPage]);
+
+  it('numbers added pages behind all others, wherever their region lies', () => {
+    const changing = make();
+    add(changing, [low]);
+    expect(numbers(changing)).toEqual([
+      [low.gpa, 4],
+      [high.gpa, 0],
+    ]);
+    expect([changing.pageAt(low.gpa), changing.gpaOf(5), changing.pageCount]).toEqual([
+      4,
+      gpa(low.gpa + BigInt(PAGE)),
+      8,
+    ]);
+    add(changing, [spec({ gpa: gpa(0) })], 64);
+    expect(changing.pageAt(gpa(0))).toBe(64);
+    expect(() => changing.regionOf(9)).toThrow(RangeError); // between two regions
+  });
+
+  it('does not use the numbers of a removed region again, and still knows its pages', () => {
+    const changing = make();
+    add(changing, [low]);
+    changing.remove(changing.regionsOf([{ start: low.gpa, length: low.length }]));
+    expect(changing.pageAt(low.gpa)).toBe(undefined);
+    expect([changing.isRemoved(4), changing.isRemoved(3), changing.pageCount]).toEqual([true, false, 8]);
+    expect(changing.regionOf(5).gpa).toBe(low.gpa);
+    add(changing, [low]);
+    expect(changing.pageAt(low.gpa)).toBe(8);
+    changing.remove(changing.regions);
+    expect([changing.regions, changing.pageAt(high.gpa)]).toEqual([[], undefined]);
+  });
+
+  it('is the same in another isolate, and takes what it has already once', () => {
+    const changing = make();
+    add(changing, [low]);
+    changing.remove([{ firstPage: 0 }]);
+    const other = new MemoryLayout(structuredClone(changing.shape));
+    expect([numbers(other), other.pageCount]).toEqual([numbers(changing), 8]);
+    const planned = changing.plan([high]);
+    for (const each of [changing, changing, other]) each.add(planned);
+    expect([numbers(other), other.pageCount]).toEqual([numbers(changing), 12]);
+  });
+
+  it('takes ranges as regions only where they are whole', () => {
+    const changing = new MemoryLayout([low, spec({ gpa: gpa(0x10_4000) }), high]);
+    expect(changing.regionsOf([range(0x10_0000, 8 * PAGE)]).map(({ firstPage }) => firstPage)).toEqual([
+      0, 4,
+    ]);
+    const wrong = expect.objectContaining({ code: 'BAD_RANGE' }) as Error;
+    for (const ranges of [
+      [range(0x10_0000, PAGE)],
+      [range(0x10_0000 + PAGE, 3 * PAGE)],
+      [range(0x10_0000 + PAGE, 4 * PAGE)],
+      [range(0x10_0000, 4 * PAGE), range(0x10_0000, 4 * PAGE)],
+      [range(0x30_0000, PAGE)],
+    ])
+      expect(() => changing.regionsOf(ranges)).toThrow(wrong);
+  });
+
+  it('follows where pages are moved and unmapped, and refuses what would overlap them there', () => {
+    const changing = new MemoryLayout([spec({ hva: hva(0x1_0000) })]);
+    changing.move({ first: 0, count: 4 }, hva(0x8_0000));
+    changing.move({ first: 1, count: 2 }, hva(0x9_0000));
+    changing.move({ first: 2, count: 1 }, undefined);
+    expect([0, 1, 3].map((page) => changing.hvaOf(page))).toEqual([0x8_0000n, 0x9_0000n, 0x8_3000n]);
+    expect(() => changing.hvaOf(2)).toThrow(expect.objectContaining({ code: 'MEMORY_GONE' }) as Error);
+    changing.move({ first: 0, count: 4 }, hva(0xa_0000));
+    expect([0, 2, 3].map((page) => changing.hvaOf(page))).toEqual([0xa_0000n, 0xa_2000n, 0xa_3000n]);
+    expect(() => changing.plan([spec({ gpa: gpa(2 ** 20), hva: hva(0xa_2000) })])).toThrow('overlap');
+    expect(changing.plan([spec({ gpa: gpa(2 ** 20), hva: hva(0x1_0000) })])).toHaveLength(1);
+  });
+});
+
 describe('a layout', () => {
   it('crosses isolates by its specs', () => {
     const specs = structuredClone(layout.toSpecs());
-    expect(new MemoryLayout(specs)).toEqual(layout);
+    expect(new MemoryLayout(specs).regions).toEqual(layout.regions);
     expect(specs[0]).not.toHaveProperty('firstPage');
   });
 

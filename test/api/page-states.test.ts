@@ -113,4 +113,25 @@ describe('PageStates', () => {
       { numRuns: 60 },
     );
   });
+
+  it('grows at its end, also for an isolate that has looked before', () => {
+    const states = PageStates.create(100);
+    const other = new PageStates(states.shared);
+    expect(other.nextMissing(0, 100)).toBe(0);
+    states.grow(10_000);
+    for (const each of [states, other]) {
+      expect(each.pageCount).toBe(10_000);
+      expect(each.countPresent({ first: 0, count: 10_000 })).toBe(0);
+    }
+    other.setPresent({ first: 9_000, count: 10 }, true);
+    states.set('removed', { first: 9_990, count: 10 }, true);
+    expect([states.isPresent(9_005), other.stateOf(9_995), other.nextPresent(0, 10_000)]).toEqual([
+      true,
+      'removed',
+      9_000,
+    ]);
+    expect(states.snapshot().length).toBe(1250);
+    expect(() => states.grow(2 ** 32)).toThrow(expect.objectContaining({ code: 'BAD_RANGE' }) as Error);
+    expect(states.pageCount).toBe(10_000);
+  });
 });

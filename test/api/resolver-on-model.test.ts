@@ -34,7 +34,7 @@ async function engineOn(policy: Partial<PagerPolicy> = {}, source = sourceOf()) 
     layout,
     supports,
     states: PageStates.create(PAGES),
-    pages: { first: 0, count: PAGES },
+    pages: [{ first: 0, count: PAGES }],
     port: world.port,
     source,
     policy: completePolicy(policy),

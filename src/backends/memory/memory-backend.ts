@@ -18,6 +18,7 @@ import { blocking } from './mechanisms/blocking.js';
 import { ModelAttachment } from './model-attachment.js';
 import { ModelKernel, type SiteMechanisms } from './model-kernel.js';
 import { ModelMemory } from './model-memory.js';
+import { KINDS, refuseForeign } from './refuse-foreign.js';
 
 export interface ModelOptions {
   /** Default `memory`. */
@@ -46,7 +47,6 @@ export interface MemoryBackend extends Backend {
   readonly kernel: ModelKernel;
 }
 
-const KINDS: readonly MemoryKind[] = ['anonymous', 'shmem', 'hugetlb'];
 const EVENTS: readonly MemoryEvent['kind'][] = ['remove', 'unmap', 'remap', 'fork'];
 const DEFAULT_STAGING_BYTES = 256 * 1024;
 
@@ -77,7 +77,7 @@ export function memoryBackend(options: ModelOptions = {}): MemoryBackend {
     name,
     probe: () => requirements([]),
     async attach(layout) {
-      refuseForeign(layout);
+      refuseForeign(layout.regions);
       const supports = supportsOf(layout, options, sites);
       const kernel = new ModelKernel(
         new ModelMemory(layout, supports.faults.includes('minor')),
@@ -101,20 +101,6 @@ export function watchedSites(mechanism: () => ModelMechanism): SiteMechanisms {
   const one = [mechanism()];
   const watched = SITE_NAMES.filter((site) => site !== 'external-mapping' && site !== 'kernel-visibility');
   return Object.fromEntries(watched.map((site) => [site, one]));
-}
-
-function refuseForeign(layout: MemoryLayout): void {
-  for (const { gpa, length, memory, hva, file } of layout.regions) {
-    const range = { start: gpa as bigint, length };
-    if (!KINDS.includes(memory))
-      throw new DemandPagingError('NOT_SUPPORTED', `the memory backend has no ${memory} memory`, { range });
-    if (hva !== undefined || file !== undefined) {
-      throw new DemandPagingError('NOT_SUPPORTED', 'the memory backend makes its own memory', {
-        range,
-        hint: 'Leave hva and file out',
-      });
-    }
-  }
 }
 
 function supportsOf(layout: MemoryLayout, options: ModelOptions, sites: SiteMechanisms): Supports {
@@ -149,6 +135,7 @@ function supportsOf(layout: MemoryLayout, options: ModelOptions, sites: SiteMech
     install: brings,
     fill: verbs.includes('continue'),
     residency: true,
+    changeRegions: true,
     stops:
       effects.size === 1 && (only === 'blocks' || only === 'errors' || only === 'exits') ? only : 'mixed',
   };

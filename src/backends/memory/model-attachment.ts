@@ -1,4 +1,5 @@
 import {
+  type AddedRegions,
   type Attachment,
   type Coverage,
   DemandPagingError,
@@ -6,12 +7,14 @@ import {
   type MemoryLayout,
   type PageRange,
   type RawMemory,
+  type Region,
   type Shard,
   type Supports,
 } from '../../api/index.js';
 import { ERRNO } from './errno.js';
 import { type ModelKernel } from './model-kernel.js';
 import { ModelPort } from './model-port.js';
+import { refuseForeign } from './refuse-foreign.js';
 import { settle } from './stepper.js';
 
 export interface ModelAttachmentParts {
@@ -58,6 +61,25 @@ export class ModelAttachment implements Attachment {
     if (!this.supports.withdraw)
       throw new DemandPagingError('NOT_SUPPORTED', 'this model does not withdraw pages');
     await settle(this.kernel.withdraw(pages));
+  }
+
+  addRegions(regions: readonly Region[]): AddedRegions {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
+    refuseForeign(regions);
+    const kinds = new Set(this.layout.regions.map(({ memory }) => memory));
+    for (const { memory, pageSize } of regions) {
+      if (!kinds.has(memory))
+        throw new DemandPagingError('NOT_SUPPORTED', `there is no other ${memory} memory`);
+      if (pageSize > this.port.staging.length)
+        throw new DemandPagingError('NOT_SUPPORTED', `pages of ${pageSize} bytes do not fit in staging`);
+    }
+    this.kernel.memory.extend(regions);
+    return { regions, shard: 0, token: undefined };
+  }
+
+  removeRegions(regions: readonly Region[]): void {
+    for (const { firstPage, pageCount } of regions)
+      this.port.removeRegion({ first: firstPage, count: pageCount });
   }
 
   /** Nothing to follow: pages are found by number here. */

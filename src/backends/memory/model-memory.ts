@@ -1,4 +1,10 @@
-import { type FaultKind, hasPageCache, type MemoryLayout, type PageIndex } from '../../api/index.js';
+import {
+  type FaultKind,
+  hasPageCache,
+  type MemoryLayout,
+  type PageIndex,
+  type Region,
+} from '../../api/index.js';
 import { ERRNO } from './errno.js';
 
 /** Bits of a page-table entry. */
@@ -23,21 +29,27 @@ export type Discard = 'dontneed' | 'remove' | 'punch';
  */
 export class ModelMemory {
   readonly layout: MemoryLayout;
-  readonly #frames: (Uint8Array | undefined)[];
-  readonly #entries: Uint8Array;
-  readonly #shared: Uint8Array;
-  readonly #sizes: Uint32Array;
+  readonly #frames: (Uint8Array | undefined)[] = [];
+  #entries = new Uint8Array(0);
+  #shared = new Uint8Array(0);
+  #sizes = new Uint32Array(0);
   readonly #minor: boolean;
 
   /** `minor`: whether a page that is cached and not mapped faults, or is mapped without a word. */
   constructor(layout: MemoryLayout, minor: boolean) {
     this.layout = layout;
     this.#minor = minor;
-    this.#frames = new Array<Uint8Array | undefined>(layout.pageCount).fill(undefined);
-    this.#entries = new Uint8Array(layout.pageCount);
-    this.#shared = new Uint8Array(layout.pageCount);
-    this.#sizes = new Uint32Array(layout.pageCount);
-    for (const { firstPage, pageCount, pageSize, memory } of layout.regions) {
+    this.extend(layout.regions);
+  }
+
+  /** Memory for further regions, numbered behind all others; every page is missing. */
+  extend(regions: readonly Region[]): void {
+    const pages = Math.max(...regions.map(({ firstPage, pageCount }) => firstPage + pageCount));
+    for (let page = this.#frames.length; page < pages; page++) this.#frames.push(undefined);
+    this.#entries = longer(this.#entries, new Uint8Array(pages));
+    this.#shared = longer(this.#shared, new Uint8Array(pages));
+    this.#sizes = longer(this.#sizes, new Uint32Array(pages));
+    for (const { firstPage, pageCount, pageSize, memory } of regions) {
       this.#sizes.fill(pageSize, firstPage, firstPage + pageCount);
       if (hasPageCache(memory)) this.#shared.fill(1, firstPage, firstPage + pageCount);
     }
@@ -205,4 +217,9 @@ export class ModelMemory {
     }
     return child;
   }
+}
+
+function longer<T extends Uint8Array | Uint32Array>(from: T, into: T): T {
+  into.set(from);
+  return into;
 }

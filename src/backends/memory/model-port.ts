@@ -5,6 +5,7 @@ import {
   FLAG,
   OUTCOME,
   type PageIndex,
+  type PageRange,
   type ResolutionBatch,
   type Supports,
   VERBS,
@@ -52,6 +53,17 @@ export class ModelPort implements FaultPort {
     if (this.#kernel.queue.hasWork || this.#closed) return;
     await new Promise<void>((resolve) => (this.#wakeUp = resolve));
     this.#wakeUp = undefined;
+  }
+
+  /** Memory is watched as soon as it is there. */
+  addRegions(): void {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
+  }
+
+  /** As memory that goes at once: who waits finds none. */
+  removeRegion(pages: PageRange): void {
+    for (let page = pages.first; page < pages.first + pages.count; page++) this.#kernel.unmapPage(page);
+    this.#kernel.queue.wake(pages);
   }
 
   resolve(batch: ResolutionBatch): void {

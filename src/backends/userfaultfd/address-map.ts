@@ -197,6 +197,16 @@ export class AddressMap {
     }
   }
 
+  /** Further segments; whatever was thought to be at their addresses is forgotten. */
+  add(segments: readonly Segment[]): void {
+    const others = segments.reduce<readonly Segment[]>(
+      (left, { start, count, pageSize }) =>
+        left.flatMap((one) => without(one, start, start + count * pageSize)),
+      this.#byPage,
+    );
+    this.#set([...others, ...segments]);
+  }
+
   /** These pages are nowhere any more. */
   forget({ first, count }: PageRange): void {
     this.#set([

@@ -2,8 +2,7 @@ import { type Attachment, type Backend } from '../../api/backend.js';
 import { requirements } from '../../api/capability.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type FaultKind, type MemoryEvent } from '../../api/fault.js';
-import { hex } from '../../api/address.js';
-import { type MemoryLayout, type Region } from '../../api/layout.js';
+import { type MemoryLayout } from '../../api/layout.js';
 import { type Verb } from '../../api/resolution.js';
 import {
   openProcess,
@@ -18,6 +17,7 @@ import { type OpenShard, UserfaultfdAttachment } from './attachment.js';
 import { declaredCoverage } from './coverage.js';
 import { Kicker } from './kick.js';
 import { completeOptions, FOREIGN_EVENTS, type UserfaultfdChoice } from './options.js';
+import { checkForeign } from './region-memory.js';
 import { supportsOf } from './supports.js';
 import { takeOver } from './take-over.js';
 import { maskOf } from './verb-mask.js';
@@ -90,14 +90,6 @@ export function adopt(options: AdoptOptions): Backend {
   };
 }
 
-function checkForeign(region: Region): void {
-  if (region.hva !== undefined) return;
-  throw new DemandPagingError(
-    'BAD_RANGE',
-    `the region at ${hex(region.gpa)} has no hva: where is it in the other process?`,
-  );
-}
-
 function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options: AdoptOptions): Attachment {
   const features = options.threadIds ? UFFD_FEATURE.THREAD_ID : 0;
   const verbs = foreignVerbs(choice.faults);
@@ -118,13 +110,18 @@ function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options:
     kick: kicker.token,
     arrivals: UffdArrivals.share(),
     process,
-    pages,
+    pages: [pages],
     segments,
     stagingBytes: choice.stagingBytes,
     local: false,
     threadIds: options.threadIds ?? false,
   };
-  const shard: OpenShard = { pages, uffd: Userfaultfd.adopt(options.uffd, features, 1), kicker, token };
+  const shard: OpenShard = {
+    pages: [pages],
+    uffd: Userfaultfd.adopt(options.uffd, features, 1),
+    kicker,
+    token,
+  };
   return new UserfaultfdAttachment({
     layout,
     coverage: declaredCoverage(layout, choice),
@@ -132,7 +129,8 @@ function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options:
     shards: [shard],
     map: new AddressMap(segments),
     memory: undefined,
-    regions: [],
+    regions: new Map(),
+    mode: undefined,
   });
 }
 

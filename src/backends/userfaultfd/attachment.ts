@@ -1,23 +1,32 @@
-import { type PageRange } from '../../api/address.js';
+import { hex, type PageIndex, type PageRange } from '../../api/address.js';
 import { type Coverage } from '../../api/access.js';
-import { type Attachment, type RawMemory, type Shard } from '../../api/backend.js';
+import { type AddedRegions, type Attachment, type RawMemory, type Shard } from '../../api/backend.js';
 import { type Supports } from '../../api/capability.js';
 import { DemandPagingError } from '../../api/error.js';
-import { type MemoryLayout } from '../../api/layout.js';
+import { type MemoryLayout, type Region } from '../../api/layout.js';
 import { endWith, ERRNO, FALLOC, MADV, raw, systemError, type Userfaultfd } from '../../linux/index.js';
 import { abandon } from './abandoned-child.js';
-import { type AddressMap, type Segment } from './address-map.js';
+import { type AddressMap, type Segment, segmentOf } from './address-map.js';
 import { type Kicker } from './kick.js';
-import { type UserfaultfdPortToken } from './port-token.js';
+import { type AddedRegionsToken, type UserfaultfdPortToken } from './port-token.js';
 import { type LocalMemory } from './raw-memory.js';
-import { giveBack, type RegionMemory } from './region-memory.js';
+import {
+  bringMemory,
+  checkForeign,
+  checkRegion,
+  giveBack,
+  placeOf,
+  type RegionMemory,
+} from './region-memory.js';
+import { maskOf } from './verb-mask.js';
 
 /** The module that a resolver's worker imports to open a port. */
 const PORT_MODULE = 'demand-paging/backends/userfaultfd';
 
 /** One userfaultfd with its share of the pages. */
 export interface OpenShard {
-  readonly pages: PageRange;
+  /** They change with the regions. */
+  readonly pages: PageRange[];
   readonly uffd: Userfaultfd;
   readonly kicker: Kicker;
   readonly token: UserfaultfdPortToken;
@@ -30,8 +39,10 @@ export interface AttachmentParts {
   readonly shards: readonly OpenShard[];
   readonly map: AddressMap;
   readonly memory: LocalMemory | undefined;
-  /** In region order; none for memory of another process. */
-  readonly regions: readonly RegionMemory[];
+  /** By a region's first page; none for memory of another process. */
+  readonly regions: Map<PageIndex, RegionMemory>;
+  /** How regions that are added are registered; undefined where another process has done so. */
+  readonly mode: number | undefined;
 }
 
 /** Memory under userfaultfds of this process, or of another that passed one here. */
@@ -72,6 +83,91 @@ export class UserfaultfdAttachment implements Attachment {
     );
   }
 
+  addRegions(regions: readonly Region[]): AddedRegions {
+    if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
+    const { mode } = this.#parts;
+    const kinds = new Set(this.layout.regions.map(({ memory }) => memory));
+    for (const region of regions) {
+      if (mode === undefined) checkForeign(region);
+      else checkRegion(region);
+      if (kinds.has(region.memory)) continue;
+      throw new DemandPagingError(
+        'NOT_SUPPORTED',
+        `the region at ${hex(region.gpa)}: there is no other ${region.memory} memory`,
+        { hint: 'What the kernel is asked for depends on the kinds of memory that the pager is opened with' },
+      );
+    }
+    const brought = mode === undefined ? new Map<PageIndex, RegionMemory>() : this.#bring(regions);
+    return this.#added(regions, brought);
+  }
+
+  #bring(regions: readonly Region[]): Map<PageIndex, RegionMemory> {
+    const brought = new Map<PageIndex, RegionMemory>();
+    try {
+      for (const region of regions) {
+        const memory = bringMemory(region);
+        brought.set(region.firstPage, memory);
+        if (!this.supports.fill || memory.fd !== undefined) continue;
+        throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)} has no file`, {
+          hint: 'Name the memory file: contents are written into its page cache',
+        });
+      }
+      return brought;
+    } catch (error) {
+      for (const region of regions) {
+        const memory = brought.get(region.firstPage);
+        if (memory) giveBack(memory, [{ start: memory.start, length: Number(region.length) }]);
+      }
+      throw error;
+    }
+  }
+
+  #added(regions: readonly Region[], brought: ReadonlyMap<PageIndex, RegionMemory>): AddedRegions {
+    const { shards, map, mode } = this.#parts;
+    const pages = regions.map(({ firstPage: first, pageCount: count }) => ({ first, count }));
+    const segments = regions.map((region, i): Segment => {
+      const memory = brought.get(region.firstPage);
+      const start = memory?.start ?? Number(region.hva);
+      const segment = segmentOf(region, start, memory?.fd, memory?.fileOffset ?? 0, pages[i]!)!;
+      const zeropage = region.memory !== 'hugetlb';
+      return {
+        ...segment,
+        verbs: maskOf(this.supports.verbs.filter((verb) => zeropage || verb !== 'zeropage')),
+      };
+    });
+    const sizes = shards.map((shard) => shard.pages.reduce((sum, { count }) => sum + count, 0));
+    const shard = sizes.indexOf(Math.min(...sizes));
+    map.add(segments);
+    shards[shard]!.pages.push(...pages);
+    for (const [first, memory] of brought) this.#parts.regions.set(first, memory);
+    const token: AddedRegionsToken = { pages, segments, mode, features: shards[shard]!.uffd.enabled };
+    return {
+      regions: regions.map((region) => {
+        const memory = brought.get(region.firstPage);
+        return memory ? { ...region, ...placeOf(memory) } : region;
+      }),
+      shard,
+      token,
+    };
+  }
+
+  removeRegions(removed: readonly Region[]): void {
+    if (this.#closed) return;
+    const { shards, map, regions, memory } = this.#parts;
+    for (const { firstPage, pageCount } of removed) {
+      const pages = { first: firstPage, count: pageCount };
+      for (const shard of shards) {
+        // What its port has unregistered is refused; a port that has died has not.
+        if (memory) for (const each of shard.pages) unregister(shard.uffd, map.within(both(each, pages)));
+        shard.pages.splice(0, shard.pages.length, ...shard.pages.flatMap((each) => without(each, pages)));
+      }
+      const brought = regions.get(firstPage);
+      if (brought) giveBack(brought, this.#pieces(pages));
+      regions.delete(firstPage);
+      map.forget(pages);
+    }
+  }
+
   moved(pages: PageRange, to: number): void {
     this.#parts.map.movePages(pages, to);
   }
@@ -100,38 +196,51 @@ export class UserfaultfdAttachment implements Attachment {
     memory?.close();
     // Unregistered first, so that unmapping raises no event that somebody would have to read.
     for (const { uffd, pages } of shards) {
-      if (memory)
-        for (const { start, count, pageSize } of map.within(pages))
-          uffd.port.unregister(start, count * pageSize);
+      if (memory) for (const each of pages) unregister(uffd, map.within(each));
       uffd.close();
     }
     for (const { kicker, token } of shards) {
       kicker.close();
       if (token.process !== undefined) raw.close(token.process);
     }
-    regions.forEach((region, i) => giveBack(region, this.#pieces(i)));
+    for (const [first, region] of regions)
+      giveBack(region, this.#pieces({ first, count: this.layout.regionOf(first).pageCount }));
     this.#forget();
   }
 
   /** Where a region's memory is now: it may have been moved in parts. */
-  #pieces(index: number): { start: number; length: number }[] {
-    const { firstPage, pageCount } = this.layout.regions[index]!;
-    const segments = this.#parts.map.within({ first: firstPage, count: pageCount });
+  #pieces(pages: PageRange): { start: number; length: number }[] {
+    const segments = this.#parts.map.within(pages);
     return segments.map(({ start, count, pageSize }) => ({ start, length: count * pageSize }));
   }
 }
 
+function unregister(uffd: Userfaultfd, segments: readonly Segment[]): void {
+  for (const { start, count, pageSize } of segments) uffd.port.unregister(start, count * pageSize);
+}
+
+const both = (a: PageRange, b: PageRange): PageRange => {
+  const first = Math.max(a.first, b.first);
+  return { first, count: Math.max(0, Math.min(a.first + a.count, b.first + b.count) - first) };
+};
+
+function without(range: PageRange, pages: PageRange): readonly PageRange[] {
+  const end = pages.first + pages.count;
+  const parts = [both(range, { first: 0, count: pages.first }), both(range, { first: end, count: Infinity })];
+  return parts.filter(({ count }) => count > 0);
+}
+
 function shardOf({ pages, kicker, token }: OpenShard, map: AddressMap): Shard {
   return {
-    pages,
+    pages: pages[0]!,
     // Made when it is asked for: a port that is opened late must know where the memory is by then.
     get port() {
-      const segments = map.within(pages);
+      const segments = pages.flatMap((each) => map.within(each));
       return {
         where: 'worker' as const,
         module: PORT_MODULE,
         export: 'openUserfaultfdPort',
-        token: { ...token, segments },
+        token: { ...token, pages: [...pages], segments },
       };
     },
     kick: () => kicker.kick(),

@@ -1,9 +1,7 @@
-import { hex } from '../../api/address.js';
+import { type PageRange } from '../../api/address.js';
 import { type Attachment, type Backend } from '../../api/backend.js';
-import { DemandPagingError } from '../../api/error.js';
 import { type MemoryLayout, type Region } from '../../api/layout.js';
 import {
-  ERRNO,
   UFFD_FEATURE,
   UffdArrivals,
   Userfaultfd,
@@ -18,10 +16,10 @@ import { chooseFeatures, registerMode } from './negotiation.js';
 import { completeOptions, type UserfaultfdBackendOptions, type UserfaultfdChoice } from './options.js';
 import { probeUserfaultfd } from './probe.js';
 import { LocalMemory } from './raw-memory.js';
-import { bringMemory, checkRegion, giveBack, isMapped, placeOf, type RegionMemory } from './region-memory.js';
+import { bringMemory, checkRegion, giveBack, placeOf, type RegionMemory } from './region-memory.js';
+import { registerSegment } from './register.js';
 import { divide } from './shards.js';
 import { supportsOf } from './supports.js';
-import { verbMask } from './verb-mask.js';
 
 /**
  * Demand paging by userfaultfd(2), for memory of this process.
@@ -82,7 +80,8 @@ function attach(layout: MemoryLayout, choice: UserfaultfdChoice): Attachment {
       shards,
       map,
       memory: new LocalMemory(mapped, map, choice.userModeOnly && !choice.sigbus),
-      regions,
+      regions: new Map(layout.regions.map(({ firstPage }, i) => [firstPage, regions[i]!])),
+      mode: registerMode(choice),
     });
   } catch (error) {
     for (const step of undo.reverse()) step();
@@ -98,7 +97,7 @@ function bring(region: Region, undo: Undo): RegionMemory {
 
 /** Opens a userfaultfd and registers its segments with it. */
 function openShard(
-  pages: OpenShard['pages'],
+  pages: PageRange,
   segments: readonly Segment[],
   options: UserfaultfdOptions,
   choice: UserfaultfdChoice,
@@ -110,40 +109,18 @@ function openShard(
   undo.push(() => kicker.close());
   const mode = registerMode(choice);
   const registered = segments.map((segment): Segment => {
-    const ioctls = register(uffd, segment, mode);
-    return { ...segment, verbs: verbMask(ioctls, uffd.enabled, segment.memory) };
+    return { ...segment, verbs: registerSegment(uffd, segment, mode) };
   });
   const token = {
     uffd: uffd.fd,
     kick: kicker.token,
     arrivals: UffdArrivals.share(),
     process: undefined,
-    pages,
+    pages: [pages],
     segments: registered,
     stagingBytes: choice.stagingBytes,
     local: true,
     threadIds: (uffd.enabled & UFFD_FEATURE.THREAD_ID) !== 0,
   };
-  return { pages, uffd, kicker, token };
-}
-
-/** Registers a segment. The kernel says EINVAL for a hole, too: that is told apart. */
-function register(
-  uffd: Userfaultfd,
-  { start, count, pageSize }: Segment,
-  mode: number,
-): ReturnType<Userfaultfd['register']> {
-  const length = count * pageSize;
-  try {
-    return uffd.register(start, length, mode);
-  } catch (error) {
-    if (!(error instanceof DemandPagingError) || error.errno !== ERRNO.EINVAL || isMapped(start, length))
-      throw error;
-    const { errno, syscall, range } = error;
-    throw new DemandPagingError('BAD_RANGE', `not all of ${hex(start)}+${hex(length)} is mapped`, {
-      errno,
-      syscall,
-      range,
-    });
-  }
+  return { pages: [pages], uffd, kicker, token };
 }

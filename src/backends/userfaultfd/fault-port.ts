@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'; // the global is a getter, slower than the clock
-import { type PageIndex } from '../../api/address.js';
+import { hex, type PageIndex, type PageRange } from '../../api/address.js';
 import { type FaultPort, type Wait } from '../../api/backend.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type FaultBatch, type OutsideFault } from '../../api/fault.js';
@@ -25,7 +25,8 @@ import { KickSeen } from './kick.js';
 import { MessageReader } from './message-reader.js';
 import { LOOK_MS, Patience } from './patience.js';
 import { PageCacheFiller } from './page-cache-filler.js';
-import { type UserfaultfdPortToken } from './port-token.js';
+import { type AddedRegionsToken, type UserfaultfdPortToken } from './port-token.js';
+import { register } from './register.js';
 import { mapStaging } from './staging.js';
 
 /** Most messages in one read: 8 KiB. */
@@ -60,6 +61,10 @@ export class UserfaultfdPort implements FaultPort {
   readonly #kick: KickSeen;
   readonly #poller: Poller;
   readonly #staging: Mapping;
+  /** The pages of this port; they change with its regions. */
+  #pageRanges: readonly PageRange[];
+  /** Base pages in which accesses outside were answered: what is there now is no source's. */
+  readonly #answered = new Set<number>();
   #filler: PageCacheFiller | undefined;
   #closed = false;
 
@@ -70,6 +75,7 @@ export class UserfaultfdPort implements FaultPort {
     this.staging = this.#staging.bytes();
     this.#arrivals = new UffdArrivals(token.arrivals);
     this.#uffd = new UffdPort(token.uffd, MESSAGES, this.#arrivals);
+    this.#pageRanges = token.pages;
     this.#map = new AddressMap(token.segments);
     this.#reader = new MessageReader(this.#uffd, this.#map, token.threadIds, this.#arrivals);
     this.#kick = new KickSeen(token.kick);
@@ -115,7 +121,43 @@ export class UserfaultfdPort implements FaultPort {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
     // As the kernel does while an event is unread: the address may be a page's once it is.
     if (this.#reader.carrying) return 'again';
-    return outcomeOf(-answerOutsideFault(this.#uffd, address, kind, answer));
+    const outcome = outcomeOf(-answerOutsideFault(this.#uffd, address, kind, answer));
+    if (outcome === 'installed') this.#answered.add(address - (address % pageSize()));
+    return outcome;
+  }
+
+  /** Registers what is to be registered on this thread, so that no fault there is read before the pages are known. */
+  addRegions(token: unknown): void {
+    const { pages, segments, mode, features } = token as AddedRegionsToken;
+    for (const segment of segments) this.#checkAdded(segment);
+    if (mode !== undefined) register(this.#token.uffd, segments, mode, features);
+    this.#map.add(segments);
+    this.#pageRanges = [...this.#pageRanges, ...pages];
+  }
+
+  #checkAdded({ start, count, pageSize: size }: Segment): void {
+    const range = { start: BigInt(start), length: BigInt(count * size) };
+    if (size > this.staging.length) {
+      throw new DemandPagingError('NOT_SUPPORTED', `pages of ${size} bytes do not fit in staging`, {
+        range,
+        hint: 'Open the backend with as large stagingBytes',
+      });
+    }
+    for (const address of this.#answered) {
+      if (address < start || address >= start + count * size) continue;
+      throw new DemandPagingError('BAD_RANGE', `an access at ${hex(address)} was answered before`, {
+        range,
+        hint: 'Add a region before its memory is accessed',
+      });
+    }
+  }
+
+  removeRegion(pages: PageRange): void {
+    for (const segment of this.#map.within(pages)) {
+      this.#uffd.unregister(segment.start, segment.count * segment.pageSize); // refused where nothing is mapped any more
+      this.#filler?.forget(segment);
+    }
+    this.#map.forget(pages);
   }
 
   resident(page: PageIndex): boolean {
@@ -273,8 +315,8 @@ export class UserfaultfdPort implements FaultPort {
 
   /** Before anything of the row is done: what is misuse in part is misuse. */
   #checkPages(page: PageIndex, span: number): void {
-    const { first, count } = this.#token.pages;
-    if (page >= first && span > 0 && page + span <= first + count && Number.isInteger(page)) return;
+    const own = this.#pageRanges.some(({ first, count }) => page >= first && page + span <= first + count);
+    if (own && span > 0 && Number.isInteger(page)) return;
     throw new RangeError(`pages ${page}+${span} are not of this port`);
   }
 

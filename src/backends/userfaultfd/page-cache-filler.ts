@@ -26,6 +26,8 @@ function isTaken(high: number): boolean {
   return (high & (present | file | uffdWp)) !== uffdWp;
 }
 
+const keyOf = ({ fd, fileOffset }: Segment): string => `${fd}:${fileOffset}`;
+
 /**
  * Writes contents into the page cache behind a mapping, out of sight of the userfaultfd that watches it,
  * before CONTINUE maps them. Only behind pages that are not mapped yet: what the guest has
@@ -88,6 +90,14 @@ export class PageCacheFiller {
     return 0;
   }
 
+  /** A segment is gone: its descriptor may soon be another file's. */
+  forget(segment: Segment): void {
+    const key = keyOf(segment);
+    const alias = this.#aliases.get(key);
+    if (alias) raw.munmap(alias.address, alias.length);
+    this.#aliases.delete(key);
+  }
+
   close(): void {
     if (this.#pagemap >= 0) raw.close(this.#pagemap);
     this.#pagemap = -1;
@@ -98,7 +108,7 @@ export class PageCacheFiller {
 
   /** The address of a second mapping, or `-errno`. */
   #alias(segment: Segment): number {
-    const key = `${segment.fd}:${segment.fileOffset}`;
+    const key = keyOf(segment);
     let alias = this.#aliases.get(key);
     if (!alias) {
       const length = segment.count * segment.pageSize;

@@ -12,10 +12,21 @@ export interface UserfaultfdPortToken {
   /** A pidfd of the process whose memory is served, where that is another and is known. */
   readonly process: number | undefined;
   /** The shard's pages: those that are unmapped, too. */
-  readonly pages: PageRange;
+  readonly pages: readonly PageRange[];
   readonly segments: readonly Segment[];
   readonly stagingBytes: number;
   /** The memory is mapped in this process. */
   readonly local: boolean;
   readonly threadIds: boolean;
+}
+
+/** What a port needs to watch regions that are added. Cloneable. */
+export interface AddedRegionsToken {
+  readonly pages: readonly PageRange[];
+  /** `verbs`: those that every region has to answer. */
+  readonly segments: readonly Segment[];
+  /** The modes to register them with; undefined where the other process has done so. */
+  readonly mode: number | undefined;
+  /** Features of the userfaultfd that are on. */
+  readonly features: number;
 }

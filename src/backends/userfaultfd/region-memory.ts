@@ -58,6 +58,15 @@ export function checkRegion(region: Region): void {
   if (region.file) checkFileHolds(region.file.fd, Number(region.file.offset), Number(region.length));
 }
 
+/** Refuses a region of another process that does not say where it is there. Throws BAD_RANGE. */
+export function checkForeign(region: Region): void {
+  if (region.hva !== undefined) return;
+  throw new DemandPagingError(
+    'BAD_RANGE',
+    `the region at ${hex(region.gpa)} has no hva: where is it in the other process?`,
+  );
+}
+
 /**
  * The memory of a region: adopted where it has an address, else mapped. Mapped memory has no transparent huge
  * pages, which would blur the unit in which pages go missing, and is not inherited by children.

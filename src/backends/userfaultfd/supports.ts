@@ -28,6 +28,7 @@ export function supportsOf({ choice, features, segments, local }: SupportsParts)
     install,
     fill: local && verbs.includes('continue') && segments.every((segment) => segment.fd >= 0),
     residency: local,
+    changeRegions: true,
     stops: sigbus ? 'errors' : userModeOnly ? 'mixed' : 'blocks',
   });
 }
