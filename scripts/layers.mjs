@@ -8,7 +8,7 @@ export const LAYERS = {
   linux: ['api'],
   arm64: ['api'],
   conformance: ['api'],
-  kvm: ['api', 'linux'],
+  kvm: ['api', 'linux', 'arm64'],
   backends: ['api', 'linux', 'kvm'],
   sources: ['api', 'linux'],
   accessors: ['api', 'linux'],

@@ -1,7 +1,7 @@
 import { GITS, gitsCbaser, type KernelName, parseVectors, type Vector } from 'demand-paging/arm64';
 import { type Kvm, KVM_DEV_ARM_CTRL } from 'demand-paging/linux';
 import { type Effects, type GuestRam } from './guest-ram.js';
-import { KvmGic } from './kvm-gic.js';
+import { GicVm } from './gic-vm.js';
 import { itsBases, type Script, type ScriptStep } from './script.js';
 
 const COMMAND_BYTES = 32n;
@@ -37,7 +37,7 @@ class Recorder {
   readonly #kvm: Kvm;
   readonly #ram: RecordedRam;
   readonly #script: Script;
-  #gic: KvmGic;
+  #gic: GicVm;
   #registers = new Map<string, bigint>();
 
   constructor(kvm: Kvm, ram: RecordedRam, script: Script) {
@@ -80,7 +80,7 @@ class Recorder {
     }
   }
 
-  #create(): KvmGic {
+  #create(): GicVm {
     const { vm } = this.#script;
     const spec = {
       vcpuIds: vm.vcpu_ids,
@@ -88,7 +88,7 @@ class Recorder {
       gicdBase: vm.gicd_base,
       gicrBase: vm.gicr_base,
     };
-    return new KvmGic(this.#kvm, spec, this.#ram.slots);
+    return new GicVm(this.#kvm, spec, this.#ram.slots);
   }
 
   #operation(step: Operation): Line[] {

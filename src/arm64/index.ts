@@ -16,6 +16,7 @@ export {
   type Synchronise,
   type UnknownCommand,
 } from './commands.js';
+export { activePriorityRegisters, ICC, type SavedCpuInterface } from './cpu-interface-registers.js';
 export {
   decodeEntries,
   dumpImage,
@@ -28,6 +29,15 @@ export {
   type ItsDump,
 } from './dump.js';
 export { type Status } from './errno.js';
+export {
+  type GicCommand,
+  type GicRegister,
+  type RestoreAction,
+  type RestoreIssuer,
+  type SaveAction,
+  type SaveIssuer,
+} from './gic-access.js';
+export { type SavedInterrupts, type SavedSpis } from './interrupt-registers.js';
 export { CONTROL } from './its-operations.js';
 export { kernelQuirks, KERNELS, type KernelName, type KernelQuirks } from './kernel-quirks.js';
 export { FIRST_LPI } from './lpi-store.js';
@@ -37,6 +47,7 @@ export { planMemoryOf, type HoldingPager } from './pager-plan-memory.js';
 export { type PlanMemory } from './plan-memory.js';
 export {
   planCommands,
+  planEnableIts,
   planEnableLpis,
   planOperation,
   planRestore,
@@ -80,13 +91,14 @@ export {
   type BeforeRedistributors,
   type BeforeTables,
   type ItsRestored,
-  type RestoreAction,
-  type RestoreIssuer,
+  mpidrOf,
   type SavedDistributor,
   type SavedIts,
   type SavedRedistributor,
 } from './restore-order.js';
+export { affinityOf } from './redistributor-registers.js';
 export { type Structure } from './run.js';
+export { saveVgic, type VgicShape } from './save-order.js';
 export { createSavedVgic, type SavedVgic } from './saved-vgic.js';
 export {
   cte,

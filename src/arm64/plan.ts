@@ -112,6 +112,17 @@ export const planEnableLpis = (
 ): Promise<Plan> =>
   planOperation(vgic, memory, (copy) => copy.writeRedistributorRegister(vcpu, GICR.CTLR, 1n, 4), options);
 
+/**
+ * Plans setting GITS_CTLR.Enabled of an ITS, which executes the commands that were queued when it was saved
+ * (GITS_CREADR is not GITS_CWRITER), with every page that they touch.
+ */
+export const planEnableIts = (
+  vgic: Vgic,
+  memory: PlanMemory,
+  its = 0,
+  options?: PlanOptions,
+): Promise<Plan> => planOperation(vgic, memory, (copy) => copy.writeItsRegister(its, GITS.CTLR, 1n), options);
+
 /** Plans the commands that writing this value to GITS_CWRITER executes. */
 export const planCommands = (
   vgic: Vgic,

@@ -1,5 +1,22 @@
-import { GICD, GICR, GITS, gicrCtlr } from './registers.js';
+import { DemandPagingError } from '../api/index.js';
+import {
+  activePriorityRegisters,
+  CPU_INTERFACE_ORDER,
+  ICC,
+  type SavedCpuInterface,
+} from './cpu-interface-registers.js';
+import type { RestoreIssuer } from './gic-access.js';
+import {
+  type InterruptStretch,
+  interruptAccesses,
+  PRIVATE_INTERRUPTS,
+  registersOf,
+  type SavedInterrupts,
+  type SavedSpis,
+} from './interrupt-registers.js';
 import { CONTROL } from './its-operations.js';
+import { affinityOf } from './redistributor-registers.js';
+import { GICD, GICR, GITS, gicrCtlr } from './registers.js';
 
 /*
  * The order in which a VMM has to put GIC and ITS state back into a real KVM device
@@ -7,49 +24,29 @@ import { CONTROL } from './its-operations.js';
  * Each step returns the next step's type, so a program that compiles has the order right.
  */
 
-/** One device ioctl: which device, attribute group and attribute, and the value to set. */
-export type RestoreAction =
-  | {
-      readonly device: 'gic';
-      readonly group: 'DIST_REGS';
-      readonly offset: number;
-      readonly value: bigint;
-      readonly size: 4;
-    }
-  | {
-      readonly device: 'gic';
-      readonly group: 'REDIST_REGS';
-      /** vcpu_id, from which the attribute's MPIDR field follows. */
-      readonly vcpuId: number;
-      readonly offset: number;
-      readonly value: bigint;
-      readonly size: 4 | 8;
-    }
-  | { readonly device: 'its'; readonly its: number; readonly group: 'ADDR'; readonly value: bigint }
-  | {
-      readonly device: 'its';
-      readonly its: number;
-      readonly group: 'ITS_REGS';
-      readonly offset: number;
-      readonly value: bigint;
-      readonly size: 4 | 8;
-    }
-  | { readonly device: 'its'; readonly its: number; readonly group: 'CTRL'; readonly attribute: number };
-
-/** What carries an action out: usually KVM_SET_DEVICE_ATTR. Rejecting stops the restore there. */
-export type RestoreIssuer = (action: RestoreAction) => void | Promise<void>;
-
 export interface SavedDistributor {
+  /** How many interrupts the GIC has besides LPIs. Undefined: the restore does not compare it. */
+  readonly nrIrqs?: number;
   /** GICD_IIDR: it selects behaviour, so it comes before every other distributor register. */
   readonly iidr: bigint;
+  /** GICD_TYPER2: what the GIC is capable of. A target that is not says EBUSY or EINVAL. */
+  readonly typer2?: bigint;
   readonly ctlr: bigint;
+  /** Undefined: the caller restores them. */
+  readonly spis?: SavedSpis;
 }
 
 export interface SavedRedistributor {
   readonly vcpuId: number;
+  /** MPIDR_EL1, by which the interface names a vCPU. Undefined: what KVM gives a vCPU of that id, {@link affinityOf}. */
+  readonly mpidr?: bigint;
   readonly propbaser: bigint;
   readonly pendbaser: bigint;
   readonly ctlr: bigint;
+  /** SGIs and PPIs. Undefined: the caller restores them. */
+  readonly interrupts?: SavedInterrupts;
+  /** Undefined: the caller restores it. */
+  readonly cpuInterface?: SavedCpuInterface;
 }
 
 export interface SavedIts {
@@ -63,7 +60,7 @@ export interface SavedIts {
   readonly ctlr: bigint;
 }
 
-/** Memory and vCPUs are there; nothing of the GIC is. */
+/** Memory, vCPUs, the GIC and every ITS are there, initialised; no register of theirs is set. */
 export interface BeforeDistributor {
   restoreDistributor(saved: SavedDistributor): Promise<BeforeRedistributors>;
 }
@@ -83,60 +80,126 @@ export interface BeforeTables {
   restoreTables(prepare?: () => void | Promise<void>): Promise<BeforeItsEnable>;
 }
 export interface BeforeItsEnable {
-  /** Writes CTLR last: it executes commands that were still queued. */
-  enableIts(): Promise<ItsRestored>;
+  /**
+   * Writes CTLR last: KVM executes the commands that are still queued in that ioctl, with every page that they touch.
+   * `prepare` runs just before it, as that of {@link BeforeTables.restoreTables}.
+   */
+  enableIts(prepare?: () => void | Promise<void>): Promise<ItsRestored>;
 }
+/** Nothing more is to be set, unless the VM has another ITS. */
 export interface ItsRestored {
   /** Another ITS of the same VM, by the same order. */
   nextIts(): BeforeIts;
-  /** Forwarding of interrupts: the rest of GICD_CTLR. */
-  finish(): Promise<void>;
 }
 
 /**
  * Starts the documented order. Each step may be taken once; a second call, or one on a step that was
  * passed, throws TypeError. Nothing is issued twice, and after a rejection nothing more is issued.
  *
+ * GICD_CTLR comes right after GICD_IIDR, before whatever sets an interrupt pending. KVM enters a pending interrupt in its
+ * vCPU's list when it becomes pending, and not while the distributor is disabled; enabling the distributor later looks for
+ * none, so that interrupts restored before stay pending and are never delivered (vgic_target_oracle in vgic.c). That a
+ * restore of tables which fails leaves LPIs in those lists is the price: its VM is of no use any more anyway.
+ *
  * Preconditions: guest memory (its pages may be missing if something answers the faults) and all vCPUs
- * exist; no vCPU runs. Blocks on what `issue` blocks on. Errors: those of `issue`.
+ * exist with their MPIDR_EL1; the GIC and **every** ITS are created and initialised, because creating an ITS resets
+ * GICR_PROPBASER, and without one GICR_CTLR is ignored; no vCPU runs, or has run with the GIC (KVM takes no active state
+ * of a timer's PPI from then on).
+ * Blocks on what `issue` blocks on. Errors: those of `issue`; BAD_IMAGE for interrupts that do not fit `nrIrqs`.
  */
 export function beginRestore(issue: RestoreIssuer): BeforeDistributor {
-  const gic = (offset: number, value: bigint): RestoreAction => ({
-    device: 'gic',
-    group: 'DIST_REGS',
-    offset,
-    value,
-    size: 4,
-  });
   return {
     restoreDistributor: once(async (saved: SavedDistributor) => {
-      await issue(gic(GICD.IIDR, saved.iidr));
-      const finish = async (): Promise<void> => void (await issue(gic(GICD.CTLR, saved.ctlr)));
-      return { restoreRedistributors: once(redistributorStep(issue, finish)) };
+      await restoreDistributor(issue, saved);
+      return { restoreRedistributors: once(redistributorStep(issue, saved)) };
     }),
   };
 }
 
-function redistributorStep(issue: RestoreIssuer, finish: () => Promise<void>) {
+async function restoreDistributor(issue: RestoreIssuer, saved: SavedDistributor): Promise<void> {
+  const { nrIrqs, iidr, typer2, ctlr } = saved;
+  const set = (offset: number, value: bigint): void | Promise<void> =>
+    issue({ device: 'gic', group: 'DIST_REGS', offset, value, size: 4 });
+  if (nrIrqs !== undefined) await issue({ device: 'gic', group: 'NR_IRQS', value: BigInt(nrIrqs), size: 4 });
+  await set(GICD.IIDR, iidr);
+  if (typer2 !== undefined) await set(GICD.TYPER2, typer2);
+  await set(GICD.CTLR, ctlr);
+}
+
+function redistributorStep(issue: RestoreIssuer, { nrIrqs, spis }: SavedDistributor) {
   return async (saved: readonly SavedRedistributor[]): Promise<BeforeIts> => {
-    for (const { vcpuId, propbaser, pendbaser, ctlr } of saved) {
+    for (const each of saved) {
+      const { vcpuId, propbaser, pendbaser, ctlr, interrupts, cpuInterface } = each;
+      const vcpu = { vcpuId, mpidr: mpidrOf(each) };
       const set = (offset: number, value: bigint, size: 4 | 8): void | Promise<void> =>
-        issue({ device: 'gic', group: 'REDIST_REGS', vcpuId, offset, value, size });
+        issue({ device: 'gic', group: 'REDIST_REGS', ...vcpu, offset, value, size });
       await set(GICR.PROPBASER, propbaser, 8);
       await set(GICR.PENDBASER, pendbaser, 8);
       // Before any LPI exists: enabled later, it would read back the bits that the tables' restore consumed.
       await set(GICR.CTLR, gicrCtlr.encode({ ...gicrCtlr.decode(ctlr), rwp: false }), 4);
+      if (interrupts !== undefined)
+        await restoreInterrupts(issue, interrupts, { first: 0, count: PRIVATE_INTERRUPTS, vcpu });
+      if (cpuInterface !== undefined) await restoreCpuInterface(issue, cpuInterface, vcpu);
     }
-    return itsStep(issue, 0, finish);
+    const [first] = saved;
+    if (spis !== undefined && first !== undefined) {
+      const count = spis.irouter.length;
+      if (nrIrqs !== undefined && nrIrqs !== count + PRIVATE_INTERRUPTS)
+        throw misfit(`${count} routes of SPIs were saved of a GIC with ${nrIrqs} interrupts`);
+      // Their levels are asked for by a vCPU, and any does.
+      const vcpu = { vcpuId: first.vcpuId, mpidr: mpidrOf(first) };
+      await restoreInterrupts(issue, spis, { first: PRIVATE_INTERRUPTS, count, vcpu });
+    }
+    return itsStep(issue, 0);
   };
 }
 
-function itsStep(issue: RestoreIssuer, its: number, finish: () => Promise<void>): BeforeIts {
+/** MPIDR_EL1 of a vCPU that was saved, or that is to be. */
+export const mpidrOf = ({ vcpuId, mpidr }: Pick<SavedRedistributor, 'vcpuId' | 'mpidr'>): bigint =>
+  mpidr ?? BigInt(affinityOf(vcpuId));
+
+async function restoreInterrupts(
+  issue: RestoreIssuer,
+  saved: SavedInterrupts & { readonly irouter?: readonly bigint[] },
+  stretch: InterruptStretch,
+): Promise<void> {
+  for (const { register, field, index, ones } of interruptAccesses(stretch)) {
+    const values = field === undefined ? undefined : saved[field];
+    if (field !== undefined && values?.length !== registersOf(field, stretch))
+      throw misfit(`${values?.length ?? 'no'} values of ${field} were saved of ${stretch.count} interrupts`);
+    await issue({ ...register, value: values === undefined ? ones : BigInt(values[index]!) });
+  }
+}
+
+async function restoreCpuInterface(
+  issue: RestoreIssuer,
+  saved: SavedCpuInterface,
+  vcpu: InterruptStretch['vcpu'],
+): Promise<void> {
+  const most = activePriorityRegisters(saved.ctlr);
+  if (saved.ap0r.length !== most || saved.ap1r.length !== most)
+    throw misfit(`ICC_CTLR_EL1 has ${most} active priorities registers, not ${saved.ap0r.length}`);
+  for (const name of CPU_INTERFACE_ORDER)
+    for (const [index, value] of [saved[name]].flat().entries())
+      await issue({
+        device: 'gic',
+        group: 'CPU_SYSREGS',
+        ...vcpu,
+        register: ICC[name] + index,
+        size: 8,
+        value,
+      });
+}
+
+const misfit = (what: string): DemandPagingError =>
+  new DemandPagingError('BAD_IMAGE', `the saved GIC contradicts itself: ${what}`);
+
+function itsStep(issue: RestoreIssuer, its: number): BeforeIts {
   const set = (offset: number, value: bigint, size: 4 | 8 = 8): void | Promise<void> =>
     issue({ device: 'its', its, group: 'ITS_REGS', offset, value, size });
   return {
     restoreItsRegisters: once(async (saved: SavedIts) => {
-      await issue({ device: 'its', its, group: 'ADDR', value: saved.base });
+      await issue({ device: 'its', its, group: 'ADDR', value: saved.base, size: 8 });
       await set(GITS.CBASER, saved.cbaser);
       await set(GITS.IIDR, saved.iidr, 4);
       await set(GITS.CREADR, saved.creadr);
@@ -148,9 +211,10 @@ function itsStep(issue: RestoreIssuer, its: number, finish: () => Promise<void>)
           await prepare?.();
           await issue({ device: 'its', its, group: 'CTRL', attribute: CONTROL.restoreTables });
           return {
-            enableIts: once(async () => {
+            enableIts: once(async (prepareEnable?: () => void | Promise<void>) => {
+              await prepareEnable?.();
               await set(GITS.CTLR, saved.ctlr & 1n, 4);
-              return { nextIts: once(() => itsStep(issue, its + 1, finish)), finish: once(finish) };
+              return { nextIts: once(() => itsStep(issue, its + 1)) };
             }),
           };
         }),

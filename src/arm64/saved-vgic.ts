@@ -6,7 +6,10 @@ import type { SavedDistributor, SavedIts, SavedRedistributor } from './restore-o
 import { Vgic } from './vgic.js';
 import type { Mode } from './vgic-state.js';
 
-/** The registers a VMM saved, of everything that concerns LPIs. */
+/**
+ * The registers a VMM saved: those that concern LPIs, and whatever else of the GIC {@link saveVgic} read. Plain data with
+ * bigints: `v8.serialize` and structured clones take it as it is.
+ */
 export interface SavedVgic {
   readonly distributor: SavedDistributor;
   /** In order of vCPU creation. */
@@ -15,8 +18,12 @@ export interface SavedVgic {
 }
 
 /**
- * A GIC as a real one is in the documented restore order just before its tables are restored: to plan
- * from, or to restore with this library. The ITSes are still disabled, and no LPI exists.
+ * A GIC as a real one is in the order of {@link beginRestore} just before its tables are restored: to plan
+ * from, or to restore with this library. The ITSes are still disabled, and no LPI exists; whether the distributor is
+ * enabled is as `ctlr` says, and decides which LPIs enter a vCPU's list.
+ *
+ * `mode` is `kvm` unless it is given: what a plan for a real device needs. `quirks` have to be those of the kernel that
+ * the device belongs to; without, they are the reference kernel's.
  *
  * Touches no guest memory: throws TypeError if a register write would, which in this order none does.
  * Errors: RangeError for vcpu_ids that are not distinct; TypeError if a register is refused.
@@ -26,11 +33,12 @@ export function createSavedVgic(
   options: { readonly mode?: Mode; readonly quirks?: KernelQuirks } = {},
 ): Vgic {
   const vcpuIds = redistributors.map(({ vcpuId }) => vcpuId);
-  const vgic = new Vgic({ ...options, vcpuIds, itsBases: itses.map(({ base }) => base) });
+  const vgic = new Vgic({ mode: 'kvm', ...options, vcpuIds, itsBases: itses.map(({ base }) => base) });
   const set = (name: string, status: Status): void => {
     if (status !== 0) throw new TypeError(`${name} is refused with errno ${-status}`);
   };
   set('GICD_IIDR', vgic.writeDistributorRegister(GICD.IIDR, distributor.iidr));
+  set('GICD_CTLR', vgic.writeDistributorRegister(GICD.CTLR, distributor.ctlr));
   redistributors.forEach(({ propbaser, pendbaser, ctlr }, vcpu) => {
     set('GICR_PROPBASER', alone(vgic.writeRedistributorRegister(vcpu, GICR.PROPBASER, propbaser, 8)));
     set('GICR_PENDBASER', alone(vgic.writeRedistributorRegister(vcpu, GICR.PENDBASER, pendbaser, 8)));

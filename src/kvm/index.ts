@@ -7,3 +7,10 @@ export { type VmHooks, type VmHooksRef } from './pause.js';
 export { type KvmBackend } from './backend.js';
 export { type UserfaultNumbers } from './userfault-slots.js';
 export { type KvmOptions } from './options.js';
+export {
+  type GicAnswer,
+  KvmGic,
+  type KvmGicOptions,
+  type KvmGicSpec,
+  type RedistributorRegion,
+} from './gic.js';

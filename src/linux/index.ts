@@ -131,12 +131,17 @@ export {
 export {
   ARM64_CORE_OFFSET,
   arm64CoreRegister,
+  arm64IrqLine,
   arm64SystemRegister,
+  KVM_ARM_IRQ_TYPE,
   KVM_ARM_VCPU,
   KVM_DEV_ARM_CTRL,
   KVM_DEV_ARM_VGIC_GRP,
+  KVM_DEV_ARM_VGIC_SHIFT,
   KVM_VGIC_ADDR_TYPE,
   registerBytes,
+  VGIC_LEVEL_INFO_LINE_LEVEL,
+  vgicAttribute,
 } from './kvm-arm64.js';
 export {
   Kvm,

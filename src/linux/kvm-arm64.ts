@@ -51,6 +51,28 @@ export const KVM_VGIC_ADDR_TYPE = {
   V3_REDIST_REGION: 5,
 } as const;
 
+/** Where the attributes of the groups that hold registers have what they name. */
+export const KVM_DEV_ARM_VGIC_SHIFT = { MPIDR: 32, LINE_LEVEL_INFO: 10 } as const;
+/** The one kind of information that LEVEL_INFO has. */
+export const VGIC_LEVEL_INFO_LINE_LEVEL = 0;
+
+/**
+ * The attribute of a vCPU's register: its affinity as the groups REDIST_REGS, CPU_SYSREGS and LEVEL_INFO have it, above
+ * what the group says of the register. `mpidr` is MPIDR_EL1, in which Aff3 does not follow on Aff2.
+ */
+export function vgicAttribute(mpidr: bigint, register: number): bigint {
+  const affinity = (((mpidr >> 32n) & 0xffn) << 24n) | (mpidr & 0xff_ffffn);
+  return (affinity << BigInt(KVM_DEV_ARM_VGIC_SHIFT.MPIDR)) | BigInt(register);
+}
+
+/** What `irq` of KVM_IRQ_LINE is about; in its bits [27:24]. */
+export const KVM_ARM_IRQ_TYPE = { CPU: 0, SPI: 1, PPI: 2 } as const;
+
+/** `irq` of KVM_IRQ_LINE; `vcpu` is a vCPU's index, for a PPI. */
+export function arm64IrqLine(type: keyof typeof KVM_ARM_IRQ_TYPE, intid: number, vcpu = 0): number {
+  return (((vcpu >>> 8) << 28) | (KVM_ARM_IRQ_TYPE[type] << 24) | ((vcpu & 0xff) << 16) | intid) >>> 0;
+}
+
 /** Byte offsets into `struct kvm_regs` of arm64, for {@link arm64CoreRegister}. */
 export const ARM64_CORE_OFFSET = {
   x0: 0,

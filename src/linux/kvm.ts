@@ -213,6 +213,17 @@ export class KvmVm {
     return raw.ioctl(this.fd, KVM.SIGNAL_MSI, argument.address);
   }
 
+  /**
+   * KVM_IRQ_LINE: holds an interrupt's line at a level. On arm64 `irq` is what `arm64IrqLine` gives.
+   * Errors: KERNEL (EINVAL: no such interrupt; ENXIO: no interrupt controller).
+   */
+  setIrqLine(irq: number, level: 0 | 1): void {
+    using argument = new NativeBlock(KVM_SIZE.irq_level);
+    argument.words[0] = irq;
+    argument.words[1] = level;
+    must(raw.ioctl(this.fd, KVM.IRQ_LINE, argument.address), 'IRQ_LINE');
+  }
+
   /** Errors: KERNEL (EEXIST: the id is taken; EINVAL: too large). */
   createVcpu(id: number): KvmVcpu {
     return KvmVcpu.adopt(must(raw.ioctl(this.fd, KVM.CREATE_VCPU, id), 'CREATE_VCPU'), this.#runBytes);
@@ -248,14 +259,27 @@ export class KvmVm {
   }
 }
 
+/** Behind the argument: what an attribute's data is, where it is one number. */
+const VALUE_BYTES = 8;
+
 /** An in-kernel device with attributes. Source: KVM's devices/README. */
 export class KvmDevice {
   readonly fd: number;
-  readonly #argument = new NativeBlock(KVM_SIZE.device_attr);
+  readonly #argument = new NativeBlock(KVM_SIZE.device_attr + VALUE_BYTES);
+  readonly #owned: boolean;
+  readonly #ioctl: typeof raw.ioctl;
   #closed = false;
 
-  constructor(fd: number) {
+  /** Over a descriptor that this takes over. `ioctl` stands in for the kernel where there is none. */
+  constructor(fd: number, ioctl: typeof raw.ioctl = raw.ioctl, owned = true) {
     this.fd = fd;
+    this.#ioctl = ioctl;
+    this.#owned = owned;
+  }
+
+  /** Over a device's descriptor that stays the caller's and outlives this. */
+  static borrow(fd: number): KvmDevice {
+    return new KvmDevice(fd, raw.ioctl, false);
   }
 
   #attribute(request: number, group: number, attribute: bigint, data: number): number {
@@ -264,7 +288,7 @@ export class KvmDevice {
     this.#argument.words[1] = group;
     this.#argument.view.setBigUint64(8, attribute, true);
     store64(this.#argument.words, 4, data);
-    return raw.ioctl(this.fd, request, this.#argument.address);
+    return this.#ioctl(this.fd, request, this.#argument.address);
   }
 
   /** KVM_HAS_DEVICE_ATTR. */
@@ -285,11 +309,29 @@ export class KvmDevice {
     return this.#attribute(KVM.GET_DEVICE_ATTR, group, attribute, data);
   }
 
+  /** {@link set} of an attribute whose data is one u64, or one u32: its low half. */
+  setValue(group: number, attribute: bigint, value: bigint): number {
+    if (this.#closed) return -ERRNO.EBADF;
+    this.#argument.view.setBigUint64(KVM_SIZE.device_attr, value, true);
+    return this.set(group, attribute, this.#argument.address + KVM_SIZE.device_attr);
+  }
+
+  /** {@link get} of an attribute whose data is one u64 or u32; `value` is 0 where the status is an errno. */
+  getValue(group: number, attribute: bigint): { readonly status: number; readonly value: bigint } {
+    if (this.#closed) return { status: -ERRNO.EBADF, value: 0n };
+    this.#argument.view.setBigUint64(KVM_SIZE.device_attr, 0n, true);
+    const status = this.get(group, attribute, this.#argument.address + KVM_SIZE.device_attr);
+    return {
+      status,
+      value: status === 0 ? this.#argument.view.getBigUint64(KVM_SIZE.device_attr, true) : 0n,
+    };
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#argument.free();
-    closeDescriptor(this.fd);
+    if (this.#owned) closeDescriptor(this.fd);
   }
 
   [Symbol.dispose](): void {

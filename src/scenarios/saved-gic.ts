@@ -1,4 +1,4 @@
-import { cte, createSavedVgic, dte, encodeConfiguration, GICD, ite, type Vgic } from '../arm64/index.js';
+import { cte, createSavedVgic, dte, encodeConfiguration, ite, type Vgic } from '../arm64/index.js';
 import { PAGE_BYTES, START } from './play.js';
 
 /** Pages of the guest whose GIC is restored: 4 MiB. */
@@ -47,7 +47,7 @@ export function savedGicMemory(): Uint8Array {
 
 /** The GIC with its registers programmed, as just before KVM_DEV_ARM_ITS_RESTORE_TABLES. It restores as KVM does. */
 export function programmedGic(): Vgic {
-  const vgic = createSavedVgic(
+  return createSavedVgic(
     {
       distributor: { iidr: 0x4b00_343bn, ctlr: 0x52n },
       redistributors: PENDING.map((pending, vcpuId) => ({
@@ -71,8 +71,6 @@ export function programmedGic(): Vgic {
     },
     { mode: 'kvm' },
   );
-  vgic.writeDistributorRegister(GICD.CTLR, 0x12n); // interrupts are forwarded, as the order of restoring has it
-  return vgic;
 }
 
 const TABLES: readonly (readonly [start: bigint, name: string])[] = [

@@ -1,7 +1,10 @@
 import { describe, expect, expectTypeOf, it } from 'vitest';
 import {
+  affinityOf,
   beginRestore,
+  commandBytes,
   createSavedVgic,
+  planEnableIts,
   planRestore,
   Vgic,
   type BeforeDistributor,
@@ -33,19 +36,46 @@ const SAVED = {
   },
 };
 
-async function restore(issue: (action: RestoreAction) => void, prepare?: () => void): Promise<void> {
+const ONE_PENDING: Image = {
+  vcpuIds: [0, 7],
+  indirect: false,
+  collections: [
+    { id: 0, vcpu: 0 },
+    { id: 1, vcpu: 1 },
+  ],
+  devices: [
+    {
+      id: 3,
+      eventBits: 4,
+      entries: [{ event: 2, intid: 8192, collection: 1, configuration: 0xa1, pending: true }],
+    },
+  ],
+};
+
+async function restore(
+  issue: (action: RestoreAction) => void,
+  prepare?: () => void,
+  prepareEnable?: () => void,
+): Promise<void> {
   const redistributors = await beginRestore(issue).restoreDistributor(SAVED.distributor);
   const its = await redistributors.restoreRedistributors(SAVED.redistributors);
   const tables = await its.restoreItsRegisters(SAVED.its);
   const enable = await tables.restoreTables(prepare);
-  const restored = await enable.enableIts();
-  await restored.finish();
+  await enable.enableIts(prepareEnable);
 }
 
-const short = (action: RestoreAction): string =>
-  action.group === 'CTRL' || action.group === 'ADDR'
-    ? action.group
-    : `${action.group === 'DIST_REGS' ? 'GICD' : action.group === 'ITS_REGS' ? 'GITS' : `GICR${action.vcpuId}`}:${action.offset.toString(16)}`;
+function short(action: RestoreAction): string {
+  switch (action.group) {
+    case 'DIST_REGS':
+      return `GICD:${action.offset.toString(16)}`;
+    case 'REDIST_REGS':
+      return `GICR${action.vcpuId}:${action.offset.toString(16)}`;
+    case 'ITS_REGS':
+      return `GITS:${action.offset.toString(16)}`;
+    default:
+      return action.group;
+  }
+}
 
 describe('the documented restore order', () => {
   it('is the only one that can be written down', () => {
@@ -63,9 +93,11 @@ describe('the documented restore order', () => {
     await restore(
       (action) => void issued.push(short(action)),
       () => void issued.push('plan'),
+      () => void issued.push('plan of the queue'),
     );
     expect(issued).toEqual([
       'GICD:8',
+      'GICD:0',
       'GICR0:70',
       'GICR0:78',
       'GICR0:0',
@@ -81,33 +113,24 @@ describe('the documented restore order', () => {
       'GITS:108',
       'plan',
       'CTRL',
+      'plan of the queue',
       'GITS:0',
-      'GICD:0',
     ]);
   });
 
+  it('has the distributor forward before an LPI is pending: restored ones are in the list of their vCPU', async () => {
+    const { memory } = buildImage(ONE_PENDING);
+    const vgic = new Vgic({ vcpuIds: ONE_PENDING.vcpuIds, mode: 'kvm' });
+    await restore((action) => expect(perform(vgic, memory, action)).toBe(0));
+    expect([...vgic.lpis()]).toMatchObject([{ intid: 8192, pending: true, enabled: true, apList: 1 }]);
+  });
+
   it('brings back a GIC: what it restores equals what was saved, pending bits and queued commands included', async () => {
-    const image: Image = {
-      vcpuIds: [0, 7],
-      indirect: false,
-      collections: [
-        { id: 0, vcpu: 0 },
-        { id: 1, vcpu: 1 },
-      ],
-      devices: [
-        {
-          id: 3,
-          eventBits: 4,
-          entries: [{ event: 2, intid: 8192, collection: 1, configuration: 0xa1, pending: true }],
-        },
-      ],
-    };
-    const { memory } = buildImage(image);
-    const { commandBytes } = await import('../../src/arm64/index.js');
+    const { memory } = buildImage(ONE_PENDING);
     memory
       .page(LAYOUT.queue)
       .set(commandBytes({ kind: 'MAPC', collection: 9, target: 7, valid: true }), 0x40);
-    const vgic = new Vgic({ vcpuIds: image.vcpuIds });
+    const vgic = new Vgic({ vcpuIds: ONE_PENDING.vcpuIds });
     await restore((action) => {
       const status = perform(vgic, memory, action);
       if (status !== 0) throw new Error(`${short(action)} gave ${status}`);
@@ -173,6 +196,39 @@ describe('the documented restore order', () => {
     await restored.nextIts().restoreItsRegisters(SAVED.its);
     expect(issued.at(-1)).toMatchObject({ device: 'its', its: 1 });
   });
+
+  it('names a vCPU by the MPIDR that was saved, or by the one KVM gives its id', async () => {
+    const named: bigint[] = [];
+    const [first] = SAVED.redistributors;
+    const redistributors = [
+      { ...first!, vcpuId: 0x123 },
+      { ...first!, vcpuId: 2, mpidr: 0x81_8001_0200n },
+    ];
+    const begun = beginRestore((action) => void ('mpidr' in action && named.push(action.mpidr)));
+    await (await begun.restoreDistributor(SAVED.distributor)).restoreRedistributors(redistributors);
+    expect(new Set(named)).toEqual(new Set([0x1203n, 0x81_8001_0200n]));
+    expect(affinityOf(0x123)).toBe(0x1203);
+  });
+
+  it('is planned step by step: the commands that enabling an ITS executes have a plan of their own', async () => {
+    const { memory } = buildImage(ONE_PENDING);
+    memory.page(LAYOUT.queue).set(commandBytes({ kind: 'INV', device: 3, event: 2 }), 0x40);
+    const vgic = createSavedVgic({ ...SAVED, itses: [SAVED.its] });
+    using tables = await planRestore(vgic, new LatencyMemory(memory, 1));
+    using enable = await planEnableIts(tables.after, new LatencyMemory(memory, 1));
+    expect(enable.touched).toEqual([
+      { page: LAYOUT.queue, kind: 'R' },
+      { page: LAYOUT.configuration, kind: 'R' },
+    ]);
+    expect(enable.after.readItsRegister(0, 0x90).value).toBe(0x60n);
+  });
+
+  it('is that of a saved GIC made to plan from: as a real device is, in the kernel mode, distributor enabled', () => {
+    const vgic = createSavedVgic({ ...SAVED, itses: [SAVED.its] });
+    expect(vgic.mode).toBe('kvm');
+    expect(vgic.readDistributorRegister(0)).toBe(0x52n);
+    expect(createSavedVgic({ ...SAVED, itses: [] }, { mode: 'transactional' }).mode).toBe('transactional');
+  });
 });
 
 function perform(vgic: Vgic, memory: ReturnType<typeof buildImage>['memory'], action: RestoreAction): number {
@@ -190,5 +246,7 @@ function perform(vgic: Vgic, memory: ReturnType<typeof buildImage>['memory'], ac
       return memory.run(vgic.writeItsRegister(action.its, action.offset, action.value));
     case 'CTRL':
       return memory.run(vgic.itsControl(action.its, action.attribute));
+    default:
+      throw new Error(`nothing of ${action.group} concerns an LPI`);
   }
 }

@@ -1,15 +1,19 @@
 import { describe, expect, test, type TestContext } from 'vitest';
+import { ICC } from '../../src/arm64/index.js';
 import {
   ARM64_CORE_OFFSET,
   arm64CoreRegister,
+  arm64IrqLine,
   arm64SystemRegister,
   GUEST_MEMFD_FLAG,
   KVM,
+  KVM_ARM_IRQ_TYPE,
   KVM_ARM_VCPU,
   KVM_CAP,
   KVM_CREATE_DEVICE_TEST,
   KVM_DEV_ARM_CTRL,
   KVM_DEV_ARM_VGIC_GRP,
+  KVM_DEV_ARM_VGIC_SHIFT,
   KVM_DEV_TYPE,
   KVM_EXIT,
   KVM_INTERNAL_ERROR,
@@ -41,6 +45,7 @@ import {
   UFFDIO,
   UFFDIO_SIZE,
   USERFAULTFD_IOC_NEW,
+  VGIC_LEVEL_INFO_LINE_LEVEL,
   X86_REGISTERS,
   X86_SEGMENT_OFFSET,
   X86_SREGS_OFFSET,
@@ -261,6 +266,7 @@ const kvmArguments: Claim[] = [
   [offsetOf('kvm_device_attr', 'group', 'KVM_RUN'), 4],
   [offsetOf('kvm_device_attr', 'attr', 'KVM_RUN'), 8],
   [offsetOf('kvm_device_attr', 'addr', 'KVM_RUN'), 16],
+  [offsetOf('kvm_irq_level', 'level', 'KVM_RUN'), 4],
   [offsetOf('kvm_msi', 'data', 'KVM_RUN'), 8],
   [offsetOf('kvm_msi', 'flags', 'KVM_RUN'), 12],
   [offsetOf('kvm_msi', 'devid', 'KVM_RUN'), 16],
@@ -351,6 +357,20 @@ test('x64: register structures', (context) => {
   );
 });
 
+/** `irq` of KVM_IRQ_LINE as the headers put it together. */
+const irqLine = (type: string, rest: string): Question => ({
+  name: `KVM_IRQ_LINE of a ${type}`,
+  expression: `((__u32)KVM_ARM_IRQ_TYPE_${type} << KVM_ARM_IRQ_TYPE_SHIFT) | ${rest}`,
+  guard: 'KVM_ARM_IRQ_VCPU2_SHIFT',
+});
+
+/** A register of KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS by its encoding. */
+const vgicRegister = (encoding: string): Question => ({
+  name: `CPU_SYSREGS ${encoding}`,
+  expression: `ARM64_SYS_REG(${encoding}) & KVM_DEV_ARM_VGIC_SYSREG_INSTR_MASK`,
+  guard: 'KVM_DEV_ARM_VGIC_SYSREG_INSTR_MASK',
+});
+
 test('arm64: registers, vCPU features and VGIC attributes', (context) => {
   const guard = 'KVM_RUN';
   const core = (member: string): Question => ({
@@ -372,6 +392,19 @@ test('arm64: registers, vCPU features and VGIC attributes', (context) => {
       [macro('KVM_VGIC_V3_ADDR_TYPE_REDIST'), KVM_VGIC_ADDR_TYPE.V3_REDIST],
       [macro('KVM_VGIC_ITS_ADDR_TYPE'), KVM_VGIC_ADDR_TYPE.ITS],
       [macro('KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION'), KVM_VGIC_ADDR_TYPE.V3_REDIST_REGION],
+      [macro('KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT'), KVM_DEV_ARM_VGIC_SHIFT.MPIDR],
+      [macro('KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_SHIFT'), KVM_DEV_ARM_VGIC_SHIFT.LINE_LEVEL_INFO],
+      [macro('VGIC_LEVEL_INFO_LINE_LEVEL'), VGIC_LEVEL_INFO_LINE_LEVEL],
+      ...named('KVM_ARM_IRQ_TYPE_', KVM_ARM_IRQ_TYPE),
+      [irqLine('SPI', '40'), arm64IrqLine('SPI', 40)],
+      [
+        irqLine('PPI', '(1u << KVM_ARM_IRQ_VCPU2_SHIFT) | (3 << KVM_ARM_IRQ_VCPU_SHIFT) | 20'),
+        arm64IrqLine('PPI', 20, 259),
+      ],
+      [vgicRegister('3, 0, 4, 6, 0'), ICC.pmr],
+      [vgicRegister('3, 0, 12, 8, 4'), ICC.ap0r],
+      [vgicRegister('3, 0, 12, 9, 0'), ICC.ap1r],
+      [vgicRegister('3, 0, 12, 12, 7'), ICC.igrpen1],
       [sizeOf('kvm_vcpu_init', guard), KVM_SIZE.vcpu_init],
       [offsetOf('kvm_regs', 'regs.sp', guard), ARM64_CORE_OFFSET.sp],
       [offsetOf('kvm_regs', 'spsr', guard), ARM64_CORE_OFFSET.spsr],

@@ -61,6 +61,8 @@ export interface GuestEvent {
   /** ICID and vCPU index are the same. */
   readonly collection: number;
   readonly pending: boolean;
+  /** Whether the guest's driver takes it, or has it masked. */
+  readonly enabled: boolean;
 }
 
 /** Blocks 0 and 2 of the device table hold devices; block 1 is there and empty, as after an unplug. */
@@ -79,6 +81,7 @@ export const DEVICES: readonly GuestDevice[] = IDS.map((id, n) => {
       intid: 8192 + n * 6000 + at * 7,
       collection: (n + at) % VCPU_IDS.length,
       pending: (n + at) % 3 !== 0,
+      enabled: at % 4 !== 1,
     })),
   };
 });

@@ -1,6 +1,14 @@
-import { type CommandWords, encodeCommand, GICD, GITS, level1, type SavedVgic } from 'demand-paging/arm64';
-import { type Kvm, KVM_DEV_ARM_CTRL, mapMemory } from 'demand-paging/linux';
-import { KvmGic } from '../kvm-gic.js';
+import {
+  type CommandWords,
+  encodeCommand,
+  encodeConfiguration,
+  GITS,
+  level1,
+  type SavedVgic,
+  saveVgic,
+} from 'demand-paging/arm64';
+import { type Kvm, mapMemory } from 'demand-paging/linux';
+import { GicVm } from '../gic-vm.js';
 import {
   BLOCKS,
   CODE,
@@ -26,22 +34,22 @@ export interface SavedMachine {
 
 const VALID = 1n << 63n;
 const INDIRECT = 1n << 62n;
-const ENABLED_LPI = 0xa1;
+const PRIORITY = 0xa0;
 
 /** Builds a VM with devices, events and pending interrupts on a real KVM, and has that KVM save it. */
-export function saveSource(kvm: Kvm): SavedMachine {
+export async function saveSource(kvm: Kvm): Promise<SavedMachine> {
   const ram = mapMemory({ kind: 'anonymous', length: RAM_BYTES });
   try {
     const bytes = ram.bytes();
     fill(bytes);
     const spec = { vcpuIds: VCPU_IDS, itsBases: [ITS_BASE], gicdBase: GICD_BASE, gicrBase: GICR_BASE };
-    using gic = new KvmGic(kvm, spec, [{ gpa: Number(RAM), length: RAM_BYTES, userspace: ram.address }]);
+    using gic = new GicVm(kvm, spec, [{ gpa: Number(RAM), length: RAM_BYTES, userspace: ram.address }]);
     live(gic, bytes);
-    must('SAVE_PENDING_TABLES', gic.savePending());
-    must('SAVE_TABLES', gic.itsControl(0, KVM_DEV_ARM_CTRL.ITS_SAVE_TABLES));
+    const shape = { vcpus: VCPU_IDS.map((vcpuId) => ({ vcpuId })), itses: 1 };
+    const vgic = await saveVgic(shape, gic.gic.saveIssuer);
     const image = new SharedArrayBuffer(RAM_BYTES);
     new Uint8Array(image).set(bytes);
-    return { image, vgic: savedRegisters(gic) };
+    return { image, vgic };
   } finally {
     ram.dispose();
   }
@@ -61,11 +69,12 @@ function fill(bytes: Uint8Array): void {
       level1.encode({ address: PLACE.block(n), valid: true }),
       true,
     );
-  for (const { intid } of EVENTS) bytes[at(PLACE.configuration) + intid - 8192] = ENABLED_LPI;
+  for (const { intid, enabled } of EVENTS)
+    bytes[at(PLACE.configuration) + intid - 8192] = encodeConfiguration({ enabled, priority: PRIORITY });
 }
 
 /** What the guest's driver does: registers, commands; and the devices' interrupts. */
-function live(gic: KvmGic, bytes: Uint8Array): void {
+function live(gic: GicVm, bytes: Uint8Array): void {
   for (const cpu of VCPU_IDS.keys()) {
     must('PROPBASER', gic.setRedistributor(cpu, 0x70n, PLACE.configuration | 0x78fn, 8));
     must('PENDBASER', gic.setRedistributor(cpu, 0x78n, PLACE.pending(cpu) | 0x780n, 8));
@@ -94,36 +103,6 @@ function* commands(): Generator<CommandWords> {
     for (const { event, intid, collection } of events)
       yield encodeCommand({ kind: 'MAPTI', device, event, intid, collection });
   }
-}
-
-function savedRegisters(gic: KvmGic): SavedVgic {
-  const registers = gic.registers();
-  const word = (name: string): bigint => {
-    const value = registers.get(name);
-    if (value === undefined) throw new Error(`no register ${name}`);
-    return value;
-  };
-  return {
-    distributor: { iidr: gic.getDistributor(BigInt(GICD.IIDR)).value, ctlr: word('GICD_CTLR') },
-    redistributors: VCPU_IDS.map((vcpuId, vcpu) => ({
-      vcpuId,
-      propbaser: word(`GICR${vcpu}_PROPBASER`),
-      pendbaser: word(`GICR${vcpu}_PENDBASER`),
-      ctlr: word(`GICR${vcpu}_CTLR`),
-    })),
-    itses: [
-      {
-        base: ITS_BASE,
-        iidr: word('GITS_IIDR'),
-        cbaser: word('GITS_CBASER'),
-        creadr: word('GITS_CREADR'),
-        cwriter: word('GITS_CWRITER'),
-        baser0: word('GITS_BASER0'),
-        baser1: word('GITS_BASER1'),
-        ctlr: word('GITS_CTLR'),
-      },
-    ],
-  };
 }
 
 function must(what: string, status: number): void {

@@ -3,7 +3,7 @@ import { beginRestore, type BeforeTables, type RestoreAction, type SavedVgic } f
 import { composite, type KvmBackend, openVcpuGate } from 'demand-paging/backends/composite';
 import { userfaultfd } from 'demand-paging/backends/userfaultfd';
 import { arm64CoreRegister, duplicate, type Kvm, KVM_EXIT } from 'demand-paging/linux';
-import { KvmGic } from '../kvm-gic.js';
+import { GicVm } from '../gic-vm.js';
 import {
   DATA_PAGES,
   DONE,
@@ -30,7 +30,7 @@ export function hasVcpuExits(kvm: Kvm): boolean {
 
 /** A VM into which a saved one is restored, with every page missing at first. */
 export class Target {
-  readonly gic: KvmGic;
+  readonly gic: GicVm;
   readonly pager: Pager;
   /** Carries out what may reach guest memory through KVM. */
   readonly during: <T>(body: () => T) => T;
@@ -40,7 +40,7 @@ export class Target {
   /** Why the pager has stopped. */
   #stopped: Error | undefined;
 
-  private constructor(kvm: Kvm, gic: KvmGic, backend: Backend | KvmBackend, pager: Pager) {
+  private constructor(kvm: Kvm, gic: GicVm, backend: Backend | KvmBackend, pager: Pager) {
     this.gic = gic;
     this.pager = pager;
     this.#kvm = kvm;
@@ -58,7 +58,7 @@ export class Target {
     latencyMs: number,
   ): Promise<Target> {
     const spec = { vcpuIds: VCPU_IDS, itsBases: [undefined], gicdBase: GICD_BASE, gicrBase: GICR_BASE };
-    const gic = new KvmGic(kvm, spec, []);
+    const gic = new GicVm(kvm, spec, []);
     // One seat for each vCPU, and one for the thread of the device ioctls. A canary is a vCPU, and it is too late for one.
     const backend =
       mediation === 'vcpu-exits'
@@ -164,17 +164,9 @@ export class Target {
     action: RestoreAction,
     restoreTables: (issue: () => number) => Promise<void> | void,
   ): Promise<void> {
-    const { gic } = this;
-    if (action.group === 'CTRL')
-      return await restoreTables(() => this.during(() => gic.itsControl(action.its, action.attribute)));
-    if (action.group === 'ADDR') return gic.placeIts(action.its, action.value);
-    const offset = BigInt(action.offset);
-    const status = this.during(() => {
-      if (action.group === 'DIST_REGS') return gic.setDistributor(offset, action.value, action.size);
-      if (action.group === 'ITS_REGS') return gic.setIts(action.its, offset, action.value);
-      return gic.setRedistributor(VCPU_IDS.indexOf(action.vcpuId), offset, action.value, action.size);
-    });
-    if (status !== 0) throw new Error(`${action.group} 0x${offset.toString(16)}: KVM answers ${status}`);
+    const { gic } = this.gic;
+    if (action.group === 'CTRL') return await restoreTables(() => this.during(() => gic.tryCommand(action)));
+    return this.during(() => gic.restoreIssuer(action));
   }
 }
 
