@@ -72,11 +72,17 @@ describe('the samples of the guides', () => {
   test('are there', () => {
     expect(samples.map(({ page, name }) => `${page} ${name}`)).toEqual([
       'docs/concepts.md count-pages',
+      'docs/gic-its-restore.md arm64-gic',
       'docs/troubleshooting.md missing-device',
       'docs/writing-a-backend.md counting',
       'docs/writing-a-backend.md judge-counting',
       'docs/writing-a-backend.md judge-forgetful',
     ]);
+  });
+
+  test('that are examples, which the lab runs, are as they are there', () => {
+    const recipe = samples.find(({ name }) => name === 'arm64-gic');
+    expect(recipe?.text).toBe(textOf('examples/arm64-gic.ts'));
   });
 
   test('compile', () =>
