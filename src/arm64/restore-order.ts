@@ -105,9 +105,14 @@ export interface ItsRestored {
  * exist with their MPIDR_EL1; the GIC and **every** ITS are created and initialised, because creating an ITS resets
  * GICR_PROPBASER, and without one GICR_CTLR is ignored; no vCPU runs, or has run with the GIC (KVM takes no active state
  * of a timer's PPI from then on).
- * Blocks on what `issue` blocks on. Errors: those of `issue`; BAD_IMAGE for interrupts that do not fit `nrIrqs`.
+ * Blocks on what `issuer` blocks on. Errors: those of `issuer`; BAD_IMAGE for what does not fit: a value its register, interrupts
+ * `nrIrqs`, active priorities ICC_CTLR_EL1.
  */
-export function beginRestore(issue: RestoreIssuer): BeforeDistributor {
+export function beginRestore(issuer: RestoreIssuer): BeforeDistributor {
+  const issue: RestoreIssuer = (action) => {
+    if ('value' in action) checkWidth(action.value, action.size);
+    return issuer(action);
+  };
   return {
     restoreDistributor: once(async (saved: SavedDistributor) => {
       await restoreDistributor(issue, saved);
@@ -120,7 +125,13 @@ async function restoreDistributor(issue: RestoreIssuer, saved: SavedDistributor)
   const { nrIrqs, iidr, typer2, ctlr } = saved;
   const set = (offset: number, value: bigint): void | Promise<void> =>
     issue({ device: 'gic', group: 'DIST_REGS', offset, value, size: 4 });
-  if (nrIrqs !== undefined) await issue({ device: 'gic', group: 'NR_IRQS', value: BigInt(nrIrqs), size: 4 });
+  if (nrIrqs !== undefined)
+    await issue({
+      device: 'gic',
+      group: 'NR_IRQS',
+      value: wordOf(nrIrqs, 'the number of interrupts'),
+      size: 4,
+    });
   await set(GICD.IIDR, iidr);
   if (typer2 !== undefined) await set(GICD.TYPER2, typer2);
   await set(GICD.CTLR, ctlr);
@@ -131,6 +142,7 @@ function redistributorStep(issue: RestoreIssuer, { nrIrqs, spis }: SavedDistribu
     for (const each of saved) {
       const { vcpuId, propbaser, pendbaser, ctlr, interrupts, cpuInterface } = each;
       const vcpu = { vcpuId, mpidr: mpidrOf(each) };
+      checkWidth(ctlr, 4);
       const set = (offset: number, value: bigint, size: 4 | 8): void | Promise<void> =>
         issue({ device: 'gic', group: 'REDIST_REGS', ...vcpu, offset, value, size });
       await set(GICR.PROPBASER, propbaser, 8);
@@ -155,8 +167,10 @@ function redistributorStep(issue: RestoreIssuer, { nrIrqs, spis }: SavedDistribu
 }
 
 /** MPIDR_EL1 of a vCPU that was saved, or that is to be. */
-export const mpidrOf = ({ vcpuId, mpidr }: Pick<SavedRedistributor, 'vcpuId' | 'mpidr'>): bigint =>
-  mpidr ?? BigInt(affinityOf(vcpuId));
+export function mpidrOf({ vcpuId, mpidr }: Pick<SavedRedistributor, 'vcpuId' | 'mpidr'>): bigint {
+  if (mpidr !== undefined) checkWidth(mpidr, 8);
+  return mpidr ?? BigInt(affinityOf(vcpuId));
+}
 
 async function restoreInterrupts(
   issue: RestoreIssuer,
@@ -167,7 +181,7 @@ async function restoreInterrupts(
     const values = field === undefined ? undefined : saved[field];
     if (field !== undefined && values?.length !== registersOf(field, stretch))
       throw misfit(`${values?.length ?? 'no'} values of ${field} were saved of ${stretch.count} interrupts`);
-    await issue({ ...register, value: values === undefined ? ones : BigInt(values[index]!) });
+    await issue({ ...register, value: values === undefined ? ones : wordOf(values[index]!, field!) });
   }
 }
 
@@ -192,13 +206,25 @@ async function restoreCpuInterface(
 }
 
 const misfit = (what: string): DemandPagingError =>
-  new DemandPagingError('BAD_IMAGE', `the saved GIC contradicts itself: ${what}`);
+  new DemandPagingError('BAD_IMAGE', `this is no saved GIC: ${what}`);
+
+/** A register of what came from elsewhere, whatever it is. */
+function wordOf(value: number | bigint, name: string): bigint {
+  if (typeof value === 'bigint' || Number.isSafeInteger(value)) return BigInt(value);
+  throw misfit(`${String(value)} as ${name}`);
+}
+
+function checkWidth(value: bigint, bytes: number): void {
+  if (typeof value !== 'bigint' || value < 0n || value >= 1n << BigInt(bytes * 8))
+    throw misfit(`${String(value)} as a register of ${bytes * 8} bits`);
+}
 
 function itsStep(issue: RestoreIssuer, its: number): BeforeIts {
   const set = (offset: number, value: bigint, size: 4 | 8 = 8): void | Promise<void> =>
     issue({ device: 'its', its, group: 'ITS_REGS', offset, value, size });
   return {
     restoreItsRegisters: once(async (saved: SavedIts) => {
+      checkWidth(saved.ctlr, 4);
       await issue({ device: 'its', its, group: 'ADDR', value: saved.base, size: 8 });
       await set(GITS.CBASER, saved.cbaser);
       await set(GITS.IIDR, saved.iidr, 4);

@@ -88,6 +88,13 @@ describe('a whole GIC', () => {
   it.each([
     ['a route too few', { spis: { ...WHOLE_GIC.distributor.spis, irouter: [0n] } }],
     ['a register too few', { spis: { ...WHOLE_GIC.distributor.spis, ispendr: [0] } }],
+    ['a fraction', { spis: { ...WHOLE_GIC.distributor.spis, ispendr: [0, 1.5] } }],
+    ['a text', { spis: { ...WHOLE_GIC.distributor.spis, ispendr: ['0', 'x'] as never } }],
+    ['33 bits', { spis: { ...WHOLE_GIC.distributor.spis, ispendr: [0, 2 ** 32] } }],
+    ['a negative route', { spis: { ...WHOLE_GIC.distributor.spis, irouter: Array<bigint>(64).fill(-1n) } }],
+    ['a number for a word', { ctlr: 2 as never }],
+    ['no IIDR', { iidr: undefined as never }],
+    ['a number of interrupts that is none', { nrIrqs: NaN }],
     ['a field missing', { spis: { ...WHOLE_GIC.distributor.spis, lineLevel: undefined as never } }],
   ])('of which %s was saved is refused', async (_, change) => {
     const saved = { ...WHOLE_GIC, distributor: { ...WHOLE_GIC.distributor, ...change } };
