@@ -17,7 +17,6 @@ import {
 import { KvmGic } from 'demand-paging/kvm';
 import { arm64SystemRegister, type KvmVcpu, type KvmVm, NativeBlock } from 'demand-paging/linux';
 
-const PAGE = 4096;
 const MPIDR_EL1 = arm64SystemRegister(3, 0, 0, 0, 5);
 
 /** The board, the same on both hosts: where its GIC is, and how many interrupts besides LPIs it has. */
