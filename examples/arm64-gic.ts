@@ -4,8 +4,7 @@ import { DemandPagingError, type Pager } from 'demand-paging';
 import {
   beginRestore,
   createSavedVgic,
-  KERNELS,
-  type KernelName,
+  kernelQuirks,
   type Plan,
   planEnableIts,
   planMemoryOf,
@@ -63,8 +62,7 @@ export function dirtyPages(vm: KvmVm, slot: number, pages: number): number[] {
  */
 export async function restoreGic(gic: KvmGic, saved: SavedVgic, pager: Pager): Promise<void> {
   const memory = planMemoryOf(pager);
-  const kernel = /^\d+\.\d+/.exec(release())![0] as KernelName;
-  let twin = createSavedVgic(saved, { quirks: KERNELS[kernel] });
+  let twin = createSavedVgic(saved, { quirks: kernelQuirks(release()) });
   const redistributors = await beginRestore(gic.restoreIssuer).restoreDistributor(saved.distributor);
   let next = await redistributors.restoreRedistributors(saved.redistributors);
   for (const [its, registers] of saved.itses.entries()) {

@@ -23,7 +23,7 @@ export interface SavedVgic {
  * enabled is as `ctlr` says, and decides which LPIs enter a vCPU's list.
  *
  * `mode` is `kvm` unless it is given: what a plan for a real device needs. `quirks` have to be those of the kernel that
- * the device belongs to; without, they are the reference kernel's.
+ * the device belongs to, {@link kernelQuirks}; without, they are the reference kernel's.
  *
  * Touches no guest memory: throws TypeError if a register write would, which in this order none does.
  * Errors: RangeError for vcpu_ids that are not distinct; TypeError if a register is refused.
@@ -33,7 +33,8 @@ export function createSavedVgic(
   options: { readonly mode?: Mode; readonly quirks?: KernelQuirks } = {},
 ): Vgic {
   const vcpuIds = redistributors.map(({ vcpuId }) => vcpuId);
-  const vgic = new Vgic({ mode: 'kvm', ...options, vcpuIds, itsBases: itses.map(({ base }) => base) });
+  const { mode = 'kvm', ...others } = options;
+  const vgic = new Vgic({ ...others, mode, vcpuIds, itsBases: itses.map(({ base }) => base) });
   const set = (name: string, status: Status): void => {
     if (status !== 0) throw new TypeError(`${name} is refused with errno ${-status}`);
   };

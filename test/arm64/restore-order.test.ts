@@ -226,6 +226,7 @@ describe('the documented restore order', () => {
   it('is that of a saved GIC made to plan from: as a real device is, in the kernel mode, distributor enabled', () => {
     const vgic = createSavedVgic({ ...SAVED, itses: [SAVED.its] });
     expect(vgic.mode).toBe('kvm');
+    expect(createSavedVgic({ ...SAVED, itses: [] }, { mode: undefined as never }).mode).toBe('kvm');
     expect(vgic.readDistributorRegister(0)).toBe(0x52n);
     expect(createSavedVgic({ ...SAVED, itses: [] }, { mode: 'transactional' }).mode).toBe('transactional');
   });
