@@ -94,6 +94,16 @@ export default tseslint.config(
       'no-restricted-imports': ['error', { patterns: reservedPackages('') }],
     },
   },
+  {
+    files: ['src/**/*.ts'],
+    ignores: ['src/api/package-entry.ts'],
+    rules: {
+      'no-restricted-syntax': [
+        'error',
+        { selector: "NewExpression[callee.name='Worker']", message: 'Threads are started by startThread.' },
+      ],
+    },
+  },
   ...Object.keys(LAYERS).map((folder) => importRule(`${folder}/`)),
   ...Object.values(SOLE_IMPORTERS)
     .filter((place) => place.endsWith('.ts'))

@@ -1,9 +1,9 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { createRequire } from 'node:module';
 import { Worker } from 'node:worker_threads';
 import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { type MemoryLayout } from '../api/layout.js';
+import { entryFile, startThread } from '../api/package-entry.js';
 import { libc, NativeBlock, systemError } from '../linux/index.js';
 import { type Accessor, type AccessRequest, type AccessResult } from './accessor.js';
 import { type AccessorCommand, type AccessorData, type AccessorEvent } from './messages.js';
@@ -40,11 +40,8 @@ interface Channel {
   kill(): Promise<unknown>;
 }
 
-const entry = (name: string): string =>
-  createRequire(import.meta.url).resolve(`demand-paging/accessors/${name}`);
-
 function threadChannel(data: AccessorData): Channel {
-  const worker = new Worker(entry('thread-worker'), { workerData: data });
+  const worker = startThread('accessors/thread-worker', { workerData: data });
   return {
     post: (command) => worker.postMessage(command),
     listen: (heard) => worker.on('message', heard),
@@ -55,9 +52,10 @@ function threadChannel(data: AccessorData): Channel {
 
 function processChannel(data: AccessorData): Channel {
   // Without the flags of this process: a debugger's port, for one, can be had only once.
-  const child = fork(entry('process-worker'), {
+  const child = fork(entryFile('accessors/process-worker'), {
     serialization: 'advanced',
     execArgv: [],
+    env: { ...process.env, NODE_OPTIONS: '' },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });
   const ended = endOf(child);

@@ -1,11 +1,11 @@
-import { createRequire } from 'node:module';
-import { MessageChannel, Worker } from 'node:worker_threads';
+import { MessageChannel, type Worker } from 'node:worker_threads';
 import { type PageRange } from './address.js';
 import { type Shard, openPort } from './backend.js';
 import { DemandPagingError } from './error.js';
 import { type ResolverMessage } from './notice-sender.js';
 import { type Command } from './notice.js';
 import { type HostOptions, type ResolverHost, settleCall } from './resolver-host.js';
+import { startThread } from './package-entry.js';
 import { type CommandMessage, type ResolverWorkerData, WORD } from './resolver-thread.js';
 import { Resolver } from './resolver.js';
 import { isPortSource } from './source.js';
@@ -57,16 +57,13 @@ class WorkerHost implements ResolverHost {
     });
     const { port1, port2 } = new MessageChannel();
     this.#control = port1;
-    port1.on('message', (message: ResolverMessage) => this.#receive(message));
-    // Found by the package's own name, so that it is the built file wherever this code was bundled to.
-    const entry = createRequire(import.meta.url).resolve('demand-paging/api/resolver-worker');
-    this.#worker = new Worker(entry, {
+    this.#worker = startThread('api/resolver-worker', {
       workerData: this.#workerData(port2),
       transferList: this.#transfers(port2),
       stdout: false,
-      // It says how a script on the command line is to be read, and a worker that inherits it refuses its file.
-      ...(process.execArgv.some((given) => given.startsWith('--input-type')) && { execArgv: [] }),
     });
+    // Once there is a thread: a port that is listened to keeps the process alive.
+    port1.on('message', (message: ResolverMessage) => this.#receive(message));
     let cause: unknown;
     this.#worker.on('error', (thrown) => (cause = thrown));
     this.#worker.on('exit', () => {

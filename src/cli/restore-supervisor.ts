@@ -1,5 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { createRequire } from 'node:module';
+import { entryFile } from '../api/package-entry.js';
 import { type PlainFailure, stripHint } from './failure.js';
 import {
   type RestoreCommand,
@@ -27,7 +27,7 @@ export async function superviseRestore(
   hear: (message: RestoreMessage) => void,
   abort: AbortSignal,
 ): Promise<RestoreOutcome> {
-  const child = fork(createRequire(import.meta.url).resolve('demand-paging/cli/restore-worker'), {
+  const child = fork(entryFile('cli/restore-worker'), {
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });

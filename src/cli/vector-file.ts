@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { DemandPagingError } from '../api/index.js';
+import { entryFile } from '../api/package-entry.js';
 import { parseVectors, type Vector } from '../arm64/index.js';
 
 /**
@@ -37,12 +37,7 @@ export function readVector(name: string): Vector {
 
 /** The vectors that come with the package. */
 export const shippedVectors = (family: string): string =>
-  join(
-    dirname(createRequire(import.meta.url).resolve('demand-paging/package.json')),
-    'fixtures',
-    'its-vectors',
-    `${family}.jsonl`,
-  );
+  join(dirname(entryFile('package.json')), 'fixtures', 'its-vectors', `${family}.jsonl`);
 
 /** Whether an argument names a vector rather than an image. */
 export const isVectorName = (name: string): boolean => /\.jsonl(#[^#]*)?$/.test(name);

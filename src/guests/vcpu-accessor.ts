@@ -1,7 +1,7 @@
-import { createRequire } from 'node:module';
-import { Worker } from 'node:worker_threads';
+import { type Worker } from 'node:worker_threads';
 import { type Effect } from '../api/access.js';
 import { DemandPagingError } from '../api/error.js';
+import { startThread } from '../api/package-entry.js';
 import { type Accessor, type AccessRequest, type Walk, type WalkReport } from '../accessors/index.js';
 import { type VcpuGateToken } from '../kvm/index.js';
 import { type GuestMachine, type GuestVcpu } from './guest-machine.js';
@@ -63,9 +63,8 @@ export class VcpuAccessor implements Accessor {
   ) {
     this.how = GUEST_HOW[site];
     this.#placeOf = placeOf;
-    const entry = createRequire(import.meta.url).resolve('demand-paging/guests/vcpu-worker');
     const workerData: VcpuThreadData = { interrupted: this.#interrupted };
-    this.#worker = new Worker(entry, { workerData });
+    this.#worker = startThread('guests/vcpu-worker', { workerData });
     let cause: unknown;
     this.#worker.on('error', (error) => (cause = error));
     this.#ended = new Promise((resolve) =>

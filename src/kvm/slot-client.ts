@@ -1,7 +1,7 @@
-import { createRequire } from 'node:module';
-import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort, type Worker } from 'node:worker_threads';
 import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
+import { startThread } from '../api/package-entry.js';
 import { ExitBoard } from './exit-board.js';
 import { standBy } from './standing.js';
 import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
@@ -33,9 +33,7 @@ export class SlotClient {
     this.failure = new Promise((resolve) => (this.#fail = resolve));
     const { port1, port2 } = new MessageChannel();
     this.#control = port1;
-    // Found by the package's own name, so that it is the built file wherever this code was bundled to.
-    const entry = createRequire(import.meta.url).resolve('demand-paging/kvm/slot-worker');
-    this.#worker = startWorker(entry, data, port1, port2);
+    this.#worker = startWorker(data, port1, port2);
     port1.on('message', ({ id, error }: SlotReply) => this.#settle(id, error));
     let cause: unknown;
     this.#worker.on('error', (thrown) => (cause = thrown));
@@ -172,14 +170,9 @@ export class SlotClient {
 }
 
 /** Errors: TypeError for hooks whose options no thread can be given. */
-function startWorker(
-  entry: string,
-  data: Omit<SlotThreadData, 'control'>,
-  ours: MessagePort,
-  control: MessagePort,
-): Worker {
+function startWorker(data: Omit<SlotThreadData, 'control'>, ours: MessagePort, control: MessagePort): Worker {
   try {
-    return new Worker(entry, {
+    return startThread('kvm/slot-worker', {
       workerData: { ...data, control } satisfies SlotThreadData,
       transferList: [control],
     });

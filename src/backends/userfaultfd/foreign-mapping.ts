@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
-import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 import { type MemoryLayout } from '../../api/layout.js';
+import { entryFile } from '../../api/package-entry.js';
 import { type CoverageAccessor } from './measure-coverage.js';
 
 /** Maps the memory file at descriptor 3 for itself, writes there what it was given, and says what it finds; all in hexadecimal. */
@@ -21,7 +21,7 @@ process.stdout.write(Buffer.from(bytes).toString('hex'));
 export function foreignMapping(layout: MemoryLayout, deadlineMs: number): CoverageAccessor {
   const [region] = layout.regions;
   const { fd, offset } = region!.file!;
-  const module = pathToFileURL(createRequire(import.meta.url).resolve('demand-paging/linux')).href;
+  const module = pathToFileURL(entryFile('linux')).href;
   const mapped = Number(offset) + Number(region!.length);
   return {
     access: ({ page, offset: into = 0, length, bytes }) =>

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { entryFile } from '../../api/package-entry.js';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type CaseVerdict, SCENARIOS, type ScenarioVerdict } from '../../scenarios/index.js';
@@ -241,7 +241,7 @@ async function runJob(
   answer_ms: () => number,
   hear: (message: JudgeMessage) => void,
 ): Promise<ProcessEnd['end']> {
-  const child = fork(createRequire(import.meta.url).resolve('demand-paging/cli/judge/judge-worker'), {
+  const child = fork(entryFile('cli/judge/judge-worker'), {
     // What a candidate prints is not the judge's.
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
   });
