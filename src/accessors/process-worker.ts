@@ -11,5 +11,5 @@ process.on('message', (message: AccessorData | AccessorCommand) => {
     void loop!.take(message).then((last) => last && process.disconnect());
   }
 });
-// Ctrl-C at a terminal reaches every process of the group; who started this one decides when it ends.
-process.on('SIGINT', () => {});
+// A terminal, and timeout(1), signal every process of the group; the one that started this decides when it ends.
+for (const signal of ['SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGTERM'] as const) process.on(signal, () => {});

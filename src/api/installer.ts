@@ -2,7 +2,8 @@ import { type PageIndex, type PageRange } from './address.js';
 import { type FaultPort } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError, type ErrorCode } from './error.js';
-import { hasPageCache, type MemoryKind, type MemoryLayout } from './layout.js';
+import { hugePoolFile } from './huge-pool.js';
+import { hasPageCache, type MemoryLayout, type RegionSpec } from './layout.js';
 import { type FetchReason, type InstallReason } from './notice.js';
 import { type PageStates } from './page-states.js';
 import { FLAG, OUTCOME, ResolutionBatch, VERB, VERBS } from './resolution.js';
@@ -283,8 +284,7 @@ export class Installer {
     if (outcome === OUTCOME.gone) return () => events.gone(rest, errno);
     if (this.#means[row] === MEANS.probe && errno === EHWPOISON) return () => events.vanished(rest, false);
     const verb = VERBS[this.#batch.verb[row]!];
-    const { memory } = this.#o.layout.regionOf(rest.first);
-    const { code, hint } = refused(outcome, errno, memory);
+    const { code, hint } = refused(outcome, errno, this.#o.layout.regionOf(rest.first));
     const message = `the backend could not ${verb} ${rest.count} pages`;
     const error = new DemandPagingError(code, message, { errno: errno || undefined, syscall: verb, hint });
     return () => events.failed(rest, error);
@@ -364,11 +364,11 @@ export class Installer {
 function refused(
   outcome: number,
   errno: number,
-  memory: MemoryKind,
+  { memory, pageSize }: Pick<RegionSpec, 'memory' | 'pageSize'>,
 ): { readonly code: ErrorCode; readonly hint?: string } {
   if (outcome === OUTCOME.refused) return { code: 'NOT_SUPPORTED' };
   if ((errno === ENOMEM || errno === ENOSPC) && memory === 'hugetlb')
-    return { code: 'NO_HUGE_PAGES', hint: 'Set sysctl vm.nr_hugepages=N, and reserve when mapping' };
+    return { code: 'NO_HUGE_PAGES', hint: `Raise ${hugePoolFile(pageSize)}, and reserve when mapping` };
   if (errno === ENOMEM && memory === 'guest-memfd') {
     const hint = 'The process may have vm.max_map_count mappings: larger pages need fewer';
     return { code: 'KERNEL', hint };

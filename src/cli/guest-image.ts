@@ -1,9 +1,10 @@
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { WINDOW_BYTES } from '../api/index.js';
 import { programmedVgic, type SavedVm } from './saved-vm.js';
+import { failureOfCall } from './failure.js';
 import { structuresOf } from './structure-map.js';
+import { ELSEWHERE, unnamedFile } from './unnamed-file.js';
 
 /** How large a rebuilt image is at least. */
 const LEAST_BYTES = 48 * 1024 * 1024;
@@ -54,24 +55,15 @@ export function fillPattern(bytes: Uint8Array, offset: number): void {
     words[at] = Math.imul(place ^ (place >>> 13), 0x9e37_79b1);
 }
 
-/** Writes an image into a new temporary folder; removes that again if it cannot be written. */
-export function writeImage(
-  vm: SavedVm,
-  extent: ImageExtent,
-): { readonly path: string; readonly folder: string } {
-  const folder = mkdtempSync(join(tmpdir(), 'demand-paging-'));
+/** Writes an image into a temporary file without a name; its descriptor. Errors: as the kernel's of writing it. */
+export function writeImage(vm: SavedVm, extent: ImageExtent): number {
+  const fd = unnamedFile();
   try {
-    const path = join(folder, `${vm.vector.id}.img`);
-    const fd = openSync(path, 'wx', 0o600);
-    try {
-      for (const bytes of imageChunks(vm, extent)) writeWhole(fd, bytes);
-    } finally {
-      closeSync(fd);
-    }
-    return { path, folder };
-  } catch (error) {
-    rmSync(folder, { recursive: true, force: true });
-    throw error;
+    for (const bytes of imageChunks(vm, extent)) writeWhole(fd, bytes);
+    return fd;
+  } catch (cause) {
+    closeSync(fd);
+    throw failureOfCall(cause, `the image cannot be written to ${tmpdir()}`, ELSEWHERE);
   }
 }
 

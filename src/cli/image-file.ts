@@ -1,12 +1,14 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, readSync, type Stats } from 'node:fs';
 import { DemandPagingError, type Gpa, type GpaRange, type ProgramMemory } from '../api/index.js';
+import { openForReading } from '../sources/file-source.js';
 
 /** A raw image of guest memory: its first byte is the guest's byte at `base`. */
 export class ImageFile implements ProgramMemory, Disposable {
   readonly layout: { regionAt(address: Gpa): object | undefined };
 
   private constructor(
-    readonly path: string,
+    /** Or a descriptor of this process. */
+    readonly path: string | number,
     readonly base: bigint,
     /** Bytes. */
     readonly length: number,
@@ -17,24 +19,17 @@ export class ImageFile implements ProgramMemory, Disposable {
   }
 
   /**
-   * `length`: how long it was found to be before, whatever it has become. Default: as long as it is.
+   * `path`: or a descriptor of this process, which stays the caller's. `length`: how long it was found to be before,
+   * whatever it has become. Default: as long as it is.
    * Errors: SOURCE_FAILED where it cannot be opened; BAD_ALIGNMENT, BAD_IMAGE for what is no image of whole pages.
    */
-  static open(path: string, base: bigint, pageSize: number, length?: number): ImageFile {
-    let fd: number;
+  static open(path: string | number, base: bigint, pageSize: number, length?: number): ImageFile {
+    const fd = typeof path === 'number' ? path : openForReading(path);
     try {
-      fd = openSync(path, 'r');
-    } catch (cause) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
-      throw new DemandPagingError('SOURCE_FAILED', `the image ${path} cannot be opened: ${reason}`, {
-        cause,
-      });
-    }
-    try {
-      const bytes = length ?? checked(path, fd, base, pageSize).size;
+      const bytes = length ?? checked(path, fstatSync(fd), base, pageSize).size;
       return new ImageFile(path, base, bytes, fd);
     } catch (error) {
-      closeSync(fd);
+      if (fd !== path) closeSync(fd);
       throw error;
     }
   }
@@ -69,14 +64,13 @@ export class ImageFile implements ProgramMemory, Disposable {
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.fd);
+    if (this.fd !== this.path) closeSync(this.fd);
   }
 }
 
-function checked(path: string, fd: number, base: bigint, pageSize: number): { size: number } {
-  const stat = fstatSync(fd);
+function checked(path: string | number, stat: Stats, base: bigint, pageSize: number): { size: number } {
   if (!stat.isFile())
-    throw new DemandPagingError('BAD_IMAGE', `${path} is no regular file: nothing says how long it is`);
+    throw new DemandPagingError('BAD_IMAGE', `${path} is a block device: nothing says how long it is`);
   if (stat.size === 0) throw new DemandPagingError('BAD_IMAGE', `${path} is empty`);
   if (stat.size % pageSize !== 0) {
     throw new DemandPagingError(

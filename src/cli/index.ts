@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { type CommandContext } from './context.js';
-import { describeFailure, EXIT } from './failure.js';
+import { describeFailure, EXIT, failureOfCall } from './failure.js';
 import { processTerminal } from './terminal.js';
 
 type Register = (program: Command, context: CommandContext) => void;
@@ -30,11 +30,15 @@ const program = new Command('demand-paging')
   .showHelpAfterError('(--help shows what there is)')
   .exitOverride();
 
-// A reader that goes away (`| head`) is no failure of ours, and there is nobody left to tell.
+// A reader that goes away (`| head`, a terminal that is closed) is no failure, and there is no one left to tell. What
+// cannot be written for another reason (a full disk) is one.
+const GONE = ['EPIPE', 'EIO'];
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(EXIT.ok);
-  throw error;
+  if (GONE.includes(error.code ?? '')) process.exit(EXIT.ok);
+  fail(failureOfCall(error, 'standard output cannot be written'));
+  process.exit(EXIT.failed);
 });
+process.stderr.on('error', () => {}); // the status says it, too
 
 try {
   const name = process.argv[2] ?? '';
@@ -46,9 +50,11 @@ try {
   if (thrown instanceof CommanderError) {
     // Commander has written its message; asking for help or the version is no mistake.
     process.exitCode = thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
-  } else {
-    const { lines, status } = describeFailure(thrown);
-    for (const line of lines) context.terminal.err(line);
-    process.exitCode = status;
-  }
+  } else fail(thrown);
+}
+
+function fail(thrown: unknown): void {
+  const { lines, status } = describeFailure(thrown);
+  for (const line of lines) context.terminal.err(line);
+  process.exitCode = status;
 }

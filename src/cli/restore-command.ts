@@ -1,14 +1,15 @@
-import { rmSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { type MemoryKind, type PagerPolicy } from '../api/index.js';
 import { defaultHugePageSize, pageSize as basePageSize } from '../linux/index.js';
 import { address, milliseconds, powerOfTwo, wholeNumber } from './arguments.js';
 import { type CommandContext } from './context.js';
+import { ENDING_SIGNALS } from './ending-signals.js';
 import { EXIT, failureLines, UsageError } from './failure.js';
 import { imageExtent, writeImage } from './guest-image.js';
 import { ImageFile } from './image-file.js';
-import { type RestoreJob, type RestoreMessage } from './restore-job.js';
+import { INHERITED_IMAGE, type RestoreJob, type RestoreMessage } from './restore-job.js';
 import { liveText, plainText } from './restore-progress.js';
 import { backendLines, headLines, reportLines } from './restore-report.js';
 import { type RestoreOutcome, superviseRestore } from './restore-supervisor.js';
@@ -77,20 +78,20 @@ function number(flags: string, what: string, parse: (text: string) => number, pr
 /** Does all of it; the exit status. */
 async function restore(image: string | undefined, options: RestoreOptions): Promise<number> {
   const terminal = processTerminal({ quiet: options.quiet === true || options.json === true });
+  const { job, origin, unnamed } = prepare(image, options);
   const abort = new AbortController();
   const stop = (): void => abort.abort();
-  process.on('SIGINT', stop).on('SIGTERM', stop);
-  const { job, origin } = prepare(image, options);
+  for (const signal of ENDING_SIGNALS) process.on(signal, stop);
   try {
     for (const line of headLines(job, origin)) terminal.out(line);
     const screen = new Screen(terminal);
-    const outcome = await superviseRestore(job, (message) => screen.hear(message), abort.signal);
+    const outcome = await superviseRestore(job, unnamed, (message) => screen.hear(message), abort.signal);
     screen.end();
     if (options.json) process.stdout.write(`${JSON.stringify(resultJson(outcome, job))}\n`);
     return conclude(outcome, job, options, terminal);
   } finally {
-    if (job.temporary !== undefined) rmSync(job.temporary, { recursive: true, force: true });
-    process.off('SIGINT', stop).off('SIGTERM', stop);
+    if (unnamed !== undefined) closeSync(unnamed);
+    for (const signal of ENDING_SIGNALS) process.off(signal, stop);
   }
 }
 
@@ -150,8 +151,16 @@ class Screen {
   }
 }
 
+interface Prepared {
+  readonly job: RestoreJob;
+  /** What the image is, for the reader. */
+  readonly origin: string;
+  /** The descriptor of a rebuilt image, which has no name. */
+  readonly unnamed: number | undefined;
+}
+
 /** What is to be restored. Errors: those of the files it names; UsageError. */
-function prepare(image: string | undefined, options: RestoreOptions): { job: RestoreJob; origin: string } {
+function prepare(image: string | undefined, options: RestoreOptions): Prepared {
   const pageSize = pageSizeOf(options.memory);
   const common = {
     backend: options.backend,
@@ -178,37 +187,37 @@ function prepare(image: string | undefined, options: RestoreOptions): { job: Res
   const job = {
     ...common,
     image: { path, base, length: file.length },
-    temporary: undefined,
     vector,
     tableBytes,
   };
-  return { job, origin: image };
+  return { job, origin: image, unnamed: undefined };
 }
 
-type Common = Omit<RestoreJob, 'image' | 'temporary' | 'vector' | 'tableBytes'>;
+type Common = Omit<RestoreJob, 'image' | 'vector' | 'tableBytes'>;
 
-/** An image made of a vector, in a temporary folder. */
-function rebuilt(options: RestoreOptions, common: Common): { job: RestoreJob; origin: string } {
+/** An image made of a vector. */
+function rebuilt(options: RestoreOptions, common: Common): Prepared {
   if (options.base !== undefined) throw new UsageError('--base goes with an image');
   const vector = readVector(options.vector ?? `${shippedVectors('B')}#${DEFAULT_VECTOR}`);
   const vm = savedVm(vector);
   const extent = imageExtent(vm);
-  const { path, folder } = writeImage(vm, extent);
+  const unnamed = writeImage(vm, extent);
   const job = {
     ...common,
-    image: { path, ...extent },
-    temporary: folder,
+    image: { path: INHERITED_IMAGE, ...extent },
     vector,
     tableBytes: extent.tableBytes,
   };
-  return { job, origin: `rebuilt from vector ${vector.id}, recorded from a real arm64 KVM` };
+  return { job, origin: `rebuilt from vector ${vector.id}, recorded from a real arm64 KVM`, unnamed };
 }
 
 const SMALLEST_PAGE = 4096;
 
 function pageSizeOf(memory: MemoryKind): number {
+  const huge = memory === 'hugetlb' ? defaultHugePageSize() : undefined;
+  if (huge !== undefined) return huge;
   try {
-    return (memory === 'hugetlb' ? defaultHugePageSize() : undefined) ?? basePageSize();
+    return basePageSize();
   } catch {
     return SMALLEST_PAGE; // no native calls here: the model has pages of any size
   }

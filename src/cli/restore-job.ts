@@ -3,11 +3,13 @@ import { type WalkReport } from '../accessors/index.js';
 import { type Vector } from '../arm64/index.js';
 import { type PlainFailure } from './failure.js';
 
+/** The number of the descriptor of an image without a name, in the restoring process. */
+export const INHERITED_IMAGE = 4;
+
 /** What the restoring process is to do. Cloneable. */
 export interface RestoreJob {
-  readonly image: { readonly path: string; readonly base: bigint; readonly length: number };
-  /** A folder that goes away with the job. */
-  readonly temporary: string | undefined;
+  /** `path`: or the descriptor that the restoring process inherits, {@link INHERITED_IMAGE}. */
+  readonly image: { readonly path: string | number; readonly base: bigint; readonly length: number };
   /** The vector whose GIC and ITS are restored from the image; none: memory only. */
   readonly vector: Vector | undefined;
   /** Bytes from the image's start that hold the tables: they are prefetched last. */

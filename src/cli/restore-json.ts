@@ -11,7 +11,7 @@ export function resultJson(outcome: RestoreOutcome, job: RestoreJob): object {
   const { image, memory, pageSize, policy } = job;
   const given = {
     image: {
-      path: job.temporary === undefined ? image.path : null,
+      path: typeof image.path === 'string' ? image.path : null,
       base: hex(image.base),
       bytes: image.length,
     },

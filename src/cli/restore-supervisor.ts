@@ -20,16 +20,20 @@ const GRACE_MS = 3000;
 
 /**
  * Runs a job in a process of its own and resolves when that is gone, however it went. Aborting asks it to
- * end, and kills it when it does not.
+ * end, and kills it when it does not. `image`: the descriptor of an image without a name, which that process inherits.
  */
 export async function superviseRestore(
   job: RestoreJob,
+  image: number | undefined,
   hear: (message: RestoreMessage) => void,
   abort: AbortSignal,
 ): Promise<RestoreOutcome> {
   const child = fork(entryFile('cli/restore-worker'), {
     serialization: 'advanced',
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    // Its flags are not for it: a debugger's port, for one, can be had only once.
+    execArgv: [],
+    // The image comes to be INHERITED_IMAGE.
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc', ...(image === undefined ? [] : [image])],
   });
   const send = (command: RestoreCommand): void => void (child.connected && child.send(command));
   let last: Extract<RestoreMessage, { kind: 'result' | 'failed' }> | undefined;

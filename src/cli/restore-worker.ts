@@ -1,6 +1,5 @@
-import { rmSync } from 'node:fs';
-import { DemandPagingError } from '../api/index.js';
-import { EXIT, type PlainFailure } from './failure.js';
+import { ENDING_SIGNALS } from './ending-signals.js';
+import { EXIT, plainFailure } from './failure.js';
 import { type RestoreCommand, type RestoreMessage } from './restore-job.js';
 import { RestoreRun } from './restore-run.js';
 
@@ -10,30 +9,19 @@ import { RestoreRun } from './restore-run.js';
  */
 
 let run: RestoreRun | undefined;
-let temporary: string | undefined;
 
 const tell = (message: RestoreMessage): void => void (process.connected && process.send!(message));
 
-function plain(thrown: unknown): PlainFailure {
-  if (thrown instanceof DemandPagingError)
-    return { code: thrown.code, message: thrown.message, hint: thrown.hint };
-  const misuse = thrown instanceof RangeError || thrown instanceof TypeError;
-  const message =
-    thrown instanceof Error ? ((misuse ? undefined : thrown.stack) ?? thrown.message) : String(thrown);
-  return { code: undefined, message, hint: undefined };
-}
-
 process.on('message', (command: RestoreCommand) => {
   if (command.kind === 'interrupt') return run?.interrupt();
-  temporary = command.job.temporary;
   try {
     run = new RestoreRun(command.job, tell);
     void run.run().then(
       (result) => end({ kind: 'result', result }, EXIT.ok),
-      (thrown: unknown) => end({ kind: 'failed', failure: plain(thrown) }, EXIT.failed),
+      (thrown: unknown) => end({ kind: 'failed', failure: plainFailure(thrown) }, EXIT.failed),
     );
   } catch (thrown) {
-    end({ kind: 'failed', failure: plain(thrown) }, EXIT.failed);
+    end({ kind: 'failed', failure: plainFailure(thrown) }, EXIT.failed);
   }
 });
 
@@ -43,12 +31,10 @@ function end(message: RestoreMessage, status: number): void {
   process.send!(message, () => process.disconnect());
 }
 
-// Whoever watches is gone: nobody is left to clean up, and nobody to restore for.
+// The process that watches is gone: there is nothing to restore for.
 process.on('disconnect', () => {
-  if (process.exitCode !== undefined) return;
-  if (temporary !== undefined) rmSync(temporary, { recursive: true, force: true });
-  process.exit(EXIT.failed);
+  if (process.exitCode === undefined) process.exit(EXIT.failed);
 });
 
-// Ctrl-C reaches the whole group; when this process ends is for the other one to say.
-process.on('SIGINT', () => {});
+// A terminal, and timeout(1), signal the whole group; when this process ends is for the other one to say.
+for (const signal of ENDING_SIGNALS) process.on(signal, () => {});

@@ -26,7 +26,7 @@ export function processTerminal({ quiet = false } = {}): Terminal {
     out: (line) => void (quiet || stdout.write(`${line}\n`)),
     err: (line) => void stderr.write(`${line}\n`),
     live() {
-      if (quiet || !stdout.isTTY) return undefined;
+      if (quiet || !stdout.isTTY || process.env['TERM'] === 'dumb') return undefined;
       const area = createLogUpdate(stdout);
       return {
         show: (text) => area(text),

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { DemandPagingError } from '../api/index.js';
 import { entryFile } from '../api/package-entry.js';
@@ -11,7 +11,7 @@ import { parseVectors, type Vector } from '../arm64/index.js';
 export function readVectors(path: string): Vector[] {
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = textOf(path);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new DemandPagingError('SOURCE_FAILED', `${path} cannot be read: ${reason}`, { cause });
@@ -19,6 +19,13 @@ export function readVectors(path: string): Vector[] {
   const vectors = parseVectors(text, path);
   if (vectors.length === 0) throw new DemandPagingError('BAD_IMAGE', `${path} holds no vector`);
   return vectors;
+}
+
+/** A FIFO is read to its end (`<(zcat …)`); a device may have none. */
+function textOf(path: string): string {
+  const stat = statSync(path);
+  if (!stat.isFile() && !stat.isFIFO()) throw new Error('it is neither a file nor a pipe');
+  return readFileSync(path, 'utf8');
 }
 
 /** One vector, named `file.jsonl` (the first of the file) or `file.jsonl#B-060`. Errors: as {@link readVectors}; BAD_IMAGE for an unknown id. */

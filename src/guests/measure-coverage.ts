@@ -1,7 +1,7 @@
 import { type AccessSite, type Coverage, type Effect, type SiteCoverage } from '../api/access.js';
 import { fileOffset, gpa, type PageIndex } from '../api/address.js';
 import { type FaultPort, openPort } from '../api/backend.js';
-import { requirements, type Requirement, type Requirements } from '../api/capability.js';
+import { requirements, type Requirement, type Requirements, unmet } from '../api/capability.js';
 import { FaultBatch } from '../api/fault.js';
 import { MemoryLayout } from '../api/layout.js';
 import { OUTCOME, ResolutionBatch } from '../api/resolution.js';
@@ -62,7 +62,12 @@ export function probeGuestCoverage(choice: GuestBackendChoice): Requirements {
   const { list } = probeGuest(choice);
   if (memoryOf(choice) !== 'hugetlb') return requirements(list);
   const wanted = sitesOf(choice).length;
-  const free = hugePagePool()?.free;
+  let free: number | undefined;
+  try {
+    free = hugePagePool()?.free;
+  } catch (error) {
+    return requirements([...list, unmet('huge pages', error)]);
+  }
   const met = free !== undefined && free >= wanted;
   const pages: Requirement = {
     what: 'huge pages',

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { DemandPagingError } from '../api/error.js';
 import { systemError } from './failure.js';
-import { defaultHugePageSize } from './page-size.js';
+import { defaultHugePageSize, memoryInfo } from './page-size.js';
 
 const SYSCTL = '/proc/sys/vm/nr_hugepages';
 const TRANSPARENT = '/sys/kernel/mm/transparent_hugepage/enabled';
@@ -29,7 +29,7 @@ export interface HugePagePool {
 export function hugePagePool(): HugePagePool | undefined {
   const size = defaultHugePageSize();
   if (size === undefined) return undefined;
-  const text = readFileSync('/proc/meminfo', 'utf8');
+  const text = memoryInfo();
   const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0);
   return { total: field('HugePages_Total'), free: field('HugePages_Free'), pageSize: size };
 }

@@ -1,4 +1,5 @@
 import { DemandPagingError } from '../api/error.js';
+import { hugePoolFile } from '../api/huge-pool.js';
 import { hva, type Hva } from '../api/address.js';
 import { libc } from './ffi.js';
 import { duplicate } from './descriptor.js';
@@ -73,7 +74,7 @@ function hugePagesMissing(syscall: string, length: number, size: number): Demand
   const pages = length / size;
   return systemError(syscall, ERRNO.ENOMEM, `no ${pages} free huge pages of ${size / 1024} KiB`, {
     codes: { [ERRNO.ENOMEM]: 'NO_HUGE_PAGES' },
-    hint: `Set sysctl vm.nr_hugepages=N, with at least ${pages} free (see HugePages_Free in /proc/meminfo)`,
+    hint: `Write a number to ${hugePoolFile(size)} that leaves at least ${pages} free`,
   });
 }
 

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { ERRNO, systemError } from './failure.js';
 import { libc } from './ffi.js';
 import { SC_PAGESIZE } from './mman.js';
 
@@ -9,9 +10,25 @@ export function pageSize(): number {
   return (basePageSize ??= libc().sysconf(SC_PAGESIZE));
 }
 
-/** The default huge page size in bytes, or undefined where the kernel has no hugetlb. Source: proc_meminfo(5). */
+/** The text of /proc/meminfo. Errors: NO_DEVICE where there is no /proc; KERNEL, NO_PERMISSION. */
+export function memoryInfo(): string {
+  try {
+    return readFileSync('/proc/meminfo', 'utf8');
+  } catch (cause) {
+    const { errno = 0, syscall = 'open' } = cause as NodeJS.ErrnoException;
+    throw systemError(syscall, -errno, "nothing tells of this host's huge pages without /proc/meminfo", {
+      codes: { [ERRNO.ENOENT]: 'NO_DEVICE' },
+      hint: 'Mount /proc here (mount -t proc proc /proc), or show it in the container',
+    });
+  }
+}
+
+/**
+ * The default huge page size in bytes, or undefined where the kernel has no hugetlb.
+ * Errors: NO_DEVICE without /proc. Source: proc_meminfo(5).
+ */
 export function defaultHugePageSize(): number | undefined {
-  const line = /^Hugepagesize:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'));
+  const line = /^Hugepagesize:\s+(\d+) kB$/m.exec(memoryInfo());
   return line ? Number(line[1]) * 1024 : undefined;
 }
 

@@ -4,7 +4,8 @@ import { type ModuleSourceRef, type PageSource } from '../api/source.js';
 import { checkExtent, MODULE } from './source-module.js';
 
 export interface FileSourceOptions {
-  readonly path: string;
+  /** Or a descriptor of this process, which stays open, and the caller's, while the source is read. */
+  readonly path: string | number;
   /** Where in the file the source begins, in bytes. Default 0. */
   readonly offset?: number | undefined;
   /** Bytes. Default: to the end of the file, as it is when the source is opened; needed for a device. */
@@ -20,7 +21,7 @@ export interface FileSourceOptions {
  * socket or character device). Source: pread(2).
  */
 export function file(
-  path: string,
+  path: string | number,
   { offset, length }: Omit<FileSourceOptions, 'path'> = {},
 ): ModuleSourceRef {
   if (offset !== undefined) checkExtent('offset', offset);
@@ -34,7 +35,7 @@ export function file(
 
 /** Opens what {@link file} names, in this isolate. Errors: SOURCE_FAILED. */
 export function openFile({ path, offset: start = 0, length: given }: FileSourceOptions): PageSource {
-  const fd = openForReading(path);
+  const fd = typeof path === 'number' ? path : openForReading(path);
   const length = given ?? Math.max(0, fstatSync(fd).size - start);
   let closed = false;
   return {
@@ -53,16 +54,16 @@ export function openFile({ path, offset: start = 0, length: given }: FileSourceO
     close() {
       if (closed) return; // the descriptor's number may be another file's by now
       closed = true;
-      closeSync(fd);
+      if (fd !== path) closeSync(fd);
     },
   };
 }
 
 /**
  * Looked at before it is opened, because opening a FIFO waits for a writer and opening a device may do something; and
- * again after, because the path may name something else by then.
+ * again after, because the path may name something else by then. Errors: SOURCE_FAILED.
  */
-function openForReading(path: string): number {
+export function openForReading(path: string): number {
   let fd: number | undefined;
   try {
     refuseOtherThanFile(statSync(path));

@@ -23,8 +23,8 @@ export interface CliOptions extends SpawnOptions {
   readonly stdin?: Redirection;
   readonly stdout?: Redirection;
   readonly stderr?: Redirection;
-  /** Arguments of node's own, before the program. */
-  readonly node?: readonly string[];
+  /** A program, with arguments, that becomes the one of its further arguments. */
+  readonly before?: readonly string[];
 }
 
 const SHELL = '/bin/sh';
@@ -45,9 +45,9 @@ export class CliRun {
   #stderr = '';
   #look: () => void = () => {};
 
-  constructor(args: readonly string[], { node = [], ...options }: CliOptions = {}) {
+  constructor(args: readonly string[], { before = [], ...options }: CliOptions = {}) {
     const started = performance.now();
-    const command = [process.execPath, ...node, PROGRAM, ...args];
+    const command = [...before, process.execPath, PROGRAM, ...args];
     const script = redirecting(options);
     if (script !== undefined) command.unshift(SHELL, '-c', script);
     this.child = spawn(command[0]!, command.slice(1), {

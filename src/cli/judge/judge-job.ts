@@ -23,9 +23,12 @@ export interface JudgeJob {
   /** Names of scenarios, played after the cells; by what is no prototype, none. */
   readonly scenarios: readonly string[];
   readonly options: JudgeOptions;
-  /** A file for the events of the run under way, which is read when the process has to be killed. */
-  readonly blackBox?: string;
+  /** The descriptor of a file for the events of the run under way, which is read when the process has to be killed. */
+  readonly blackBox?: number;
 }
+
+/** The number of that descriptor in the judging process, where it inherits one. */
+export const BLACK_BOX = 4;
 
 /** Status of a judging process that waits for something, with nothing under way that could bring it. */
 export const IDLE_STATUS = 99;

@@ -1,4 +1,4 @@
-import { ftruncateSync, openSync, writeSync } from 'node:fs';
+import { ftruncateSync, writeSync } from 'node:fs';
 import { DemandPagingError } from '../../api/index.js';
 import { type CheckOptions, narrate, type TimelineEntry } from '../../conformance/index.js';
 import { type JudgedUapi, playScenario, SCENARIOS } from '../../scenarios/index.js';
@@ -13,6 +13,7 @@ import { loadCandidate } from './module-candidate.js';
 const send = (message: JudgeMessage): void => void process.send?.(message);
 
 process.on('beforeExit', () => process.exit(IDLE_STATUS));
+process.on('disconnect', () => process.exit());
 process.once('message', (job: JudgeJob) => void judge(job).finally(() => process.disconnect()));
 
 async function judge(job: JudgeJob): Promise<void> {
@@ -71,9 +72,8 @@ function checkOptions({ options, blackBox }: JudgeJob): CheckOptions {
   return blackBox === undefined ? checking : { ...checking, watch: recorder(blackBox) };
 }
 
-/** Keeps the events of the run under way in a file, each as soon as it happens. */
-function recorder(path: string): NonNullable<CheckOptions['watch']> {
-  const file = openSync(path, 'w');
+/** Keeps the events of the run under way in a file, by its descriptor, each as soon as it happens. */
+function recorder(file: number): NonNullable<CheckOptions['watch']> {
   let entries: TimelineEntry[] = [];
   return {
     run() {

@@ -1,12 +1,13 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, fstatSync, readSync } from 'node:fs';
 import { entryFile } from '../../api/package-entry.js';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { type CaseVerdict, SCENARIOS, type ScenarioVerdict } from '../../scenarios/index.js';
+import { ENDING_SIGNALS } from '../ending-signals.js';
 import { type PlainFailure } from '../failure.js';
+import { unnamedFile } from '../unnamed-file.js';
 import { type Cell, cellName, type CellVerdict, type JudgedCell } from './cell.js';
 import {
+  BLACK_BOX,
   type CandidateFacts,
   type Declared,
   IDLE_STATUS,
@@ -183,22 +184,22 @@ class Judging {
 
   /** What is said of a cell at which the process fell silent or died; played again, it leaves its last events behind. */
   async #verdictOn(index: number, end: Exclude<ProcessEnd['end'], 'done'>): Promise<CellVerdict> {
-    const folder = mkdtempSync(join(tmpdir(), 'demand-paging-judge-'));
-    const blackBox = join(folder, 'events');
+    const blackBox = unnamedFile();
     const job: JudgeJob = {
       candidate: this.#candidate,
       cells: [this.#cells[index]!],
       scenarios: [],
       options: this.#judging,
-      blackBox,
+      blackBox: BLACK_BOX,
     };
     await runJob(
       job,
       () => this.#answer_ms,
       () => {},
+      blackBox,
     );
     const story = linesOf(blackBox);
-    rmSync(folder, { recursive: true });
+    closeSync(blackBox);
     return { verdict: 'fails', what: this.#endText(end), story, runs: 0 };
   }
 
@@ -235,16 +236,29 @@ class Judging {
 
 const IDLE = statusText(IDLE_STATUS);
 
+/** Processes that judge. */
+const UNDER_WAY = new Set<ChildProcess>();
+
+/** A candidate in an endless loop does not notice that this process ends: what ends this process ends the others first. */
+function endAll(signal: NodeJS.Signals): void {
+  for (const child of UNDER_WAY) child.kill('SIGKILL');
+  for (const each of ENDING_SIGNALS) process.off(each, endAll);
+  process.kill(process.pid, signal);
+}
+
 /** Runs a job in a process and resolves when that is gone. */
 async function runJob(
   job: JudgeJob,
   answer_ms: () => number,
   hear: (message: JudgeMessage) => void,
+  blackBox?: number,
 ): Promise<ProcessEnd['end']> {
   const child = fork(entryFile('cli/judge/judge-worker'), {
     // What a candidate prints is not the judge's.
-    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc', ...(blackBox === undefined ? [] : [blackBox])],
   });
+  UNDER_WAY.add(child);
+  if (UNDER_WAY.size === 1) for (const signal of ENDING_SIGNALS) process.on(signal, endAll);
   let silent = false;
   let over = false;
   let deadline: NodeJS.Timeout | undefined;
@@ -264,6 +278,8 @@ async function runJob(
   child.send(job);
   const died = await ended(child);
   clearTimeout(deadline);
+  UNDER_WAY.delete(child);
+  if (UNDER_WAY.size === 0) for (const signal of ENDING_SIGNALS) process.off(signal, endAll);
   if (over) return 'done';
   return silent ? 'silent' : { died };
 }
@@ -282,12 +298,11 @@ function statusText(code: number | null): string {
   return `status ${code ?? 'unknown'}`;
 }
 
-function linesOf(path: string): string[] {
-  try {
-    return readFileSync(path, 'utf8')
-      .split('\n')
-      .filter((line) => line !== '');
-  } catch {
-    return []; // it came to nothing before the first event
-  }
+function linesOf(file: number): string[] {
+  const text = Buffer.alloc(fstatSync(file).size);
+  readSync(file, text, 0, text.length, 0);
+  return text
+    .toString()
+    .split('\n')
+    .filter((line) => line !== '');
 }
