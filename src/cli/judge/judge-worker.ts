@@ -14,7 +14,10 @@ const send = (message: JudgeMessage): void => void process.send?.(message);
 
 process.on('beforeExit', () => process.exit(IDLE_STATUS));
 process.on('disconnect', () => process.exit());
-process.once('message', (job: JudgeJob) => void judge(job).finally(() => process.disconnect()));
+process.once('message', (job: JudgeJob) => {
+  process.channel!.unref(); // listened to for its end, and no work that is under way
+  void judge(job).finally(() => process.disconnect());
+});
 
 async function judge(job: JudgeJob): Promise<void> {
   let candidate: Candidate;
