@@ -1,4 +1,12 @@
-export { ACCESS_CLASSES, ACCESS_SITES, SITE_NAMES, classOf, coverageGaps } from './api/access.js';
+export {
+  ACCESS_CLASSES,
+  ACCESS_SITES,
+  SITE_NAMES,
+  classOf,
+  coverageGaps,
+  effectAt,
+  unmediatedSites,
+} from './api/access.js';
 export type { AccessClass, AccessSite, Coverage, Effect, SiteCoverage } from './api/access.js';
 export { fileOffset, gpa, hex, hva } from './api/address.js';
 export type {

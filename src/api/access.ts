@@ -41,7 +41,7 @@ export const classOf = (site: AccessSite): AccessClass => ACCESS_SITES[site];
  *
  * - `blocks`: the accessor waits and a fault is delivered.
  * - `exits`: KVM_RUN returns with the fault.
- * - `errors`: the access fails at once (EFAULT, SIGBUS); nobody is told which page.
+ * - `errors`: the access fails at once (EFAULT, SIGBUS); nobody is told which page. Of `external-mapping`: the mapping itself fails.
  * - `injects`: the guest sees an abort.
  * - `unmediated`: nobody notices; the accessor reads zeros or stale data.
  */
@@ -62,11 +62,25 @@ export interface SiteCoverage {
 /** One row a site; a site without a row is not claimed at all and counts as `unmediated`. */
 export type Coverage = readonly SiteCoverage[];
 
-/** The sites of the given classes that `coverage` leaves unmediated. Visibility checks never count: they read nothing. */
+/** What a backend does at a site; one without a row is not claimed at all, which counts as `unmediated`. */
+export const effectAt = (coverage: Coverage, site: AccessSite): Effect =>
+  coverage.find((row) => row.site === site)?.effect ?? 'unmediated';
+
+/** The sites that `coverage` leaves unmediated. Visibility checks never count: they read nothing. */
+export const unmediatedSites = (coverage: Coverage): readonly AccessSite[] =>
+  SITE_NAMES.filter((site) => site !== 'kernel-visibility' && effectAt(coverage, site) === 'unmediated');
+
+/**
+ * The sites of the given classes at which an access to a missing page does not come to be served: it neither waits
+ * nor exits with the fault. One that fails at once, or that the guest sees as an abort, is not served either, because no
+ * resolver hears of it. Two never count: visibility checks, which read nothing, and `external-mapping` where it
+ * `errors`, because there the mapping itself fails and no access is made.
+ */
 export function coverageGaps(coverage: Coverage, needs: readonly AccessClass[]): readonly AccessSite[] {
   return SITE_NAMES.filter((site) => {
     if (site === 'kernel-visibility' || !needs.includes(classOf(site))) return false;
-    const row = coverage.find((candidate) => candidate.site === site);
-    return row === undefined || row.effect === 'unmediated';
+    const effect = effectAt(coverage, site);
+    if (site === 'external-mapping' && effect === 'errors') return false;
+    return effect !== 'blocks' && effect !== 'exits';
   });
 }

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { createHistogram } from 'node:perf_hooks';
 import { match } from 'ts-pattern';
 import { type GpaRange, type PageRange, hex, hva } from './address.js';
-import { ACCESS_CLASSES, type AccessClass, type Coverage, coverageGaps } from './access.js';
+import { ACCESS_CLASSES, type AccessClass, type Coverage, coverageGaps, effectAt } from './access.js';
 import { type Attachment, type Backend } from './backend.js';
 import { type Supports, missingVerbs } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
@@ -31,7 +31,10 @@ export interface PagerOptions {
   readonly backend: Backend;
   readonly regions: readonly RegionSpec[];
   readonly source: SourceRef;
-  /** The access classes that must not slip past: the pager refuses to start while one is unmediated. Default: `['vmm']`. */
+  /**
+   * The access classes whose accesses must be served: the pager refuses to start while an access of one of their sites
+   * would not wait for its page or exit, but fail, or read what is there. Default: `['vmm']`.
+   */
   readonly needs?: readonly AccessClass[];
   readonly policy?: Partial<PagerPolicy>;
   /** Pages whose contents are there already: bit `n % 8` of byte `n / 8` for page `n` of the layout. */
@@ -100,9 +103,14 @@ function checkFit(
     );
   const gaps = coverageGaps(coverage, needs);
   if (gaps.length > 0) {
-    throw new DemandPagingError('COVERAGE_GAP', `${backend.name} leaves ${gaps.join(', ')} unmediated`, {
-      hint: 'Compose it with a backend that covers them, or take the class out of `needs`',
-    });
+    const sites = gaps.map((site) => `${site} (${effectAt(coverage, site)})`);
+    throw new DemandPagingError(
+      'COVERAGE_GAP',
+      `${backend.name} does not serve accesses of ${sites.join(', ')}`,
+      {
+        hint: 'Compose it with a backend that covers them, or take the class out of `needs`',
+      },
+    );
   }
   const wanted = policy.onSourceFailure === 'stop' ? [] : ([policy.onSourceFailure] as const);
   const lacking = missingVerbs(supports, wanted);

@@ -1,5 +1,5 @@
 import { type Command } from 'commander';
-import { ACCESS_CLASSES, coverageGaps, DemandPagingError } from '../api/index.js';
+import { DemandPagingError, unmediatedSites } from '../api/index.js';
 import { coverageHead, coverageRow } from '../prototypes/index.js';
 import { type CommandContext } from './context.js';
 import { EXIT } from './failure.js';
@@ -51,7 +51,7 @@ async function describe({ name, title, uapi, subject }: Candidate) {
     events: supports.events,
     coverage,
     row: `${coverageHead()}\n${coverageRow(name, coverage)}`,
-    unmediated: coverageGaps(coverage, ACCESS_CLASSES),
+    unmediated: unmediatedSites(coverage),
   };
 }
 

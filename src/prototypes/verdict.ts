@@ -1,4 +1,4 @@
-import { ACCESS_CLASSES, type AccessSite, type Coverage, coverageGaps } from '../api/index.js';
+import { type AccessSite, type Coverage, unmediatedSites } from '../api/index.js';
 import {
   type AnyProperty,
   checkProperties,
@@ -64,7 +64,7 @@ export async function verdict<Options extends object>(
   const subject = uapi.subject(use);
   const reports = await checkProperties(chosen(options), subject, options);
   const coverage = uapi.coverage(use);
-  const unmediated = coverageGaps(coverage, ACCESS_CLASSES);
+  const unmediated = unmediatedSites(coverage);
   const failed = [...new Set(reports.filter(({ outcome }) => outcome === 'failed').map(({ name }) => name))];
   const lines = [
     uapi.matrix(use),

@@ -12,12 +12,13 @@ export interface UserfaultfdBackendOptions {
   readonly via?: 'auto' | 'device' | 'syscall' | undefined;
   /**
    * UFFD_USER_MODE_ONLY: needs no privilege, but the kernel's own accesses (KVM, vhost, system call buffers)
-   * fail with EFAULT instead of waiting, and the coverage says so. Default false.
+   * fail with EFAULT instead of waiting, and the coverage says so. Every class of accesses has such a site (the VMM's
+   * own are its system calls), so that a pager opens with `needs: []` alone. Default false.
    */
   readonly userModeOnly?: boolean | undefined;
   /**
-   * UFFD_FEATURE_SIGBUS: no access waits and none is reported; each fails at once (SIGBUS, EFAULT). A
-   * stand-in for interfaces that err instead of blocking. Default false.
+   * UFFD_FEATURE_SIGBUS: no access waits and none is reported; each fails at once (SIGBUS, EFAULT), so that a pager
+   * opens with `needs: []` alone. A stand-in for interfaces that err instead of blocking. Default false.
    */
   readonly sigbus?: boolean | undefined;
   /**
