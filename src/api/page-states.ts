@@ -23,7 +23,7 @@ const USED = 1;
 /** Header word: how many pages there are. */
 const PAGES = 2;
 /** Room to grow is addresses, not memory: this many pages, or twice as many as there are at first. */
-const LEAST_ROOM_PAGES = 2 ** 28;
+const LEAST_ROOM_PAGES = 2 ** 30;
 const PLACE: Readonly<Record<Plane, number>> = {
   removed: 0,
   poisoned: 1,

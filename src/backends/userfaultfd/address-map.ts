@@ -199,11 +199,11 @@ export class AddressMap {
 
   /** Further segments; whatever was thought to be at their addresses is forgotten. */
   add(segments: readonly Segment[]): void {
-    const others = segments.reduce<readonly Segment[]>(
-      (left, { start, count, pageSize }) =>
-        left.flatMap((one) => without(one, start, start + count * pageSize)),
-      this.#byPage,
-    );
+    let others: readonly Segment[] = this.#byPage;
+    for (const { start, count, pageSize } of segments) {
+      const end = start + count * pageSize;
+      if (this.#meets(start, end)) others = others.flatMap((one) => without(one, start, end));
+    }
     this.#set([...others, ...segments]);
   }
 
@@ -223,6 +223,18 @@ export class AddressMap {
   }
 
   #find(address: number): Piece | undefined {
+    const piece = this.#byAddress[this.#lastFrom(address)] ?? NOTHING;
+    return address >= piece.start && address < piece.end ? piece : undefined;
+  }
+
+  /** Whether anything lies in `[start, end)`. */
+  #meets(start: number, end: number): boolean {
+    const last = this.#byAddress[this.#lastFrom(end - 1)] ?? NOTHING;
+    return last.start < end && last.end > start;
+  }
+
+  /** The place in {@link #byAddress} of the last piece that begins at an address or before; 0 where none does. */
+  #lastFrom(address: number): number {
     let low = 0;
     let high = this.#byAddress.length - 1;
     while (low < high) {
@@ -230,8 +242,7 @@ export class AddressMap {
       if (this.#byAddress[middle]!.start <= address) low = middle;
       else high = middle - 1;
     }
-    const piece = this.#byAddress[low] ?? NOTHING;
-    return address >= piece.start && address < piece.end ? piece : undefined;
+    return low;
   }
 }
 

@@ -149,3 +149,21 @@ describe('shards', () => {
     );
   });
 });
+
+test('what is added takes its addresses from whatever was thought to be there', () => {
+  fc.assert(
+    fc.property(
+      segments,
+      fc.integer({ min: 5, max: 60 }),
+      fc.integer({ min: 1, max: 12 }),
+      (given, start, count) => {
+        const map = new AddressMap(given);
+        const table = new Table(given);
+        for (let i = 0; i < count; i++) table.at.set(start + i, 1000 + i);
+        map.add([segment(1000, count, start)]);
+        for (let place = 0; place < 90; place++)
+          expect(map.pageAt(place * PAGE), `place ${place}`).toBe(table.at.get(place) ?? -1);
+      },
+    ),
+  );
+});
