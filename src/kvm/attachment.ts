@@ -6,6 +6,7 @@ import { DemandPagingError } from '../api/error.js';
 import { type MemoryLayout } from '../api/layout.js';
 import {
   endWith,
+  ERRNO,
   type EventFd,
   pageSize,
   raw,
@@ -147,7 +148,9 @@ export class KvmAttachment implements Attachment {
       ({ slot: { page, count } }) => pages.first >= page && pages.first < page + count,
     )!;
     const errno = alias === undefined ? 0 : showFile(slot, pages.first, pages.count);
-    if (errno !== 0) throw systemError('mmap', errno, 'pages that are present cannot be shown');
+    // For want of mappings they stay hidden, until somebody asks for them.
+    if (errno !== 0 && errno !== ERRNO.ENOMEM)
+      throw systemError('mmap', errno, 'pages that are present cannot be shown');
     board.mark('filled', pages.first, pages.count, true); // after they can be found
   }
 

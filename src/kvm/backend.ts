@@ -164,6 +164,7 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
       ),
       vm: ownVm,
       runBytes: kvm.runBytes,
+      doorbell: doorbell.fd,
       slots,
       strategy,
       userfault: bitmaps && {

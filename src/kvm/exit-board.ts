@@ -18,7 +18,17 @@ const WORD = {
   slotsChanged: 7,
   /** Two numbers of 64 bits: see {@link TIME}. */
   times: 8,
-  header: 12,
+  /** Counts when a page was asked for that could not be mapped, and when others had been hidden for it. */
+  roomAsked: 12,
+  roomAnswered: 13,
+  hiddenRuns: 14,
+  /** 1 where there was nothing left to hide. */
+  roomless: 15,
+  /** 1 where a page may be complete and not mapped, though nobody keeps it back. */
+  hidden: 16,
+  /** 1 where a page that is asked for waits for room. */
+  roomNeeded: 17,
+  header: 18,
 } as const;
 
 /** Places behind {@link WORD.times}. */
@@ -61,6 +71,11 @@ export interface Swaps {
   readonly standing_ns: number;
   /** The longest time of these. */
   readonly longestStanding_ns: number;
+  /**
+   * Runs of pages that were hidden from the VMM's threads and the kernel until they are accessed again, because the
+   * process has vm.max_map_count mappings. guest_memfd memory only.
+   */
+  readonly hiddenRuns: number;
 }
 
 /** What became of a fault that a vCPU waits on. */
@@ -386,6 +401,53 @@ export class ExitBoard {
     Atomics.add(this.#words, WORD.slotsChanged, slots);
   }
 
+  // ── mappings ──
+
+  /**
+   * Resolver: the slot thread is to hide pages from the VMM, so that there are mappings for others. `needed`: a page that
+   * is asked for waits for one.
+   */
+  askForRoom(needed: boolean): void {
+    if (needed) Atomics.store(this.#words, WORD.roomNeeded, 1);
+    Atomics.add(this.#words, WORD.roomAsked, 1);
+    this.callSlotThread();
+  }
+
+  get roomAsks(): number {
+    return Atomics.load(this.#words, WORD.roomAsked);
+  }
+
+  /** Slot thread: whether a page has waited for room since the last call. */
+  takeRoomNeeded(): boolean {
+    return Atomics.exchange(this.#words, WORD.roomNeeded, 0) === 1;
+  }
+
+  /** Slot thread: so many runs of pages are hidden, for all that asked until then. */
+  answerRoom(runs: number, needed: boolean): void {
+    if (runs > 0) this.noteHidden();
+    Atomics.add(this.#words, WORD.hiddenRuns, runs);
+    if (needed || runs > 0) Atomics.store(this.#words, WORD.roomless, runs === 0 ? 1 : 0);
+    Atomics.add(this.#words, WORD.roomAnswered, 1);
+  }
+
+  /** A page that is complete is not mapped. */
+  noteHidden(): void {
+    Atomics.store(this.#words, WORD.hidden, 1);
+  }
+
+  get anyHidden(): boolean {
+    return Atomics.load(this.#words, WORD.hidden) === 1;
+  }
+
+  get roomAnswers(): number {
+    return Atomics.load(this.#words, WORD.roomAnswered);
+  }
+
+  /** The last time that room was asked for there was nothing left to hide. */
+  get roomless(): boolean {
+    return Atomics.load(this.#words, WORD.roomless) === 1;
+  }
+
   /** The slot thread, which alone writes these: the vCPUs stood for so long. */
   countStanding(ns: number): void {
     this.#times[TIME.standing]! += ns;
@@ -398,6 +460,7 @@ export class ExitBoard {
       slots: Atomics.load(this.#words, WORD.slotsChanged),
       standing_ns: this.#times[TIME.standing]!,
       longestStanding_ns: this.#times[TIME.longest]!,
+      hiddenRuns: Atomics.load(this.#words, WORD.hiddenRuns),
     };
   }
 

@@ -34,6 +34,7 @@ import {
   WrittenInstaller,
   type Zeros,
 } from './installer.js';
+import { MappingBudget } from './mapping-limit.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 import { bitsOf } from './userfault-slots.js';
 
@@ -97,6 +98,10 @@ export class ExitPort implements FaultPort {
   readonly #rest: { page: PageIndex; vcpu: number }[] = [];
   #seenPosts = 0;
   #seenKicks = 0;
+  /** Pages that are complete and asked for, and cannot be mapped for want of mappings. */
+  readonly #withoutRoom = new Set<PageIndex>();
+  #seenRoom = 0;
+  readonly #budget = new MappingBudget();
   #closed = false;
 
   constructor(token: ExitPortToken) {
@@ -111,7 +116,13 @@ export class ExitPort implements FaultPort {
     this.#uffd = token.uffd < 0 ? undefined : new UffdPort(token.uffd, MESSAGES, this.#arrivals);
     this.#poller = new Poller([token.doorbell, ...(token.uffd < 0 ? [] : [token.uffd])]);
     this.#zeros = mapMemory({ kind: 'anonymous', length: Math.max(largest, ZEROS_BYTES) });
-    this.#installer = installerOf(token, this.#uffd, this.#zeros, { address: this.#staging.address, length });
+    const staging = { address: this.#staging.address, length };
+    this.#installer =
+      this.#uffd && token.aliases
+        ? new GuestMemfdInstaller(this.#uffd, token.aliases, this.#zeros, this.#budget, () =>
+            this.#board.noteHidden(),
+          )
+        : installerOf(token, this.#uffd, this.#zeros, staging);
   }
 
   // ── taking ──
@@ -198,6 +209,7 @@ export class ExitPort implements FaultPort {
 
   #collect(batch: FaultBatch): number {
     const before = batch.count;
+    this.#askAgain();
     this.#tellRest(batch);
     const { posted } = this.#board;
     if (posted !== this.#seenPosts) {
@@ -370,7 +382,8 @@ export class ExitPort implements FaultPort {
   #freeze(region: SlotRegion, { first, count }: PageRange, on: boolean): Stopped | undefined {
     // Only what is present is ever frozen here: what is missing is held without that.
     const errno = on ? 0 : this.#installer.unhide(region, first, count);
-    if (errno !== 0) return { outcome: outcomeOf(errno), pages: 0, errno };
+    // What finds no mapping is shown to whoever asks for it.
+    if (errno !== 0 && errno !== ERRNO.ENOMEM) return { outcome: outcomeOf(errno), pages: 0, errno };
     this.#board.mark('frozen', first, count, on);
     if (!on) this.#wake(region, first, count, ANSWER.again);
     return undefined;
@@ -381,9 +394,11 @@ export class ExitPort implements FaultPort {
       const page = first + done;
       if (this.#board.has('filled', page)) {
         // What lives in a file is not lost with the mapping of it, which a freeze that comes late may have taken away.
-        if (verb === VERB.poison && this.#token.aliases && !this.#board.has('frozen', page))
-          this.#installer.unhide(region, page, 1);
-        else if (verb === VERB.poison && !this.#token.aliases && this.#isLost(region, page)) {
+        if (verb === VERB.poison && this.#token.aliases && !this.#board.has('frozen', page)) {
+          const errno = this.#installer.unhide(region, page, 1);
+          const outcome = this.#hidden(page, errno);
+          if (outcome) return { ...outcome, pages: done };
+        } else if (verb === VERB.poison && !this.#token.aliases && this.#isLost(region, page)) {
           this.#board.mark('filled', page, 1, false);
           return { outcome: OUTCOME.failed, pages: done, errno: ERRNO.EHWPOISON };
         }
@@ -403,6 +418,30 @@ export class ExitPort implements FaultPort {
       if (errno !== 0) return { outcome: outcomeOf(errno), pages: done, errno };
     }
     return undefined;
+  }
+
+  /**
+   * A page that is asked for was mapped, or could not be. Where that is for want of mappings the slot thread hides others, and
+   * whoever waits is woken then; where there are none to hide, that is a failure.
+   */
+  #hidden(page: PageIndex, errno: number): Omit<Stopped, 'pages'> | undefined {
+    // Shown because somebody waits for it: others are hidden before the process can map nothing more.
+    if (errno === 0 && this.#budget.take()) return undefined;
+    if (errno !== 0 && (errno !== ERRNO.ENOMEM || this.#board.roomless))
+      return { outcome: outcomeOf(errno), errno };
+    if (errno !== 0) this.#withoutRoom.add(page);
+    this.#board.askForRoom(errno !== 0);
+    return errno === 0 ? undefined : { outcome: OUTCOME['already-present'], errno: ERRNO.EEXIST };
+  }
+
+  /** Others were hidden: whoever waits to be shown a page asks again. */
+  #askAgain(): void {
+    const { roomAnswers } = this.#board;
+    if (roomAnswers === this.#seenRoom) return;
+    this.#seenRoom = roomAnswers;
+    for (const page of this.#withoutRoom) this.#installer.wake(regionOf(this.#token.regions, page)!, page, 1);
+    this.#withoutRoom.clear();
+    this.#budget.recount();
   }
 
   /**
@@ -476,8 +515,27 @@ export class ExitPort implements FaultPort {
     return !this.#uffd || residentPages(address, region.pageSize).every((there) => there === 1);
   }
 
+  /** Nobody shows what is hidden any more to whoever asks: it is shown now, or poisoned where it cannot be. */
+  #showHidden(): void {
+    if (!this.#token.aliases || !this.#board.anyHidden) return;
+    for (const region of this.#token.regions) {
+      const isHeld = (page: PageIndex): boolean =>
+        !this.#board.has('filled', page) || this.#board.has('frozen', page);
+      for (let page = region.page, stop = page + region.count; page < stop;) {
+        let end = page;
+        while (end < stop && !isHeld(end)) end++;
+        const count = end - page;
+        if (count > 0 && this.#installer.unhide(region, page, count) !== 0)
+          this.#installer.poison(region, page, count);
+        if (count > 0) this.#installer.wake(region, page, count);
+        page = end + 1;
+      }
+    }
+  }
+
   close(): void {
     if (this.#closed) return;
+    this.#showHidden();
     this.#closed = true;
     this.#board.asleep = false;
     for (const reader of this.#readers ?? []) reader.close();
@@ -518,7 +576,6 @@ function installerOf(
   staging: Moving['staging'],
 ): PageInstaller {
   if (!uffd) return new WrittenInstaller(zeros, token.files);
-  if (token.aliases) return new GuestMemfdInstaller(uffd, token.aliases, zeros);
   const base = pageSize();
   const unitOf = (region: SlotRegion): number => token.hugeUnits.get(region.page) ?? base;
   const spare = staging.address + spareAfter(staging.length);

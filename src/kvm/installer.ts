@@ -14,6 +14,7 @@ import {
   type UffdPort,
   writeMemory,
 } from '../linux/index.js';
+import { type MappingBudget } from './mapping-limit.js';
 import { type SlotRegion } from './slot-region.js';
 
 /** What came of a run of pages: how many are done, whole and in order, and the errno that stopped it, or 0. */
@@ -255,9 +256,22 @@ export class GuestMemfdInstaller implements PageInstaller {
   readonly #writes = new Map<number, boolean>();
 
   readonly #zeros: Zeros;
+  readonly #budget: MappingBudget;
+  readonly #hidden: () => void;
 
-  /** `aliases`: by a region's first page, the address of the whole region in the mapping that is filled through. */
-  constructor(uffd: UffdPort, aliases: ReadonlyMap<number, number>, zeros: Zeros) {
+  /**
+   * `aliases`: by a region's first page, the address of the whole region in the mapping that is filled through.
+   * `hidden`: called when what is complete cannot be mapped, or is not to be.
+   */
+  constructor(
+    uffd: UffdPort,
+    aliases: ReadonlyMap<number, number>,
+    zeros: Zeros,
+    budget: MappingBudget,
+    hidden: () => void,
+  ) {
+    this.#budget = budget;
+    this.#hidden = hidden;
     this.#uffd = uffd;
     this.#zeros = zeros;
     this.#aliases = aliases;
@@ -289,7 +303,9 @@ export class GuestMemfdInstaller implements PageInstaller {
   }
 
   unhide(region: SlotRegion, first: PageIndex, count: number): number {
-    return showFile(region, first, count);
+    const errno = showFile(region, first, count);
+    if (errno === ERRNO.ENOMEM) this.#hidden();
+    return errno;
   }
 
   wake(region: SlotRegion, first: PageIndex, count: number): void {
@@ -316,9 +332,11 @@ export class GuestMemfdInstaller implements PageInstaller {
     return alias;
   }
 
+  /** What cannot be mapped any more stays hidden, and complete: whoever waits for it is woken, asks again, and is shown it. */
   #show(region: SlotRegion, first: PageIndex, count: number): Installed {
-    const errno = showFile(region, first, count);
-    if (errno !== 0) return stopped(errno);
+    const errno = this.#budget.take() ? showFile(region, first, count) : ERRNO.ENOMEM;
+    if (errno !== 0 && errno !== ERRNO.ENOMEM) return stopped(errno);
+    if (errno !== 0) this.#hidden();
     this.#uffd.wake(addressOf(region, first), count * region.pageSize);
     return whole(count);
   }

@@ -32,9 +32,13 @@ export class GatePause implements VmHooks {
   /** Own mappings of the vCPUs' shared pages, by seat, and which of those who sat there it is of. */
   readonly #pages = new Map<number, { readonly sitting: number; readonly page: KvmVcpu }>();
 
-  constructor(board: ExitBoard, runBytes: number) {
+  readonly #meanwhile: () => void;
+
+  /** `meanwhile`: done again and again while a vCPU is waited for. */
+  constructor(board: ExitBoard, runBytes: number, meanwhile: () => void = () => {}) {
     this.#board = board;
     this.#runBytes = runBytes;
+    this.#meanwhile = meanwhile;
   }
 
   quiesce<T>(body: () => T): T {
@@ -58,6 +62,7 @@ export class GatePause implements VmHooks {
       const seat = this.#board.withSeat(vcpu, (sitting) => this.#exitAtOnce(vcpu, sitting));
       if (seat && !this.#reach(vcpu, seat)) this.#board.abandonSeat(vcpu, seat);
       else if (this.#board.waitOutside(vcpu, KICK_EVERY_MS)) return;
+      this.#meanwhile();
     }
   }
 

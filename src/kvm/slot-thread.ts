@@ -31,6 +31,8 @@ export interface SlotThreadData {
   /** For a userfault bitmap: its flag, and the bitmaps of the regions, by address. */
   readonly userfault: { readonly flag: number; readonly bitmaps: readonly number[] } | undefined;
   readonly canary: CanaryPlace | undefined;
+  /** Rung when the resolver ought to look. */
+  readonly doorbell: number;
   readonly hooks: VmHooksRef | undefined;
   /** Where pages that vCPUs wrote are gathered, where they are logged. */
   readonly dirty: SharedArrayBuffer | undefined;

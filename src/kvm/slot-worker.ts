@@ -1,12 +1,13 @@
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { type PageIndex, type PageRange } from '../api/address.js';
 import { asDemandPagingError, type DemandPagingError, type PlainError } from '../api/error.js';
-import { installKickSignal, KvmVm } from '../linux/index.js';
+import { EventFd, installKickSignal, KvmVm } from '../linux/index.js';
 import { Canary } from './canary.js';
 import { dropPages, hidePages } from './drop-pages.js';
 import { DirtyPages } from './dirty-pages.js';
 import { ExitBoard } from './exit-board.js';
 import { HiddenRuns } from './hidden-runs.js';
+import { MappingRoom } from './mapping-limit.js';
 import { GatePause, type VmHooks, type VmHooksRef } from './pause.js';
 import { RunLength } from './run-length.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
@@ -30,6 +31,9 @@ class SlotThread {
   readonly #run = new RunLength();
   readonly #tell: (reply: SlotReply) => void;
   #failed: DemandPagingError | undefined;
+  #room: MappingRoom | undefined;
+  #roomAsked = 0;
+  readonly #doorbell: EventFd;
   #ended = false;
   /** The vCPUs stand because somebody has asked for it. */
   #standing = false;
@@ -37,12 +41,43 @@ class SlotThread {
   constructor(data: SlotThreadData, hooks: VmHooks) {
     const { board, vm, runBytes, canary } = data;
     this.#data = data;
+    this.#doorbell = EventFd.borrow(data.doorbell);
     this.#tell = (reply) => data.control.postMessage(reply);
     this.#board = new ExitBoard(board);
     this.#hooks = hooks;
     this.#vm = KvmVm.borrow(vm, runBytes);
     this.#table = tableOf(data, this.#vm);
     this.#canary = canary && new Canary(this.#vm, canary);
+    const isFile = data.drops.some(({ kind }) => kind === 'guest-memfd');
+    if (isFile) this.#room = new MappingRoom(data.regions, (...run) => this.#hideRun(...run));
+  }
+
+  /** Hides pages from the VMM where pages that are asked for find no mapping. Takes part in no change of slots. */
+  makeRoom(): void {
+    const asked = this.#board.roomAsks;
+    if (!this.#room || asked === this.#roomAsked) return;
+    this.#roomAsked = asked;
+    const needed = this.#board.takeRoomNeeded();
+    let runs = 0;
+    try {
+      runs = this.#room.make(needed);
+    } finally {
+      this.#board.answerRoom(runs, needed);
+      this.#board.kick();
+      this.#doorbell.ring();
+    }
+  }
+
+  #hideRun(region: SlotRegion, start: number, length: number): void {
+    const drop = this.#data.drops[this.#data.regions.indexOf(region)]!;
+    const first = region.page + (start - region.address) / region.pageSize;
+    hidePages(region, drop, { first, count: length / region.pageSize });
+  }
+
+  /** Does what takes a few mappings for a moment, which are held for it. */
+  #withRoom(body: () => void): void {
+    if (this.#room) this.#room.using(body);
+    else body();
   }
 
   start(): void {
@@ -56,6 +91,7 @@ class SlotThread {
   run(): void {
     while (!this.#ended) {
       const seen = this.#board.work;
+      this.makeRoom();
       const worked = this.#serve();
       this.#obey();
       if (!worked && !this.#ended) this.#board.waitForWork(seen);
@@ -86,6 +122,7 @@ class SlotThread {
         this.#standing = true;
         this.#tell({ id, error: undefined });
         for (let seen = this.#board.work; this.#standing; seen = this.#board.work) {
+          this.makeRoom();
           this.#obey();
           if (this.#standing) this.#board.waitForWork(seen);
         }
@@ -226,12 +263,12 @@ class SlotThread {
       const poisoned = this.#board.any('poisoned', pages);
       for (const bitmap of ['filled', 'poisoned', 'frozen'] as const)
         this.#board.mark(bitmap, pages.first, pages.count, false);
-      dropPages(region, this.#data.drops[index]!, pages, poisoned);
+      this.#withRoom(() => dropPages(region, this.#data.drops[index]!, pages, poisoned));
     });
   }
 
   #hide(region: SlotRegion, index: number, pages: PageRange): void {
-    this.#takeAway(pages, () => hidePages(region, this.#data.drops[index]!, pages));
+    this.#takeAway(pages, () => this.#withRoom(() => hidePages(region, this.#data.drops[index]!, pages)));
   }
 
   /** Takes the chunks of these pages out of the guest's sight, and then their memory away. */
@@ -300,6 +337,8 @@ class SlotThread {
 
   #release(): void {
     this.#canary?.close();
+    this.#room?.close();
+    this.#doorbell.close();
     if (this.#hooks instanceof GatePause) this.#hooks.close();
     this.#vm.close();
   }
@@ -341,7 +380,8 @@ async function main(data: SlotThreadData): Promise<void> {
     installKickSignal();
     const hooks = data.hooks
       ? await hooksOf(data.hooks)
-      : new GatePause(new ExitBoard(data.board), data.runBytes);
+      : // A vCPU may wait for a page that finds no mapping before others are hidden.
+        new GatePause(new ExitBoard(data.board), data.runBytes, () => thread?.makeRoom());
     thread = new SlotThread(data, hooks);
     thread.start();
   } catch (thrown) {

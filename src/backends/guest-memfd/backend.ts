@@ -27,8 +27,9 @@ const effects = (): Effects => ({
 /**
  * Demand paging of memory that lives in a guest_memfd, on a kernel whose guest_memfd takes no userfaultfd:
  * vCPUs exit at vacated slots, everyone else waits at a registered reservation over which the filled parts of
- * the file are mapped. Each part is a mapping until its neighbours come: large pages keep their
- * number below vm.max_map_count.
+ * the file are mapped. Each part is a mapping until its neighbours come. Before the process has vm.max_map_count of
+ * them, what comes stays hidden from all but vCPUs until it is asked for, and others are hidden in turn (`swaps.hiddenRuns`):
+ * slower, and nothing is lost. Larger pages need fewer mappings.
  *
  * Preconditions, blocking, errors: as `composite`. Whoever touches pages while they are withdrawn, removed or frozen
  * waits: in their place comes a placeholder that is registered already. Regions may bring their file (`file.fd`), made by the VM with MMAP and INIT_SHARED.

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { MappingBudget } from '../../../src/kvm/mapping-limit.js';
 import { GuestMemfdInstaller } from '../../../src/kvm/installer.js';
 import {
   guestMemfdSupport,
@@ -28,7 +29,13 @@ test('a file that takes write(2) is filled by it', (context) => {
   const { address } = reservation;
   const memory = { address, whileMissing: address, guestMemfd: file.fd!, guestMemfdOffset: 0 };
   const region = { page: 10, count: PAGES, pageSize: PAGE, chunk: 1, gpa: 0, ...memory };
-  const installer = new GuestMemfdInstaller(uffd.port, new Map([[10, elsewhere.address]]), elsewhere);
+  const installer = new GuestMemfdInstaller(
+    uffd.port,
+    new Map([[10, elsewhere.address]]),
+    elsewhere,
+    new MappingBudget(),
+    () => {},
+  );
   expect(installer.copy(region, 11, 2, contents.address)).toEqual({ pages: 2, errno: 0 });
   const seen = reservation.bytes(PAGE, 2 * PAGE);
   expect([seen[0], seen[PAGE - 1], seen[PAGE], seen[2 * PAGE - 1]]).toEqual([7, 7, 8, 8]);
