@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { type PageRange } from '../api/address.js';
 import { MemoryLayout } from '../api/layout.js';
-import { MADV, raw } from '../linux/index.js';
+import { ERRNO, MADV, raw } from '../linux/index.js';
 import { type AccessResult } from './accessor.js';
 import {
   type AccessMessage,
@@ -69,6 +69,8 @@ export class TouchLoop {
     if (bytes) block.bytes.set(bytes);
     const done = bytes ? this.#touch.write(address, bytes.length) : this.#touch.read(address, length);
     if (done < 0) return { ok: false, errno: -done };
+    // An access lies in one page: done in part, it did not go through.
+    if (done !== (bytes?.length ?? length)) return { ok: false, errno: ERRNO.EIO };
     return { ok: true, bytes: bytes ? new Uint8Array(0) : block.bytes.slice(0, length) };
   }
 

@@ -21,6 +21,8 @@ const MEANS = {
   other: 7,
   /** As `poison`, where write protection of a page that is not there was in its way. */
   poisonUnmarked: 8,
+  /** As `demand` for a page that is present already, and poison where the page cache has it no more. */
+  mapped: 9,
 } as const;
 const REASONS: readonly (InstallReason | undefined)[] = [
   undefined,
@@ -146,6 +148,11 @@ export class Installer {
     this.#push(VERB.continue, page, 1, 0, this.#protection(page), MEANS.demand);
   }
 
+  /** Maps what the page cache has of pages that are present: from now on no minor fault of theirs is answered. */
+  map(pages: PageRange): void {
+    this.#push(VERB.continue, pages.first, pages.count, 0, 0, MEANS.mapped);
+  }
+
   /** Installs zeros: for pages that were removed. */
   zero(pages: PageRange): void {
     const { supports, layout, states } = this.#o;
@@ -230,6 +237,10 @@ export class Installer {
         // One page has no memory; the others may. Tried again without it.
         const errno = batch.errno[row]!;
         (failures ??= []).push(() => this.#o.events.gone({ first: rest.first, count: 1 }, errno));
+        kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
+      } else if (this.#foundEmptied(row) && this.#means[row] === MEANS.mapped) {
+        const lost = { first: rest.first, count: 1 };
+        (failures ??= []).push(() => this.poison(lost));
         kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
       } else if (this.#foundEmptied(row)) {
         this.#turnIntoWake(row);

@@ -48,3 +48,22 @@ export function eachPresent(
     at = states.nextPresent(end, first + count);
   }
 }
+
+/** Visits the runs of poisoned pages of a range, region by region. */
+export function eachPoisoned(
+  layout: MemoryLayout,
+  states: PageStates,
+  pages: PageRange,
+  visit: (pages: PageRange) => void,
+): void {
+  if (!states.any('poisoned', pages)) return;
+  for (const { first, count } of perRegion(layout, pages)) {
+    const end = first + count;
+    for (let at = first; at < end; at++) {
+      let stop = at;
+      while (stop < end && states.is('poisoned', stop)) stop++;
+      if (stop > at) visit({ first: at, count: stop - at });
+      at = stop;
+    }
+  }
+}

@@ -16,7 +16,7 @@ import { JobPieces } from './job-pieces.js';
 import { hasPageCache, type MemoryLayout, type Region } from './layout.js';
 import { type Command, type CommandReply, type MissingAtClose, type Notice } from './notice.js';
 import { PageLedger } from './page-ledger.js';
-import { eachMissing, perRegion } from './page-runs.js';
+import { eachMissing, eachPoisoned, eachPresent, perRegion } from './page-runs.js';
 import { type PageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
 import { Protection } from './protection.js';
@@ -53,6 +53,9 @@ function without({ first, count }: PageRange, pages: PageRange): readonly PageRa
   const after = Math.max(first, pages.first + pages.count);
   return [before, { first: after, count: end - after }].filter((range) => range.count > 0);
 }
+
+/** Told to end and to leave what waits to others: those have the messages that are unread, too. */
+const isLeaving = (command: Command): boolean => command.command === 'end' && command.missing === 'leave';
 
 const within = (page: PageIndex, { first, count }: PageRange): boolean =>
   page >= first && page < first + count;
@@ -212,6 +215,8 @@ export class Resolver {
    */
   execute(command: Command, reply: (reply: CommandReply) => void): void {
     try {
+      // What a port has read and not handed out yet came before this: a discard's event, before the discard's end.
+      if (!this.#ended && !isLeaving(command)) this.#takeEvents();
       if (
         this.#stopped &&
         !['end', 'stop', 'thaw', 'drop-end', 'listen', 'thread', 'remove-regions'].includes(command.command)
@@ -270,6 +275,10 @@ export class Resolver {
     this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
     // Who waits on a protected page finds nobody to lift the protection any more.
     for (const pages of this.#own) this.#protection.lift(pages);
+    // A page of the page cache that no access has mapped yet is present, and its first access a minor fault.
+    if (this.#o.supports.faults.includes('minor'))
+      for (const own of this.#own)
+        eachPresent(this.#o.layout, this.#o.states, own, (pages) => this.#installer.map(pages));
     this.#settleAll();
     this.#settleOutside();
   }
@@ -510,7 +519,11 @@ export class Resolver {
     const waiters = left ?? (poison ? 'poisoned' : 'blocked');
     // Said before the poison is seen, so that whoever handles the SIGBUS finds the reason.
     this.#o.notify({ kind: 'stopped', error: error.toPlain(), waiters });
-    if (poison) for (const pages of this.#own) this.#poisonMissing(pages);
+    if (!poison) return;
+    for (const pages of this.#own) {
+      this.#poisonAgain(pages);
+      this.#poisonMissing(pages);
+    }
   }
 
   // ── commands ──
@@ -531,6 +544,7 @@ export class Resolver {
   #dropEnd(ranges: readonly PageRange[]): void {
     for (const pages of ranges) {
       this.#drops.end(pages);
+      this.#poisonAgain(pages); // before accessors are woken: what was poisoned meanwhile went with the pages
       this.#rejudge(pages);
     }
   }
@@ -598,6 +612,14 @@ export class Resolver {
     eachMissing(this.#o.layout, this.#o.states, pages, (missing) => this.#installer.poison(missing));
   }
 
+  /**
+   * Poison that came after the event of a removal and before the pages went has gone with them, though the states have
+   * it. While the resolver serves, the next fault puts it back; before it does not any more, or accessors are woken, this does.
+   */
+  #poisonAgain(pages: PageRange): void {
+    eachPoisoned(this.#o.layout, this.#o.states, pages, (poisoned) => this.#installer.poison(poisoned));
+  }
+
   /** Wakes everyone, and leaves no row pending. Ends, because each flush reads the events that rows wait for. */
   #settleAll(): void {
     for (const own of this.#own)
@@ -632,7 +654,10 @@ export class Resolver {
     this.#fetching.end();
     this.#queue.clear();
     this.#jobs.rejectAll('CLOSED', 'the pager was closed');
-    for (const pages of this.#own) this.#seeToMissing(pages, missing);
+    for (const pages of this.#own) {
+      if (missing !== 'leave' && !this.#stopped) this.#poisonAgain(pages);
+      this.#seeToMissing(pages, missing);
+    }
     // Who waits on what is frozen finds nobody to thaw it any more, and what it waits for is there.
     for (const pages of this.#own) if (this.#o.states.any('frozen', pages)) this.#protection.thaw(pages);
     this.#settleAll();

@@ -419,3 +419,39 @@ describe('a page that has no memory and is accessed all the same, past the mappi
     expect(port.pages[9]).toBe(10);
   });
 });
+
+describe('a page that is poisoned while it is being discarded', () => {
+  /** Poisoned after the event was read; then the pages go, and the poison with them. */
+  function poisonedMeanwhile() {
+    const engine = setUp();
+    engine.execute({
+      command: 'drop-begin',
+      ranges: [{ first: 0, count: 4, announcements: 1 }],
+      then: 'missing',
+    });
+    engine.execute({ command: 'poison', ranges: one(2) });
+    engine.turn();
+    expect(engine.port.pages[2]).toBe(-1);
+    engine.port.pages.fill(undefined, 0, 4);
+    return engine;
+  }
+
+  it('is poisoned again when the discard ends', () => {
+    const { port, execute, turn } = poisonedMeanwhile();
+    execute({ command: 'drop-end', ranges: four });
+    turn();
+    expect(port.pages.slice(0, 4)).toEqual([undefined, undefined, -1, undefined]);
+  });
+
+  it('is poisoned again when the resolver stops, as nothing would serve its next fault', () => {
+    const { resolver, port } = poisonedMeanwhile();
+    resolver.abort(new DemandPagingError('HANDLER_DIED', 'it died'));
+    expect(port.pages).toEqual(everywhere);
+  });
+
+  it.each(['poison', 'zero'] as const)('is poisoned again at the end, missing: %s', (missing) => {
+    const { port, execute } = poisonedMeanwhile();
+    execute({ command: 'end', missing });
+    expect(port.pages[2]).toBe(-1);
+  });
+});
