@@ -61,6 +61,8 @@ class SlotThread {
     let runs = 0;
     try {
       runs = this.#room.make(needed);
+    } catch {
+      // Nothing could be hidden: for the page that waits it is as if there was nothing, and slots go on.
     } finally {
       this.#board.answerRoom(runs, needed);
       this.#board.kick();
