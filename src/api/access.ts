@@ -71,16 +71,17 @@ export const unmediatedSites = (coverage: Coverage): readonly AccessSite[] =>
   SITE_NAMES.filter((site) => site !== 'kernel-visibility' && effectAt(coverage, site) === 'unmediated');
 
 /**
- * The sites of the given classes at which an access to a missing page does not come to be served: it neither waits
- * nor exits with the fault. One that fails at once, or that the guest sees as an abort, is not served either, because no
- * resolver hears of it. Two never count: visibility checks, which read nothing, and `external-mapping` where it
- * `errors`, because there the mapping itself fails and no access is made.
+ * The sites of the given classes at which an access to a missing page goes wrong in the VMM or unheard: it reads what is
+ * there, or fails at once, and no resolver hears of it. Two never count: visibility checks, which read nothing, and
+ * `external-mapping` where it `errors`, because there the mapping itself fails and no access is made. Where the guest
+ * sees an abort (`injects`: a walk through page tables on hosts that shadow them) it is the VMM's to keep what is walked
+ * present; the coverage says so.
  */
 export function coverageGaps(coverage: Coverage, needs: readonly AccessClass[]): readonly AccessSite[] {
   return SITE_NAMES.filter((site) => {
     if (site === 'kernel-visibility' || !needs.includes(classOf(site))) return false;
     const effect = effectAt(coverage, site);
     if (site === 'external-mapping' && effect === 'errors') return false;
-    return effect !== 'blocks' && effect !== 'exits';
+    return effect === 'unmediated' || effect === 'errors';
   });
 }
