@@ -50,7 +50,11 @@ export function describeFailure(thrown: unknown): FailureText {
 
 /** What Node throws where a system call fails. */
 const isFailedCall = (thrown: unknown): thrown is NodeJS.ErrnoException =>
-  thrown instanceof Error && 'errno' in thrown && typeof thrown.errno === 'number' && 'syscall' in thrown;
+  thrown instanceof Error &&
+  !(thrown instanceof DemandPagingError) && // which says itself what failed
+  'errno' in thrown &&
+  typeof thrown.errno === 'number' &&
+  'syscall' in thrown;
 
 /** A system call of Node's that failed, as an error of the library's; `what` failed by it. Anything else stays as it is. */
 export function failureOfCall(thrown: unknown, what?: string, hint?: string): unknown {

@@ -1,4 +1,5 @@
 import { createLogUpdate } from 'log-update';
+import { paragraph } from './paragraph.js';
 
 /** Where a command writes: results to `out`, what goes on meanwhile and what went wrong to `err`. */
 export interface Terminal {
@@ -24,7 +25,11 @@ export function processTerminal({ quiet = false } = {}): Terminal {
   return {
     columns: Math.min(stdout.columns ?? 80, MOST_COLUMNS),
     out: (line) => void (quiet || stdout.write(`${line}\n`)),
-    err: (line) => void stderr.write(`${line}\n`),
+    // One line for what reads it, lines that fit for a person.
+    err(line) {
+      const lines = stderr.isTTY ? paragraph(line, stderr.columns, 2) : [line];
+      stderr.write(`${lines.join('\n')}\n`);
+    },
     live() {
       if (quiet || !stdout.isTTY || process.env['TERM'] === 'dumb') return undefined;
       const area = createLogUpdate(stdout);

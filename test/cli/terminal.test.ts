@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, test } from 'vitest';
-import { type CliOptions, TerminalRun, widest, Workplace } from './cli.js';
+import { type CliOptions, TerminalRun, vectors, widest, Workplace } from './cli.js';
 import { linesOn } from './pseudo-terminal.js';
 
 const place = new Workplace();
@@ -58,5 +58,48 @@ describe('restore in a terminal', () => {
     const { status, written } = await run.ended;
     expect(JSON.parse(written)).toMatchObject({ ok: true, leaks: { descriptors: 0, descriptorsOf: [] } });
     expect(status).toBe(0);
+  });
+});
+
+describe('every command in a terminal', () => {
+  const COLOURS = [{ NO_COLOR: '1' }, { FORCE_COLOR: '1' }] as const;
+
+  test.each<[string, number, readonly string[]]>([
+    ['--help', 0, ['--help']],
+    ['doctor', 0, ['doctor', '--brief']],
+    ['its replay', 0, ['its', 'replay', vectors('B')]],
+    ['its dump', 0, ['its', 'dump', vectors('B')]],
+    ['its plan', 0, ['its', 'plan', `${vectors('B')}#B-060`, '--explain']],
+    ['conformance', 0, ['conformance', '--runs', '1', '--only', 'install-once']],
+    ['a wrong command', 2, ['nonsense']],
+    ['a wrong option', 2, ['restore', '--nonsense']],
+    ['a failure', 1, ['restore', '/nowhere']],
+  ])('%s ends with status %i, inside 80 and 120 columns, without a stack', async (_what, expected, args) => {
+    for (const [index, columns] of [80, 120].entries()) {
+      const env = { ...place.options.env, ...COLOURS[index] };
+      const { status, written } = await inTerminal(args, columns, { env });
+      expect(written).not.toBe('');
+      expect(status).toBe(expected);
+    }
+  });
+
+  test('restore ends in order on Ctrl-C', async () => {
+    using run = new TerminalRun(
+      ['restore', '--no-prefetch', '--latency', '40', '--fault-around', '1', '--accessors', '2'],
+      80,
+      place.options,
+    );
+    await run.terminal.shows(/12 288 pages: /);
+    run.terminal.type('\x03');
+    const { status, written } = await run.ended;
+    expect(written).toContain('interrupted: everything was given back');
+    expect(status).toBe(130);
+  });
+
+  test('conformance ends on Ctrl-C, by the signal', async () => {
+    using run = new TerminalRun(['conformance', '--runs', '100000'], 80, place.options);
+    await run.terminal.shows(/cells judged/);
+    run.terminal.type('\x03');
+    expect((await run.ended).status).toBe('SIGINT');
   });
 });
