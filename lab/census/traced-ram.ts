@@ -42,6 +42,10 @@ export class TracedRam implements RecordedRam {
     this.ram.missPage(gpa);
   }
 
+  protectPage(gpa: bigint): void {
+    this.ram.protectPage(gpa);
+  }
+
   fillPage(gpa: bigint): void {
     this.#gone.delete(Number(gpa) - (Number(gpa) % PAGE));
     this.ram.fillPage(gpa);

@@ -4,6 +4,7 @@ import { EventFd, mapMemory, raw, UFFD_REGISTER_MODE, Userfaultfd } from 'demand
 import { FaultLog, PAGE, type TracerToken } from './fault-log.js';
 
 const PROT_NONE = 0;
+const PROT_READ = 1;
 const PROT_READ_WRITE = 3;
 
 export interface Slot {
@@ -107,6 +108,14 @@ export class GuestRam {
     this.#turn(gpa, (page) => {
       this.#gone.add(page);
       this.#protect(page, PROT_NONE);
+    });
+  }
+
+  /** From now on the page can be read, and a write to it fails with EFAULT. */
+  protectPage(gpa: bigint): void {
+    this.#turn(gpa, (page) => {
+      this.#gone.add(page);
+      this.#protect(page, PROT_READ);
     });
   }
 

@@ -1,18 +1,41 @@
 import { GITS, gitsCbaser, type KernelName, parseVectors, type Vector } from 'demand-paging/arm64';
-import { type Kvm, KVM_DEV_ARM_CTRL } from 'demand-paging/linux';
+import { KVM_DEV_ARM_CTRL } from 'demand-paging/linux';
 import { type Effects, type GuestRam } from './guest-ram.js';
-import { GicVm } from './gic-vm.js';
+import { type GicSpec, type GicVm, type PlacedSlot } from './gic-vm.js';
 import { itsBases, type Script, type ScriptStep } from './script.js';
 
 const COMMAND_BYTES = 32n;
 const QUEUE_PAGE = 4096n;
 
-type Operation = Exclude<ScriptStep, { op: 'new_vm' | 'mem_write' | 'miss_page' | 'fill_page' | 'msis' }>;
+type Operation = Exclude<
+  ScriptStep,
+  { op: 'new_vm' | 'mem_write' | 'miss_page' | 'protect_page' | 'fill_page' | 'msis' }
+>;
 /** A step of a vector as it is written down. */
 type Line = Readonly<Record<string, unknown>>;
 
 /** What a recording needs of guest memory. */
-export type RecordedRam = Pick<GuestRam, 'reset' | 'slots' | 'setWord' | 'missPage' | 'fillPage' | 'observe'>;
+export type RecordedRam = Pick<
+  GuestRam,
+  'reset' | 'slots' | 'setWord' | 'missPage' | 'protectPage' | 'fillPage' | 'observe'
+>;
+
+/** What a recording needs of a GIC: that of a real KVM, or what stands in for it. */
+export type RecordedGic = Pick<
+  GicVm,
+  | 'setIts'
+  | 'getIts'
+  | 'setRedistributor'
+  | 'setDistributor'
+  | 'itsControl'
+  | 'savePending'
+  | 'signalMsi'
+  | 'registers'
+  | 'close'
+>;
+
+/** Makes a VM with a GIC as it is when it is new. */
+export type CreateGic = (spec: GicSpec, slots: readonly PlacedSlot[]) => RecordedGic;
 
 /** A line of a file of vectors. */
 export const vectorLine = (vector: unknown): string =>
@@ -21,12 +44,17 @@ export const vectorLine = (vector: unknown): string =>
   );
 
 /**
- * Plays a script on a real KVM and writes down what it answered, as a vector: each status, every register that
+ * Plays a script, on a real KVM for one, and writes down what it answered, as a vector: each status, every register that
  * reads differently than before, every word of memory that changed, and the pages that were asked for, all of
  * them missing before each operation.
  */
-export function recordVector(kvm: Kvm, ram: RecordedRam, script: Script, kernel: KernelName): Vector {
-  using recorder = new Recorder(kvm, ram, script);
+export function recordVector(
+  create: CreateGic,
+  ram: RecordedRam,
+  script: Script,
+  kernel: KernelName,
+): Vector {
+  using recorder = new Recorder(create, ram, script);
   const { steps, mem0, ...head } = script;
   const lines = [recorder.start(), ...steps.flatMap((step) => recorder.play(step))];
   const text = vectorLine({ ...head, kernel, mem0, steps: lines });
@@ -34,14 +62,14 @@ export function recordVector(kvm: Kvm, ram: RecordedRam, script: Script, kernel:
 }
 
 class Recorder {
-  readonly #kvm: Kvm;
+  readonly #createGic: CreateGic;
   readonly #ram: RecordedRam;
   readonly #script: Script;
-  #gic: GicVm;
+  #gic: RecordedGic;
   #registers = new Map<string, bigint>();
 
-  constructor(kvm: Kvm, ram: RecordedRam, script: Script) {
-    this.#kvm = kvm;
+  constructor(create: CreateGic, ram: RecordedRam, script: Script) {
+    this.#createGic = create;
     this.#ram = ram;
     this.#script = script;
     ram.reset(script.vm.memslots);
@@ -70,6 +98,9 @@ class Recorder {
       case 'miss_page':
         this.#ram.missPage(step.gpa);
         return [step];
+      case 'protect_page':
+        this.#ram.protectPage(step.gpa);
+        return [step];
       case 'fill_page':
         this.#ram.fillPage(step.gpa);
         return [step];
@@ -80,7 +111,7 @@ class Recorder {
     }
   }
 
-  #create(): GicVm {
+  #create(): RecordedGic {
     const { vm } = this.#script;
     const spec = {
       vcpuIds: vm.vcpu_ids,
@@ -88,7 +119,7 @@ class Recorder {
       gicdBase: vm.gicd_base,
       gicrBase: vm.gicr_base,
     };
-    return new GicVm(this.#kvm, spec, this.#ram.slots);
+    return this.#createGic(spec, this.#ram.slots);
   }
 
   #operation(step: Operation): Line[] {

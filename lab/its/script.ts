@@ -4,7 +4,7 @@ import { type CommandWords, type VectorVm } from 'demand-paging/arm64';
 export type ScriptStep =
   | { readonly op: 'new_vm' }
   | { readonly op: 'mem_write'; readonly words: readonly (readonly [gpa: bigint, word: bigint])[] }
-  | { readonly op: 'miss_page' | 'fill_page'; readonly gpa: bigint }
+  | { readonly op: 'miss_page' | 'protect_page' | 'fill_page'; readonly gpa: bigint }
   | { readonly op: 'its_set'; readonly its: number; readonly off: bigint; readonly val: bigint }
   | { readonly op: 'its_get'; readonly its: number; readonly off: bigint }
   | {

@@ -92,6 +92,9 @@ class Replay {
       case 'miss_page':
         this.#memory.missPage(step.gpa);
         return undefined;
+      case 'protect_page':
+        this.#memory.protectPage(step.gpa);
+        return undefined;
       case 'fill_page':
         this.#memory.fillPage(step.gpa);
         return undefined;

@@ -10,6 +10,7 @@ export type Touch = readonly [page: bigint, kind: 'R' | 'W'];
 export class VectorMemory {
   readonly #pages = new Map<bigint, Uint8Array>();
   readonly #gone = new Set<bigint>();
+  readonly #protected = new Set<bigint>();
   #present: Set<bigint> | undefined;
   #touches: Touch[] = [];
   #changed = new Map<bigint, bigint>();
@@ -33,8 +34,14 @@ export class VectorMemory {
     this.#gone.add(page);
   }
 
+  /** From now on the page can be read only. */
+  protectPage(page: bigint): void {
+    this.#protected.add(page);
+  }
+
   fillPage(page: bigint): void {
     this.#gone.delete(page);
+    this.#protected.delete(page);
   }
 
   /** What was touched and changed since the last call. Words that were written as they were are no change. */
@@ -102,6 +109,7 @@ export class VectorMemory {
   #touch(gpa: Gpa, kind: 'R' | 'W'): boolean {
     const page = gpa - (gpa % WINDOW);
     if (!this.visible(gpa) || this.#gone.has(page)) return false;
+    if (kind === 'W' && this.#protected.has(page)) return false;
     if (this.#present !== undefined && !this.#present.has(page)) {
       this.#present.add(page);
       this.#touches.push([page, kind]);

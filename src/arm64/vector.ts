@@ -87,6 +87,7 @@ const step = z.discriminatedUnion('op', [
   }),
   z.strictObject({ op: z.literal('miss_all') }),
   z.strictObject({ op: z.literal('miss_page'), gpa: aligned(4096n) }),
+  z.strictObject({ op: z.literal('protect_page'), gpa: aligned(4096n) }),
   z.strictObject({ op: z.literal('fill_page'), gpa: aligned(4096n) }),
 ]);
 

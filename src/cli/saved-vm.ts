@@ -95,6 +95,7 @@ function perform(vector: Vector, vgic: Vgic, memory: SparseMemory, step: VectorS
         vgic.signalMsi({ address: step.addr, flags: 1, device, event });
       return vgic;
     case 'miss_page':
+    case 'protect_page':
     case 'fill_page':
       throw unusable(vector, 'has pages that fail');
     case 'start':

@@ -13,6 +13,7 @@ import { RAM_BYTES } from '../../its/arbitrary/geometry.js';
 import { anyHistory } from '../../its/arbitrary/history.js';
 import { anyRestore, IMAGE_BYTES } from '../../its/arbitrary/image.js';
 import { GuestRam } from '../../its/guest-ram.js';
+import { GicVm } from '../../its/gic-vm.js';
 import { recordVector } from '../../its/recorder.js';
 import { type Script } from '../../its/script.js';
 import { record } from '../support/record.js';
@@ -44,7 +45,7 @@ interface Played {
 /** Plays a script and gives each operation's trace with its name. */
 function play(script: Script, by: Tracer): Played {
   const traced = new TracedRam(ram, by);
-  const vector = recordVector(kvm, traced, script, kernel);
+  const vector = recordVector((spec, slots) => new GicVm(kvm, spec, slots), traced, script, kernel);
   assert.equal(traced.lost, 0, 'the trace has lost entries');
   const named = vector.steps.filter((step) => 'faults' in step);
   assert.equal(named.length, traced.operations.length);

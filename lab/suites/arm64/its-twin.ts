@@ -14,8 +14,10 @@ import * as fc from 'fast-check';
 import { RAM_BYTES, vmOf } from '../../its/arbitrary/geometry.js';
 import { anyHistory } from '../../its/arbitrary/history.js';
 import { anyRestore, IMAGE_BYTES } from '../../its/arbitrary/image.js';
+import { anyGuidedLife } from '../../its/arbitrary/guided.js';
 import { GuestRam } from '../../its/guest-ram.js';
-import { recordVector, vectorLine } from '../../its/recorder.js';
+import { GicVm } from '../../its/gic-vm.js';
+import { type CreateGic, recordVector, vectorLine } from '../../its/recorder.js';
 import { type Script } from '../../its/script.js';
 import { keepFile, record } from '../support/record.js';
 
@@ -38,6 +40,7 @@ const kernel = series as KernelName;
 let quirks: KernelQuirks;
 let ram: GuestRam;
 let kvm: Kvm;
+const createGic: CreateGic = (spec, slots) => new GicVm(kvm, spec, slots);
 before(async () => {
   quirks = kernelQuirks(release());
   assert.ok(series in KERNELS, `Linux ${series} has no name in KERNELS, which vectors need`);
@@ -84,7 +87,7 @@ function agrees(name: string, family: string, scripts: fc.Arbitrary<Script>): vo
     const found = `${name.replaceAll(' ', '-')}-${kernel}`;
     const tally: Tally = { scripts: 0, operations: 0, faults: 0, changedWords: 0, failures: {} };
     const property = fc.property(scripts, (script) => {
-      const vector = recordVector(kvm, ram, script, kernel);
+      const vector = recordVector(createGic, ram, script, kernel);
       count(tally, vector);
       const result = replayVector(vector, { quirks });
       if (result.kind === 'ok' && kept.length < VECTORS && worthKeeping(vector))
@@ -127,7 +130,7 @@ const anyControls: fc.Arbitrary<Script> = fc
 test('a twin of another kernel is found out, and the script shrunk to what shows it', () => {
   const wrong: KernelQuirks = { ...quirks, unknownItsControl: quirks.unknownItsControl === 0 ? 6 : 0 };
   const property = fc.property(anyControls, (script) => {
-    const result = replayVector(recordVector(kvm, ram, script, kernel), { quirks: wrong });
+    const result = replayVector(recordVector(createGic, ram, script, kernel), { quirks: wrong });
     assert.equal(result.kind, 'ok');
   });
   const outcome = fc.check(property, { numRuns: 20, seed: 1 });
@@ -135,5 +138,6 @@ test('a twin of another kernel is found out, and the script shrunk to what shows
   assert.deepEqual(outcome.counterexample![0].steps, [{ op: 'its_ctrl_raw', its: 0, attr: 3 }]);
 });
 
+agrees('guided lives', 'J', anyGuidedLife);
 agrees('random lives', 'H', anyHistory);
 agrees('random images', 'I', anyRestore);
