@@ -1,5 +1,6 @@
 import { type Gpa, type GpaRange } from './address.js';
 import { DemandPagingError } from './error.js';
+import { EventLoopTurns } from './event-loop-turns.js';
 import { type Answer, type Ask, type Program, WINDOW_BYTES } from './program.js';
 
 /** The guest memory that drivers answer programs from: what {@link GuestMemory} offers, and simple enough to stand in for. */
@@ -24,34 +25,70 @@ export interface DriveOptions {
   readonly trace?: (access: Access) => void;
 }
 
+export interface AsyncDriveOptions extends DriveOptions {
+  /** Ends the program where it is; the driver rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
 const EFAULT = 14;
 
 /**
  * The `block` policy: runs a program, waiting for each missing page as a blocked kernel would; the
- * event loop goes on meanwhile. An access outside the regions is answered with EFAULT. Rejects with the pager's error when a page
+ * event loop goes on meanwhile, also while it walks over pages that are there. An access outside the regions is answered with EFAULT. Rejects with the pager's error when a page
  * cannot be had. A page lost again between coming and being read (a removal) is waited for again.
  */
 export async function drive<R>(
   program: Program<R>,
   memory: ProgramMemory,
-  options: DriveOptions = {},
+  options: AsyncDriveOptions = {},
 ): Promise<R> {
-  for (let step = program.next(); ;) {
-    if (step.done) return step.value;
-    const range = touched(step.value);
-    const missed = range !== undefined && isMissing(memory, range);
-    options.trace?.({ ask: step.value, missed });
-    while (range && isMissing(memory, range)) await memory.bring([range]);
-    step = program.next(answer(memory, step.value));
+  const { signal, trace } = options;
+  const turns = new EventLoopTurns(signal);
+  try {
+    signal?.throwIfAborted();
+    for (let step = program.next(); ;) {
+      if (step.done) return step.value;
+      const range = touched(step.value);
+      const missed = range !== undefined && isMissing(memory, range);
+      trace?.({ ask: step.value, missed });
+      while (range && isMissing(memory, range)) await unlessAborted(memory.bring([range]), signal);
+      if (turns.due()) await turns.take();
+      step = program.next(answer(memory, step.value));
+    }
+  } finally {
+    abandon(program);
+  }
+}
+
+/** Ends a program that has not come to its end; one that has is left alone. */
+const abandon = <R>(program: Program<R>): void => void program.return(undefined as R);
+
+/** The promise, or a rejection with the signal's reason as soon as that is aborted. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  let abort: (() => void) | undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', abort, { once: true });
+    if (signal.aborted) abort();
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort!);
   }
 }
 
 /** Runs a program on pages that are all present, without the event loop. Throws PAGE_MISSING at the first that is not; the program is then over. */
 export function driveSync<R>(program: Program<R>, memory: ProgramMemory, options: DriveOptions = {}): R {
-  for (let step = program.next(); ;) {
-    if (step.done) return step.value;
-    options.trace?.({ ask: step.value, missed: false });
-    step = program.next(answer(memory, step.value));
+  try {
+    for (let step = program.next(); ;) {
+      if (step.done) return step.value;
+      options.trace?.({ ask: step.value, missed: false });
+      step = program.next(answer(memory, step.value));
+    }
+  } finally {
+    abandon(program);
   }
 }
 
@@ -65,13 +102,17 @@ export function driveErroring<R>(
   options: DriveOptions = {},
 ): { readonly result: R; readonly missed: readonly Gpa[] } {
   const missed = new Set<Gpa>();
-  for (let step = program.next(); ;) {
-    if (step.done) return { result: step.value, missed: [...missed] };
-    const range = touched(step.value);
-    const misses = range !== undefined && isMissing(memory, range);
-    options.trace?.({ ask: step.value, missed: misses });
-    if (misses) missed.add(windowOf(range.start));
-    step = program.next(misses ? { answer: 'fault', errno: EFAULT } : answer(memory, step.value));
+  try {
+    for (let step = program.next(); ;) {
+      if (step.done) return { result: step.value, missed: [...missed] };
+      const range = touched(step.value);
+      const misses = range !== undefined && isMissing(memory, range);
+      options.trace?.({ ask: step.value, missed: misses });
+      if (misses) missed.add(windowOf(range.start));
+      step = program.next(misses ? { answer: 'fault', errno: EFAULT } : answer(memory, step.value));
+    }
+  } finally {
+    abandon(program);
   }
 }
 
@@ -127,7 +168,7 @@ function answer(memory: ProgramMemory, ask: Ask): Answer {
       case 'visible':
         return { answer: 'visible', visible: memory.layout.regionAt(ask.gpa) !== undefined };
       case 'hint':
-        memory.hint(ask.ranges);
+        if (ask.ranges.length > 0) memory.hint(ask.ranges);
         return { answer: 'done' };
     }
   } catch (error) {

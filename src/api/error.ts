@@ -15,6 +15,7 @@ export const ERROR_CODES = [
   'DEADLOCK', // the combination asked for would wait for itself
   'HANDLER_DIED', // the resolver ended without being told to
   'KERNEL', // a system call failed in a way that has no code of its own; see errno
+  'LIMIT_REACHED', // an operation takes more steps or memory than its bound allows; says which
   'MEMORY_GONE', // ENOENT, ESRCH: the mapping or the process went away
   'MODULE_FAILED', // a module of the caller's throws, or does not come back, while it is loaded
   'MODULE_NOT_FOUND', // there is no such module, and nothing of that name

@@ -3,6 +3,7 @@ export * from './address.js';
 export * from './backend.js';
 export * from './capability.js';
 export * from './drive.js';
+export * from './event-loop-turns.js';
 export * from './error.js';
 export type * from './events.js';
 export * from './fault.js';

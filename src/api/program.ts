@@ -35,7 +35,8 @@ export interface VisibleAsk {
 }
 
 /**
- * "I may read these soon." Never waits and never fails; a driver may prefetch or ignore it.
+ * "I may read these soon." Never waits and never fails; a driver may prefetch or ignore it. Without ranges it
+ * only says that the program is still at work, for drivers with an event loop to look after.
  * `why` names the structure, for traces. Answered by `done`.
  */
 export interface HintAsk {

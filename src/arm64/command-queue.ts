@@ -23,8 +23,9 @@ export function* processCommands(run: Run, its: Its): Program<Status> {
   if (!its.enabled) return 0;
   const queue = Number(gitsCbaser.decode(its.cbaser).address);
   const bytes = queueBytes(its.cbaser);
-  const { windows, vgic } = run;
+  const { windows, vgic, work } = run;
   while (its.creadr !== its.cwriter) {
+    if (work.step()) yield* work.pause();
     windows.clearFailure();
     const address = queue + its.creadr;
     const window = yield* windows.reread(address);

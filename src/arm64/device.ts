@@ -5,15 +5,20 @@ import type { Address } from './windows.js';
 const COLUMNS = 3;
 const MIN_ROWS = 4;
 const SEARCHED_LINEARLY = 8;
+/** In place of the event of a row that was removed. */
+const GONE = -1;
 
 /**
  * A mapped device and its translation table entries in the kernel's list order: order of mapping,
  * sorted by event at each save. Entries are rows of one typed array; a map from event to row is made
- * at the first lookup in a device with many, so a restored device that nobody asks for has none.
+ * at the first lookup in a device with many, so a restored device that nobody asks for has none. A row that
+ * is removed only loses its event; the others move up when the rows are next walked, or the array is full.
  */
 export class Device {
   #rows = new Int32Array(COLUMNS * MIN_ROWS);
-  #count = 0;
+  /** Rows, with those that are gone. */
+  #used = 0;
+  #gone = 0;
   #ascending = true;
   #byEvent: Map<number, number> | undefined;
 
@@ -23,8 +28,10 @@ export class Device {
     readonly eventBits: number,
   ) {}
 
+  /** Rows from 0 on, to walk them: what {@link find} gave before is not valid any more. */
   get count(): number {
-    return this.#count;
+    this.#compact();
+    return this.#used;
   }
 
   get byteLength(): number {
@@ -49,22 +56,18 @@ export class Device {
 
   /** The row of an event, or -1. */
   find(event: number): number {
-    if (this.#count > SEARCHED_LINEARLY) {
+    if (this.#used > SEARCHED_LINEARLY) {
       this.#byEvent ??= this.#indexRows();
       return this.#byEvent.get(event) ?? -1;
     }
-    for (let row = 0; row < this.#count; row++) if (this.event(row) === event) return row;
+    for (let row = 0; row < this.#used; row++) if (this.event(row) === event) return row;
     return -1;
   }
 
   /** Appends an entry whose event must not have one yet. */
   add(event: number, lpi: LpiSlot, collection: CollectionHandle): void {
-    const row = this.#count++;
-    if (this.#rows.length < this.#count * COLUMNS) {
-      const rows = new Int32Array(this.#rows.length * 2);
-      rows.set(this.#rows);
-      this.#rows = rows;
-    }
+    if (this.#rows.length < (this.#used + 1) * COLUMNS) this.#makeRoom();
+    const row = this.#used++;
     if (row > 0 && this.event(row - 1) > event) this.#ascending = false;
     const at = row * COLUMNS;
     this.#rows[at] = event;
@@ -73,16 +76,18 @@ export class Device {
     this.#byEvent?.set(event, row);
   }
 
+  /** Removes an entry; rows that {@link find} gave stay valid. */
   remove(row: number): void {
-    this.#rows.copyWithin(row * COLUMNS, (row + 1) * COLUMNS, this.#count * COLUMNS);
-    this.#count--;
-    this.#byEvent = undefined;
+    this.#byEvent?.delete(this.event(row));
+    this.#rows[row * COLUMNS] = GONE;
+    this.#gone++;
   }
 
   /** Sorts by event, as a save does. */
   sort(): void {
+    this.#compact();
     if (this.#ascending) return;
-    const order = Array.from({ length: this.#count }, (_, row) => row);
+    const order = Array.from({ length: this.#used }, (_, row) => row);
     order.sort((a, b) => this.event(a) - this.event(b));
     const rows = new Int32Array(this.#rows.length);
     order.forEach((from, to) => {
@@ -94,16 +99,38 @@ export class Device {
   }
 
   clone(): Device {
+    this.#compact();
     const copy = new Device(this.id, this.itt, this.eventBits);
     copy.#rows = this.#rows.slice();
-    copy.#count = this.#count;
+    copy.#used = this.#used;
     copy.#ascending = this.#ascending;
     return copy;
   }
 
+  #compact(): void {
+    if (this.#gone === 0) return;
+    let to = 0;
+    for (let row = 0; row < this.#used; row++) {
+      if (this.event(row) === GONE) continue;
+      if (to < row) this.#rows.copyWithin(to * COLUMNS, row * COLUMNS, (row + 1) * COLUMNS);
+      to++;
+    }
+    this.#used = to;
+    this.#gone = 0;
+    this.#byEvent = undefined;
+  }
+
+  /** A full array of which half is gone has room enough: what was added since pays for the walk. */
+  #makeRoom(): void {
+    if (this.#gone * 2 >= this.#used) return this.#compact();
+    const rows = new Int32Array(this.#rows.length * 2);
+    rows.set(this.#rows);
+    this.#rows = rows;
+  }
+
   #indexRows(): Map<number, number> {
     const rows = new Map<number, number>();
-    for (let row = 0; row < this.#count; row++) rows.set(this.event(row), row);
+    for (let row = 0; row < this.#used; row++) if (this.event(row) !== GONE) rows.set(this.event(row), row);
     return rows;
   }
 }

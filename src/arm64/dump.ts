@@ -6,6 +6,7 @@ import { gicrPendbaser, gicrPropbaser, gitsBaser } from './registers.js';
 import { deviceEntry, ENTRY_BYTES, ID_BITS, LEVEL2_ENTRIES, TABLE_PAGE_BYTES } from './table-entries.js';
 import { blockAddress } from './table-address.js';
 import { type Address, type Window, Windows } from './windows.js';
+import { Work, WorkLimitError } from './work.js';
 
 /** The registers that say where a saved image is. */
 export interface DumpRegisters {
@@ -21,6 +22,8 @@ export interface DumpOptions {
   readonly maxEntries?: number;
   /** Windows of 4 KiB read (default 65536, 256 MiB): hostile tables can name far more. */
   readonly maxWindows?: number;
+  /** Table entries looked at (default 2^24): tables that name one another's pages can hold far more. */
+  readonly maxSteps?: number;
 }
 
 export interface DumpedCollection {
@@ -60,6 +63,8 @@ export interface ItsDump {
   readonly problems: readonly DumpProblem[];
   /** False if a bound cut the walk short. */
   readonly complete: boolean;
+  /** Which bound cut it short first, if one did. */
+  readonly cutBy: keyof DumpOptions | undefined;
 }
 
 /**
@@ -71,8 +76,13 @@ export interface ItsDump {
  */
 export function* dumpImage(registers: DumpRegisters, options: DumpOptions = {}): Program<ItsDump> {
   const dump = new Dump(registers, options);
-  yield* dump.collections();
-  yield* dump.devices();
+  try {
+    yield* dump.collections();
+    yield* dump.devices();
+  } catch (error) {
+    if (!(error instanceof WorkLimitError)) throw error;
+    dump.cut('maxSteps');
+  }
   return dump.result();
 }
 
@@ -99,12 +109,14 @@ class Dump {
   readonly #configuration: Address;
   #entriesLeft: number;
   #windowsLeft: number;
-  #complete = true;
+  #cutBy: keyof DumpOptions | undefined;
+  readonly #work: Work;
 
   constructor(
     private readonly registers: DumpRegisters,
-    { maxEntries, maxWindows }: DumpOptions,
+    { maxEntries, maxWindows, maxSteps }: DumpOptions,
   ) {
+    this.#work = new Work(maxSteps === undefined ? {} : { maxSteps });
     this.#entriesLeft = maxEntries ?? 2 ** 20;
     this.#windowsLeft = maxWindows ?? 65536;
     this.#configuration = Number(gicrPropbaser.decode(registers.propbaser).address);
@@ -115,8 +127,13 @@ class Dump {
       collections: [...this.#collections.values()],
       devices: this.#devices,
       problems: this.#problems,
-      complete: this.#complete,
+      complete: this.#cutBy === undefined,
+      cutBy: this.#cutBy,
     };
+  }
+
+  cut(by: keyof DumpOptions): void {
+    this.#cutBy ??= by;
   }
 
   *collections(): Program<void> {
@@ -124,6 +141,7 @@ class Dump {
     if (!valid) return;
     const start = Number(address);
     for (let at = start; at < start + pages * TABLE_PAGE_BYTES; at += ENTRY_BYTES) {
+      if (this.#work.step()) yield* this.#work.pause();
       const window = yield* this.#window(at);
       if (window === undefined) return;
       const high = window.view.getUint32(at - window.start + 4, true);
@@ -146,6 +164,7 @@ class Dump {
       return;
     }
     for (let index = 0; index < bytes / ENTRY_BYTES; index++) {
+      if (this.#work.step()) yield* this.#work.pause();
       const at = start + index * ENTRY_BYTES;
       const window = yield* this.#window(at);
       if (window === undefined) return;
@@ -159,6 +178,7 @@ class Dump {
   /** True if the last device was found, or the walk cannot go on. */
   *#deviceTable(start: Address, bytes: number, firstId: number): Program<boolean> {
     for (let offset = 0; offset < bytes;) {
+      if (this.#work.step()) yield* this.#work.pause();
       const at = start + offset;
       const window = yield* this.#window(at);
       if (window === undefined) return true;
@@ -171,7 +191,7 @@ class Dump {
         else yield* this.#device(id, entry);
         if (entry.next === 0) return true;
         if (this.#entriesLeft <= 0) {
-          this.#complete = false;
+          this.cut('maxEntries');
           return true;
         }
         step = entry.next;
@@ -186,6 +206,7 @@ class Dump {
     this.#devices.push({ id, eventBits, itt: BigInt(itt) as Gpa, entries });
     const events = 2 ** eventBits;
     for (let event = 0; event < events;) {
+      if (this.#work.step()) yield* this.#work.pause();
       const at = itt + event * ENTRY_BYTES;
       const window = this.#windows.known(at) ?? (yield* this.#window(at));
       if (window === undefined) return;
@@ -194,7 +215,7 @@ class Dump {
       const intid = (high & 0xffff) * 65536 + (low >>> 16);
       let step = 1;
       if (intid !== 0) {
-        if (this.#entriesLeft-- <= 0) return void (this.#complete = false);
+        if (this.#entriesLeft-- <= 0) return this.cut('maxEntries');
         step = high >>> 16;
         entries.push(yield* this.#entry(at, event, intid, low & 0xffff));
         if (event + step >= events) this.#problem(at, `next ${step} of event ${event} leads past the table`);
@@ -234,7 +255,7 @@ class Dump {
   *#window(at: Address): Program<Window | undefined> {
     const known = this.#windows.known(at);
     if (known !== undefined) return known;
-    if (this.#windowsLeft-- <= 0) return void (this.#complete = false);
+    if (this.#windowsLeft-- <= 0) return void this.cut('maxWindows');
     const window = yield* this.#windows.read(at);
     if (typeof window !== 'number') return window;
     this.#problem(at, `cannot be read: ${errnoName(-window)}`);

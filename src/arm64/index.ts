@@ -54,6 +54,7 @@ export {
   planSave,
   planSavePending,
   type Plan,
+  type PlanBound,
   type PlannedTouch,
   type PlanOptions,
 } from './plan.js';
@@ -115,4 +116,5 @@ export { parseVectors, type Vector, type VectorStep, type VectorVm } from './vec
 export { operationOf, queueWords, stateOf, type OperationStep } from './vector-operation.js';
 export { Vgic, type EntryView, type LpiView } from './vgic.js';
 export { type Mode, type VgicOptions } from './vgic-state.js';
+export { type WorkBound, WorkLimitError, type WorkLimits } from './work.js';
 export { type Decoded, type Field, type WordCodec } from './word-codec.js';

@@ -43,7 +43,7 @@ export function executeCommand(run: Run, its: Its, command: ItsCommand | Unknown
     case 'MOVI':
       return nothing(() => moveInterrupt(run, its, command));
     case 'MOVALL':
-      return nothing(() => moveAll(run, its, command));
+      return moveAll(run, its, command);
     case 'INT':
       return nothing(() => void triggerMsi(run.vgic, its, command.device, command.event));
     case 'CLEAR':
@@ -108,7 +108,9 @@ function* mapCollection(run: Run, its: Its, command: MapCollection): Program<Sta
   }
   existing.target = command.target;
   for (const device of its.devices) {
+    if (run.work.step()) yield* run.work.pause();
     for (let row = 0; row < device.count; row++) {
+      if (run.work.step()) yield* run.work.pause();
       if (device.collection(row) === existing.handle) vgic.lpis.target[device.lpi(row)] = vcpu;
     }
   }
@@ -148,8 +150,7 @@ function* discard(run: Run, its: Its, { device: id, event }: EventCommand): Prog
     its.cache.empty(lpis);
     const slot = device.lpi(row);
     device.remove(row);
-    lpis.mapped[slot]!--;
-    lpis.release(slot);
+    lpis.unmap(slot);
   };
   // As with MAPD, the kernel drops the entry first and leaves a stale one in memory if the write fails.
   if (mode === 'kvm') drop();
@@ -179,15 +180,17 @@ function moveInterrupt({ vgic }: Run, its: Its, command: EventToCollection): voi
   vgic.lpis.target[entry.device.lpi(entry.row)] = vgic.vcpuIndex(collection.target);
 }
 
-function moveAll({ vgic }: Run, its: Its, command: MoveAll): void {
+function* moveAll({ vgic, work }: Run, its: Its, command: MoveAll): Program<Status> {
   const from = vgic.vcpuIndex(command.from);
   const to = vgic.vcpuIndex(command.to);
-  if (from < 0 || to < 0 || from === to) return;
+  if (from < 0 || to < 0 || from === to) return 0;
   const { lpis, quirks } = vgic;
   for (const slot of lpis.ordered(quirks.lpiOrder)) {
+    if (work.step()) yield* work.pause();
     if (lpis.target[slot] === from || !quirks.movallFilters) lpis.target[slot] = to;
   }
   its.cache.empty(lpis);
+  return 0;
 }
 
 function clear({ vgic }: Run, its: Its, { device: id, event }: EventCommand): void {

@@ -61,15 +61,24 @@ function* restoreOrUndo(vgic: VgicState, its: Its): Program<Status> {
   const births = lpis.births;
   const targets = lpis.target.slice(); // an LPI that an ap_list kept alive takes another where it is mapped again
   const added: number[] = [];
-  let status = yield* restoreCollections(run, its, added);
-  if (status === 0) status = yield* restoreDevices(run, its);
-  if (status === 0) status = yield* run.windows.flush();
-  if (status === 0) return 0;
-  its.truncateDevices(devices, lpis);
-  for (const id of added) its.collections.free(id);
-  lpis.dropBornSince(births);
-  lpis.target.set(targets);
-  run.windows.discard();
+  const undo = (): void => {
+    its.truncateDevices(devices, lpis);
+    for (const id of added) its.collections.free(id);
+    lpis.dropBornSince(births);
+    lpis.target.set(targets);
+    run.windows.discard();
+  };
+  let built = false;
+  try {
+    let status = yield* restoreCollections(run, its, added);
+    if (status === 0) status = yield* restoreDevices(run, its);
+    if (status !== 0) return status;
+    built = true;
+  } finally {
+    if (!built) undo(); // failed, over a bound, or abandoned: nothing was written yet
+  }
+  const status = yield* run.windows.flush();
+  if (status !== 0) undo();
   return status;
 }
 

@@ -20,6 +20,7 @@ export function* restoreCollections(run: Run, its: Its, added: number[]): Progra
   const { valid, start, bytes } = its.collectionTable;
   if (!valid) return 0;
   for (let at = 0; at < bytes; at += ENTRY_BYTES) {
+    if (run.work.step()) yield* run.work.pause();
     const address = start + at;
     let window = run.windows.known(address);
     if (window === undefined) {
@@ -63,6 +64,7 @@ export function* restoreDevices(run: Run, its: Its): Program<Status> {
 /** Level 1 is stepped entry by entry; each block is scanned from its own first entry. */
 function* scanLevel1(run: Run, its: Its, start: Address, bytes: number): Program<number> {
   for (let at = 0; at < bytes; at += ENTRY_BYTES) {
+    if (run.work.step()) yield* run.work.pause();
     const address = start + at;
     let window = run.windows.known(address);
     if (window === undefined) {
@@ -85,6 +87,7 @@ function* scanLevel1(run: Run, its: Its, start: Address, bytes: number): Program
 function* scanDevices(run: Run, its: Its, start: Address, bytes: number, firstId: number): Program<number> {
   let at = 0;
   for (;;) {
+    if (run.work.step()) yield* run.work.pause();
     const address = start + at;
     let window = run.windows.known(address);
     if (window === undefined) {
@@ -119,10 +122,11 @@ function* restoreDevice(run: Run, its: Its, id: number, low: number, high: numbe
 
 /** Reads a device's translation table, following `next` from entry to entry. */
 function* scanEntries(run: Run, its: Its, device: Device): Program<number> {
-  const { vgic, windows } = run;
+  const { vgic, windows, work } = run;
   const events = 2 ** device.eventBits;
   let event = 0;
   for (;;) {
+    if (work.step()) yield* work.pause();
     const address: Address = device.itt + event * ENTRY_BYTES;
     let window: Window | undefined = windows.known(address);
     if (window === undefined) {

@@ -52,6 +52,7 @@ interface Reachable {
  */
 function* nextReachable(run: Run, its: Its, from: number): Program<Reachable> {
   for (let index = from; index < its.devices.length; index++) {
+    if (run.work.step()) yield* run.work.pause();
     run.windows.clearFailure();
     const address = yield* entryAddress(run, its.deviceTable, its.devices[index]!.id);
     if (address !== UNREACHABLE) return { status: 0, index, address };
@@ -78,6 +79,7 @@ function* saveEntries(run: Run, its: Its, device: Device): Program<Status> {
   const { lpis, quirks } = run.vgic;
   let savable = nextSavable(its, device, 0);
   for (let row = 0; row < device.count; row++) {
+    if (run.work.step()) yield* run.work.pause();
     const event = device.event(row);
     let [low, high] = [0, 0];
     if (row === savable) {
@@ -114,6 +116,7 @@ export function* saveCollections(run: Run, its: Its): Program<Status> {
   if (!valid) return 0;
   let address = start;
   for (const collection of its.collections) {
+    if (run.work.step()) yield* run.work.pause();
     const [low, high] = collectionHalves(collection.id, collection.target);
     const status = yield* run.windows.writeWord(address, low, high);
     if (status !== 0) return status;

@@ -33,7 +33,10 @@ export class Its {
 
   collections = new CollectionList();
   /** In the kernel's list order: order of mapping, sorted by id at each save. May hold an id twice. */
-  devices: Device[] = [];
+  #devices = new Set<Device>();
+  /** The same as a list, until one comes or goes. */
+  #list: readonly Device[] | undefined;
+  /** The first in that order with each id. */
   #byId = new Map<number, Device>();
 
   constructor(
@@ -60,41 +63,46 @@ export class Its {
     this.collectionTable = extent(word);
   }
 
+  /** The devices in the kernel's list order. */
+  get devices(): readonly Device[] {
+    return (this.#list ??= [...this.#devices]);
+  }
+
   /** The first device with this id in list order. */
   device(id: number): Device | undefined {
     return this.#byId.get(id);
   }
 
   addDevice(device: Device): void {
-    this.devices.push(device);
+    this.#devices.add(device);
+    this.#list = undefined;
     if (!this.#byId.has(device.id)) this.#byId.set(device.id, device);
   }
 
   /** Frees a device and its entries. Every freed device empties the translation cache. */
   freeDevice(device: Device, lpis: LpiStore): void {
-    this.devices.splice(this.devices.indexOf(device), 1);
+    const hasTwins = this.#devices.size > this.#byId.size;
+    this.#devices.delete(device);
+    this.#list = undefined;
     freeEntries(device, lpis);
     this.cache.empty(lpis);
-    if (this.#byId.get(device.id) === device) {
-      this.#byId.delete(device.id);
-      const twin = this.devices.find(({ id }) => id === device.id);
-      if (twin !== undefined) this.#byId.set(twin.id, twin);
-    }
+    if (this.#byId.get(device.id) !== device) return;
+    this.#byId.delete(device.id);
+    if (!hasTwins) return;
+    const twin = this.devices.find(({ id }) => id === device.id);
+    if (twin !== undefined) this.#byId.set(twin.id, twin);
   }
 
   freeDevices(lpis: LpiStore): void {
-    for (const device of this.devices) freeEntries(device, lpis);
-    if (this.devices.length > 0) this.cache.empty(lpis);
-    this.devices = [];
-    this.#byId.clear();
+    for (const device of this.#devices) freeEntries(device, lpis);
+    if (this.#devices.size > 0) this.cache.empty(lpis);
+    this.#setDevices([]);
   }
 
   /** Takes back the devices added since there were `count` of them. */
   truncateDevices(count: number, lpis: LpiStore): void {
-    for (const device of this.devices.splice(count)) {
-      freeEntries(device, lpis);
-      if (this.#byId.get(device.id) === device) this.#byId.delete(device.id);
-    }
+    for (const device of this.devices.slice(count)) freeEntries(device, lpis);
+    this.#setDevices(this.devices.slice(0, count));
   }
 
   /**
@@ -104,9 +112,14 @@ export class Its {
   sortDevices(): void {
     const ascending = this.devices.every(({ id }, at) => at === 0 || this.devices[at - 1]!.id < id);
     if (ascending) return;
-    this.devices.reverse().sort((a, b) => a.id - b.id);
+    this.#setDevices(this.devices.toReversed().sort((a, b) => a.id - b.id));
+  }
+
+  #setDevices(devices: readonly Device[]): void {
+    this.#devices = new Set(devices);
+    this.#list = undefined;
     this.#byId.clear();
-    for (const device of this.devices) if (!this.#byId.has(device.id)) this.#byId.set(device.id, device);
+    for (const device of devices) if (!this.#byId.has(device.id)) this.#byId.set(device.id, device);
   }
 
   /** The collection of an entry; undefined if it was freed. */
@@ -136,7 +149,6 @@ function extent(word: bigint): TableExtent {
 function freeEntries(device: Device, lpis: LpiStore): void {
   for (let row = 0; row < device.count; row++) {
     const slot = device.lpi(row);
-    lpis.mapped[slot]!--;
-    lpis.release(slot);
+    lpis.unmap(slot);
   }
 }

@@ -5,6 +5,7 @@ import { configurationAddress, pendingAddress, pendingMask } from './lpi-tables.
 import { queueLpi } from './redistributor.js';
 import { readLpiTable, type Run } from './run.js';
 import { type Window } from './windows.js';
+import { WorkLimitError } from './work.js';
 
 /** {@link mapLpiFromKnown} cannot say: memory has to be asked first. */
 export const NEEDS_MEMORY = -1000;
@@ -100,6 +101,9 @@ function* consumePending(run: Run, slot: LpiSlot): Program<Status> {
  */
 export function mapLpiFromKnown(run: Run, intid: number, target: number): LpiSlot {
   const { lpis, quirks } = run.vgic;
+  const { maxEntries } = run.work;
+  if (lpis.count >= maxEntries || lpis.entries >= maxEntries)
+    throw new WorkLimitError('maxEntries', maxEntries);
   let slot: LpiSlot = lpis.find(intid);
   if (slot >= 0) {
     if (!quirks.sharesLpis) {
@@ -111,7 +115,7 @@ export function mapLpiFromKnown(run: Run, intid: number, target: number): LpiSlo
     slot = createLpiFromKnown(run, intid, target);
     if (slot < 0) return slot;
   }
-  lpis.mapped[slot]!++;
+  lpis.map(slot);
   return slot;
 }
 
@@ -120,7 +124,7 @@ export function* mapLpi(run: Run, intid: number, target: number): Program<LpiSlo
   const known = mapLpiFromKnown(run, intid, target);
   if (known !== NEEDS_MEMORY) return known;
   const slot = yield* createLpi(run, intid, target);
-  if (slot >= 0) run.vgic.lpis.mapped[slot]!++;
+  if (slot >= 0) run.vgic.lpis.map(slot);
   return slot;
 }
 
@@ -129,6 +133,7 @@ export function* invalidateAll(run: Run, vcpu: number): Program<Status> {
   const { lpis, quirks } = run.vgic;
   let first: Status = 0;
   for (const slot of lpis.ordered(quirks.lpiOrder)) {
+    if (run.work.step()) yield* run.work.pause();
     if (!quirks.walksAllLpis && lpis.target[slot] !== vcpu) continue;
     const status = yield* updateConfiguration(run, slot, vcpu);
     if (first === 0) first = status;
@@ -150,6 +155,7 @@ export function* syncPendingTable(run: Run, vcpu: number): Program<Status> {
     for (let at = 0; at < end; at++) applySynced(run, slots[at]!, vcpu, taken[at]!);
   };
   for (let at = 0; at < slots.length; at++) {
+    if (run.work.step()) yield* run.work.pause();
     const slot = slots[at]!;
     const mine = lpis.target[slot] === vcpu;
     if (!mine && !quirks.walksAllLpis) continue;
@@ -178,6 +184,7 @@ function applySynced({ vgic }: Run, slot: LpiSlot, vcpu: number, pending: number
 export function* savePendingTables(run: Run): Program<Status> {
   const { lpis, quirks, redistributors } = run.vgic;
   for (const slot of lpis.ordered(quirks.lpiOrder)) {
+    if (run.work.step()) yield* run.work.pause();
     const target = lpis.target[slot]!;
     if (target < 0) continue;
     const intid = lpis.intid[slot]!;

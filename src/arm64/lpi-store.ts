@@ -39,9 +39,17 @@ export class LpiStore {
   #used = 0;
   #births = 0;
   #count = 0;
+  #entries = 0;
+  /** What {@link ordered} gave last, until an LPI comes or goes. */
+  #ordered: { readonly order: 'intid' | 'creation'; readonly slots: Int32Array } | undefined;
 
   get count(): number {
     return this.#count;
+  }
+
+  /** Translation table entries that map an LPI. */
+  get entries(): number {
+    return this.#entries;
   }
 
   /** Bytes held in typed arrays, for measuring. */
@@ -73,7 +81,21 @@ export class LpiStore {
     this.birth[slot] = this.#births++;
     this.#index(intid, slot);
     this.#count++;
+    this.#ordered = undefined;
     return slot;
+  }
+
+  /** Notes that an entry maps the LPI, which it holds already. */
+  map(slot: LpiSlot): void {
+    this.mapped[slot]!++;
+    this.#entries++;
+  }
+
+  /** Undoes {@link map}, and the hold. */
+  unmap(slot: LpiSlot): void {
+    this.mapped[slot]!--;
+    this.#entries--;
+    this.release(slot);
   }
 
   hold(slot: LpiSlot): void {
@@ -87,8 +109,13 @@ export class LpiStore {
     if (refs === 0) this.#remove(slot);
   }
 
-  /** All slots, in ascending INTID or in order of creation. */
+  /** All slots as they are now, in ascending INTID or in order of creation. Not to be changed. */
   ordered(order: 'intid' | 'creation'): Int32Array {
+    if (this.#ordered?.order !== order) this.#ordered = { order, slots: this.#order(order) };
+    return this.#ordered.slots;
+  }
+
+  #order(order: 'intid' | 'creation'): Int32Array {
     const slots = new Int32Array(this.#count);
     let filled = 0;
     for (let at = 0; at < this.#dense.length; at++) {
@@ -104,11 +131,12 @@ export class LpiStore {
     return this.#births;
   }
 
-  /** Removes the LPIs added since a mark, of which at most an ap_list still holds any. */
+  /** Removes the LPIs added since a mark, which no entry maps any more, whatever else holds them. */
   dropBornSince(mark: number): void {
     for (const slot of this.ordered('intid')) {
-      if (this.birth[slot]! < mark || this.apList[slot]! < 0) continue;
+      if (this.birth[slot]! < mark) continue;
       this.apList[slot] = NONE;
+      this.refs[slot] = 1;
       this.release(slot);
     }
   }
@@ -129,6 +157,7 @@ export class LpiStore {
     copy.#used = this.#used;
     copy.#births = this.#births;
     copy.#count = this.#count;
+    copy.#entries = this.#entries;
     return copy;
   }
 
@@ -152,6 +181,7 @@ export class LpiStore {
     else this.#dense[intid - FIRST_LPI] = 0;
     this.#free.push(slot);
     this.#count--;
+    this.#ordered = undefined;
   }
 
   #grow(capacity: number): void {

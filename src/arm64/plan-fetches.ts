@@ -21,6 +21,7 @@ export class PlanFetches {
   #nextGuessed = 0;
   #inFlight = 0;
   #failure: { readonly error: unknown } | undefined;
+  #abandoned = false;
   /** Resolves at the next arrival. */
   #arrival!: Promise<void>;
   #announce!: () => void;
@@ -28,10 +29,17 @@ export class PlanFetches {
   constructor(
     private readonly memory: PlanMemory,
     private readonly limit: number,
+    private readonly signal?: AbortSignal,
   ) {
     if (!Number.isInteger(limit) || limit < 1)
       throw new RangeError(`inFlight ${limit} is not a positive integer`);
     this.#awaitNext();
+    signal?.addEventListener('abort', this.#onAbort);
+  }
+
+  /** Listens to the signal no longer. */
+  end(): void {
+    this.signal?.removeEventListener('abort', this.#onAbort);
   }
 
   get size(): number {
@@ -89,17 +97,21 @@ export class PlanFetches {
   async settle(): Promise<void> {
     this.#nextGuessed = this.#guessed.length;
     for (const fetch of this.#demanded) await this.arrive(fetch);
-    while (this.#inFlight > 0) await this.#arrival;
+    while (this.#inFlight > 0 && this.signal?.aborted !== true) await this.#arrival;
     if (this.#failure !== undefined) throw this.#failure.error;
     for (const fetch of this.#guessed) if (!fetch.started) this.#all.delete(fetch.page);
   }
 
-  /** Waits for what is under way, whatever comes of it, and lets go of everything that is held. */
+  /**
+   * Lets go of everything that is held, and of what is under way as it comes; waits for that, unless the
+   * signal was aborted.
+   */
   async abandon(): Promise<void> {
     this.#nextGuessed = this.#guessed.length;
     this.#nextDemanded = this.#demanded.length;
-    while (this.#inFlight > 0) await this.#arrival;
+    this.#abandoned = true;
     this.release(() => true);
+    while (this.#inFlight > 0 && this.signal?.aborted !== true) await this.#arrival;
   }
 
   /** Lets go of the held pages that `which` picks. */
@@ -133,7 +145,17 @@ export class PlanFetches {
     } catch (error) {
       this.#failure ??= { error };
     }
+    if (this.#abandoned) this.release((fetch) => batch.includes(fetch));
     this.#inFlight -= batch.length;
+    this.#tell();
+  }
+
+  readonly #onAbort = (): void => {
+    this.#failure ??= { error: this.signal!.reason };
+    this.#tell();
+  };
+
+  #tell(): void {
     const announce = this.#announce;
     this.#awaitNext();
     announce();

@@ -1,12 +1,22 @@
-import { type Answer, type Ask, type Gpa, type GpaRange, type Program, WINDOW_BYTES } from '../api/index.js';
+import {
+  type Answer,
+  type Ask,
+  EventLoopTurns,
+  type Gpa,
+  type GpaRange,
+  type Program,
+  WINDOW_BYTES,
+} from '../api/index.js';
 import { EFAULT, type Status } from './errno.js';
 import { PlanFetches } from './plan-fetches.js';
 import type { PlanMemory } from './plan-memory.js';
 import { PlanOverlay, windowOf } from './plan-overlay.js';
 import { GICR, GITS } from './registers.js';
 import type { Vgic } from './vgic.js';
+import { type WorkBound, WorkLimitError, type WorkLimits } from './work.js';
 
-export interface PlanOptions {
+/** Bounds are those of the GIC that the plan starts from, unless they are given here. */
+export interface PlanOptions extends WorkLimits {
   /** Pages fetched at once (default 64). */
   readonly inFlight?: number;
   /**
@@ -17,7 +27,15 @@ export interface PlanOptions {
   readonly speculation?: { readonly maxPages?: number; readonly maxPagesPerRange?: number };
   /** Bound on touched pages, against hostile tables (default 16384, 64 MiB). */
   readonly maxPages?: number;
+  /**
+   * Aborts the plan, which rejects with its reason at once and holds nothing: what was under way is let go of
+   * as it comes.
+   */
+  readonly signal?: AbortSignal;
 }
+
+/** The bound of a plan that it reached. */
+export type PlanBound = WorkBound | 'maxPages';
 
 /** A page that the operation will touch; `R` if its first access is a read. */
 export interface PlannedTouch {
@@ -31,8 +49,14 @@ export interface Plan {
   readonly touched: readonly PlannedTouch[];
   /** What the operation will return: 0 or minus an errno. */
   readonly status: Status;
-  /** False if `maxPages` cut the dry run short: `touched` is then the beginning of the list. */
+  /**
+   * False if a bound cut the dry run short: `touched` is then the beginning of the list, and `status` says
+   * nothing. KVM has no such bounds: it would go on for long, with the VM's locks held. Do not restore such
+   * tables.
+   */
   readonly complete: boolean;
+  /** Which bound cut it short, if one did. */
+  readonly cutBy: PlanBound | undefined;
   /**
    * The pages that were not present, by round: those of one round could be asked for as soon as the
    * rounds before had arrived. Their number is the number of source latencies the plan cannot avoid.
@@ -62,10 +86,11 @@ class Cut extends Error {}
  * memslots. The guest does not change the tables between plan and operation (no vCPU runs during a restore or
  * save).
  *
- * Who may block: the caller, on the memory's fetches. The GIC given is not changed.
+ * Who may block: the caller, on the memory's fetches; the event loop has its turn every 10 ms. The GIC given
+ * is not changed.
  *
- * Errors: rejects with whatever the memory's `fetch` rejects with, holding nothing. An errno of a
- * single page is no rejection: the operation is expected to meet it.
+ * Errors: rejects with the reason of `signal`, or with whatever the memory's `fetch` rejects with, holding
+ * nothing. An errno of a single page is no rejection: the operation is expected to meet it.
  */
 export async function planOperation(
   vgic: Vgic,
@@ -73,21 +98,30 @@ export async function planOperation(
   operation: (copy: Vgic) => Program<Status>,
   options: PlanOptions = {},
 ): Promise<Plan> {
-  const fetches = new PlanFetches(memory, options.inFlight ?? 64);
+  const { signal, maxSteps, maxEntries } = options;
+  signal?.throwIfAborted();
+  const limits = {
+    ...(maxSteps === undefined ? {} : { maxSteps }),
+    ...(maxEntries === undefined ? {} : { maxEntries }),
+  };
+  const fetches = new PlanFetches(memory, options.inFlight ?? 64, signal);
   try {
-    const attempt = (goesAhead: boolean): Promise<DryRun> =>
-      dryRun(new DryRun(vgic.clone(), memory, fetches, options, goesAhead), operation);
+    const attempt = (goesAhead: boolean): Promise<DryRun> => {
+      const copy = vgic.clone(vgic.mode, limits);
+      return dryRun(new DryRun(copy, memory, fetches, options, goesAhead), operation, signal);
+    };
     const first = await attempt(true);
     await fetches.settle();
     const failed = [...fetches.all()].some(({ content }) => typeof content === 'number');
     // Where the first run went on without a page, only a second one, over all of them, can be exact.
-    const exact = first.assumed || failed || first.cut;
-    const run = exact ? await attempt(false) : first;
+    const run = first.assumed || failed ? await attempt(false) : first;
     await fetches.settle();
     return makePlan(run, fetches);
   } catch (error) {
     await fetches.abandon();
     throw error;
+  } finally {
+    fetches.end();
   }
 }
 
@@ -147,7 +181,7 @@ class DryRun {
   #dataOnly: Gpa | undefined;
   /** The program was given zeros for a page that had not arrived. */
   assumed = false;
-  cut = false;
+  cutBy: PlanBound | undefined;
   status: Status = 0;
 
   constructor(
@@ -240,18 +274,27 @@ class DryRun {
   }
 }
 
-async function dryRun(run: DryRun, operation: (copy: Vgic) => Program<Status>): Promise<DryRun> {
+async function dryRun(
+  run: DryRun,
+  operation: (copy: Vgic) => Program<Status>,
+  signal: AbortSignal | undefined,
+): Promise<DryRun> {
   const program = operation(run.vgic);
+  const turns = new EventLoopTurns(signal);
   try {
     let step = program.next();
     while (step.done !== true) {
       const answer = run.answer(step.value);
-      step = program.next(answer instanceof Promise ? await answer : answer);
+      const answered = answer instanceof Promise ? await answer : answer;
+      if (turns.due()) await turns.take();
+      step = program.next(answered);
     }
     run.status = step.value;
   } catch (error) {
-    if (!(error instanceof Cut)) throw error;
-    run.cut = true;
+    if (error instanceof Cut) run.cutBy = 'maxPages';
+    else if (error instanceof WorkLimitError) run.cutBy = error.bound;
+    else throw error;
+  } finally {
     program.return(0);
   }
   return run;
@@ -274,7 +317,8 @@ function makePlan(run: DryRun, fetches: PlanFetches): Plan {
   return {
     touched: [...run.touched].map(([page, kind]) => ({ page, kind })),
     status: run.status,
-    complete: !run.cut,
+    complete: run.cutBy === undefined,
+    cutBy: run.cutBy,
     rounds: rounds.filter((pages) => pages.length > 0),
     speculated,
     after: run.vgic,

@@ -2,11 +2,13 @@ import { type Gpa, type Program, WINDOW_BYTES, hint } from '../api/index.js';
 import type { Status } from './errno.js';
 import type { VgicState } from './vgic-state.js';
 import { type Address, type Window, Windows, windowStart } from './windows.js';
+import { Work } from './work.js';
 
 /** One run of an operation: the GIC it works on and its view of guest memory. */
 export interface Run {
   readonly vgic: VgicState;
   readonly windows: Windows;
+  readonly work: Work;
 }
 
 /** What a hint names: the structure that is, or may be, read next. */
@@ -22,6 +24,7 @@ export type Structure =
 export const startRun = (vgic: VgicState, undoable = false): Run => ({
   vgic,
   windows: new Windows(undoable, vgic.limits),
+  work: new Work(vgic.limits),
 });
 
 /** Runs `body` and writes what it left dirty, whether it succeeded or not; its own failure wins. */

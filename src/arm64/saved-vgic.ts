@@ -1,4 +1,4 @@
-import { type Program } from '../api/index.js';
+import { DemandPagingError, hex, type Program } from '../api/index.js';
 import type { Status } from './errno.js';
 import type { KernelQuirks } from './kernel-quirks.js';
 import { GICD, GICR, GITS } from './registers.js';
@@ -26,24 +26,36 @@ export interface SavedVgic {
  * the device belongs to, {@link kernelQuirks}; without, they are the reference kernel's.
  *
  * Touches no guest memory: throws TypeError if a register write would, which in this order none does.
- * Errors: RangeError for vcpu_ids that are not distinct; TypeError if a register is refused.
+ * Errors: BAD_IMAGE, naming register and place, if a register's value is one that KVM refuses, or if vcpu_ids
+ * are not distinct: what is saved comes from elsewhere, and may be damaged.
  */
 export function createSavedVgic(
   { distributor, redistributors, itses }: SavedVgic,
   options: { readonly mode?: Mode; readonly quirks?: KernelQuirks } = {},
 ): Vgic {
   const vcpuIds = redistributors.map(({ vcpuId }) => vcpuId);
+  checkVcpuIds(vcpuIds);
   const { mode = 'kvm', ...others } = options;
   const vgic = new Vgic({ ...others, mode, vcpuIds, itsBases: itses.map(({ base }) => base) });
-  const set = (name: string, status: Status): void => {
-    if (status !== 0) throw new TypeError(`${name} is refused with errno ${-status}`);
+  const set = (place: string, value: bigint, status: Status): void => {
+    if (status === 0) return;
+    throw new DemandPagingError('BAD_IMAGE', `${place} was saved as ${hex(value)}, which KVM refuses`, {
+      errno: -status,
+      syscall: 'KVM_SET_DEVICE_ATTR',
+      hint: 'The saved registers are damaged, or of another kind of GIC',
+    });
   };
-  set('GICD_IIDR', vgic.writeDistributorRegister(GICD.IIDR, distributor.iidr));
-  set('GICD_CTLR', vgic.writeDistributorRegister(GICD.CTLR, distributor.ctlr));
+  set('GICD_IIDR', distributor.iidr, vgic.writeDistributorRegister(GICD.IIDR, distributor.iidr));
+  set('GICD_CTLR', distributor.ctlr, vgic.writeDistributorRegister(GICD.CTLR, distributor.ctlr));
   redistributors.forEach(({ propbaser, pendbaser, ctlr }, vcpu) => {
-    set('GICR_PROPBASER', alone(vgic.writeRedistributorRegister(vcpu, GICR.PROPBASER, propbaser, 8)));
-    set('GICR_PENDBASER', alone(vgic.writeRedistributorRegister(vcpu, GICR.PENDBASER, pendbaser, 8)));
-    set('GICR_CTLR', alone(vgic.writeRedistributorRegister(vcpu, GICR.CTLR, ctlr & 1n, 4)));
+    for (const [name, value, size] of [
+      ['PROPBASER', propbaser, 8],
+      ['PENDBASER', pendbaser, 8],
+      ['CTLR', ctlr & 1n, 4],
+    ] as const) {
+      const status = alone(vgic.writeRedistributorRegister(vcpu, GICR[name], value, size));
+      set(`GICR_${name} of vCPU ${vcpu}`, value, status);
+    }
   });
   itses.forEach((saved, its) => {
     for (const [name, value] of [
@@ -54,10 +66,19 @@ export function createSavedVgic(
       ['BASER0', saved.baser0],
       ['BASER1', saved.baser1],
     ] as const) {
-      set(`GITS_${name} of ITS ${its}`, alone(vgic.writeItsRegister(its, GITS[name], value)));
+      set(`GITS_${name} of ITS ${its}`, value, alone(vgic.writeItsRegister(its, GITS[name], value)));
     }
   });
   return vgic;
+}
+
+function checkVcpuIds(ids: readonly number[]): void {
+  const wrong = ids.findIndex(
+    (id, at) => !Number.isInteger(id) || id < 0 || id >= 0xffff_ffff || ids.indexOf(id) < at,
+  );
+  if (wrong < 0) return;
+  const what = `the vcpu_id of redistributor ${wrong}, ${ids[wrong]}, is no 32-bit id of its own`;
+  throw new DemandPagingError('BAD_IMAGE', what, { hint: 'vcpu_ids are distinct, and below 2^32 - 1' });
 }
 
 /** Runs a program that must not touch memory. */

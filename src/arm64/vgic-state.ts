@@ -6,6 +6,7 @@ import { gicrPropbaser } from './registers.js';
 import { sanitisePropbaser } from './register-sanitising.js';
 import { TranslationCache } from './translation-cache.js';
 import type { Address, WindowLimits } from './windows.js';
+import { checkLimits, type WorkLimits } from './work.js';
 
 /**
  * How an operation that fails behaves. `kvm` does what the kernel does, losses included, for replay
@@ -14,7 +15,7 @@ import type { Address, WindowLimits } from './windows.js';
  */
 export type Mode = 'transactional' | 'kvm';
 
-export interface VgicOptions extends WindowLimits {
+export interface VgicOptions extends WindowLimits, WorkLimits {
   /** vcpu_ids in order of creation; their positions are the vCPU indexes used everywhere else. */
   readonly vcpuIds: readonly number[];
   /** Base addresses of the ITSes; undefined for one that has none yet. Default: one without. */
@@ -33,7 +34,7 @@ const INITIAL_REVISION = 3;
 export class VgicState {
   readonly mode: Mode;
   readonly quirks: KernelQuirks;
-  readonly limits: WindowLimits;
+  readonly limits: WindowLimits & WorkLimits;
   lpis = new LpiStore();
   redistributors: Redistributor[];
   itses: Its[];
@@ -52,7 +53,8 @@ export class VgicState {
   constructor(readonly options: VgicOptions) {
     this.mode = options.mode ?? 'transactional';
     this.quirks = options.quirks ?? KERNELS['7.3'];
-    this.limits = { ...(options.maxWindows === undefined ? {} : { maxWindows: options.maxWindows }) };
+    this.limits = options;
+    checkLimits(options);
     this.redistributors = options.vcpuIds.map((id, index) => new Redistributor(index, id));
     for (const { vcpuId, index } of this.redistributors) {
       if (!Number.isInteger(vcpuId) || vcpuId < 0 || vcpuId >= 0xffff_ffff || this.#byVcpuId.has(vcpuId)) {
@@ -86,8 +88,8 @@ export class VgicState {
     return this.quirks.rdbase === 'index' ? vcpu : this.redistributors[vcpu]!.vcpuId;
   }
 
-  clone(mode: Mode = this.mode): VgicState {
-    const copy = new VgicState({ ...this.options, mode });
+  clone(mode: Mode = this.mode, limits: WorkLimits = {}): VgicState {
+    const copy = new VgicState({ ...this.options, ...limits, mode });
     copy.lpis = this.lpis.clone();
     copy.redistributors = this.redistributors.map((redistributor) => redistributor.clone());
     const shared = this.quirks.translationCache === 'vm' ? this.itses[0]?.cache.clone() : undefined;

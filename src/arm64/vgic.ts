@@ -13,6 +13,7 @@ import {
   writeRedistributorRegister,
 } from './redistributor-registers.js';
 import { type Mode, type VgicOptions, VgicState } from './vgic-state.js';
+import type { WorkLimits } from './work.js';
 
 /** An LPI as the kernel's debug output shows it. */
 export interface LpiView {
@@ -52,7 +53,9 @@ export interface EntryView {
  *
  * Errors (errno as from the kernel): EFAULT 14 a page or address is not there; EINVAL 22 a malformed
  * entry or offset; EEXIST 17 restore onto what exists; EBUSY 16 a vCPU runs, or CREADR of an enabled
- * ITS; ENXIO 6 no ITS base, unknown register or attribute.
+ * ITS; ENXIO 6 no ITS base, unknown register or attribute. A program throws LIMIT_REACHED if the operation
+ * would take more steps or make more entries than its bounds allow ({@link VgicOptions}): in `transactional`
+ * mode a restore is undone by then; what else the operation did by then stays.
  *
  * Source: Linux Documentation/virt/kvm/devices/arm-vgic-v3.rst and arm-vgic-its.rst.
  */
@@ -90,10 +93,13 @@ export class Vgic {
     this.#state.vcpusRunning = running;
   }
 
-  /** A copy that shares nothing, in the same or another mode. Throws TypeError while an operation runs. */
-  clone(mode: Mode = this.mode): Vgic {
+  /**
+   * A copy that shares nothing, in the same or another mode, with the same or other bounds. Throws TypeError
+   * while an operation runs.
+   */
+  clone(mode: Mode = this.mode, limits: WorkLimits = {}): Vgic {
     if (this.#busy) throw new TypeError('cannot copy a GIC in the middle of an operation');
-    return new Vgic(this.#state.clone(mode));
+    return new Vgic(this.#state.clone(mode, limits));
   }
 
   /** Sets the base of an ITS frame (KVM_VGIC_ITS_ADDR_TYPE). Throws TypeError if it has one. */

@@ -67,7 +67,7 @@ const bigintsAsHex = (_key: string, value: unknown): unknown =>
   typeof value === 'bigint' ? hex(value) : value;
 
 /** The tables as text. */
-export function dumpLines({ collections, devices, problems, complete }: ItsDump): string[] {
+export function dumpLines({ collections, devices, problems, cutBy }: ItsDump): string[] {
   const lines = ['collections'];
   const targets = collections.map(({ id, target }) => [hex(id), target ?? 'not mapped']);
   lines.push(...textTable(targets, { head: ['ICID', 'vcpu_id'] }));
@@ -78,7 +78,7 @@ export function dumpLines({ collections, devices, problems, complete }: ItsDump)
   }
   if (problems.length > 0) lines.push('', 'a restore would refuse');
   for (const { at, what } of problems) lines.push(`  ${hex(at)}  ${what}`);
-  if (!complete) lines.push('', 'cut short: the tables name more than is walked');
+  if (cutBy !== undefined) lines.push('', `cut short by ${cutBy}: the tables name more than is walked`);
   const entries = devices.reduce((sum, device) => sum + device.entries.length, 0);
   lines.push('', `${collections.length} collections, ${devices.length} devices, ${entries} entries`);
   return lines;

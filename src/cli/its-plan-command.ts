@@ -77,10 +77,11 @@ function planJson(
   { plan, fetches, elapsed_ms, structures }: PlannedRestore,
   { latency, inFlight }: PlanCommandOptions,
 ): object {
-  const { touched, status, complete, rounds, speculated } = plan;
+  const { touched, status, complete, cutBy, rounds, speculated } = plan;
   return {
     status,
     complete,
+    ...(cutBy === undefined ? {} : { cutBy }),
     latency_ms: latency,
     inFlight,
     elapsed_ms,
@@ -106,7 +107,8 @@ export function planLines(planned: PlannedRestore, options: PlanCommandOptions, 
       `one after the other ${duration(serial_ms)}`,
     status === 0 ? 'the restore will succeed' : `the restore will fail: ${errnoName(-status)}`,
   );
-  if (!plan.complete) lines.push('cut short: the tables name more pages than a plan takes');
+  if (plan.cutBy !== undefined)
+    lines.push(`cut short by ${plan.cutBy}: what the tables name is more than a plan takes`);
   return lines;
 }
 
