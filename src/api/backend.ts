@@ -1,3 +1,5 @@
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
 import { type Gpa, type PageIndex, type PageRange } from './address.js';
 import { type Coverage } from './access.js';
 import { type Requirements, type Supports } from './capability.js';
@@ -86,13 +88,40 @@ export type PortPlace =
 /** What a `worker` place's export must be. */
 export type OpenPort<Token> = (token: Token) => FaultPort;
 
+type PortModule = Readonly<Record<string, OpenPort<unknown>>>;
+type WorkerPlace = Extract<PortPlace, { readonly where: 'worker' }>;
+
+/** Modules of ports that were imported in this isolate. */
+const imported = new Map<string, PortModule>();
+
+/** Imports a port's module in this isolate, so that {@link openPortNow} need not. */
+export async function importPort({ module }: WorkerPlace): Promise<void> {
+  imported.set(module, (await import(module)) as PortModule);
+}
+
 /** Opens a port in this isolate. Throws TypeError when its module has no such export. */
 export async function openPort(place: PortPlace): Promise<FaultPort> {
+  if (place.where === 'worker') await importPort(place);
+  return openPortNow(place);
+}
+
+/**
+ * As {@link openPort}, without waiting: where the process ends there is no time. A module that was not imported before
+ * is required, which fails for one with a top-level await.
+ */
+export function openPortNow(place: PortPlace): FaultPort {
   if (place.where === 'here') return place.open();
-  const open = ((await import(place.module)) as Record<string, OpenPort<unknown>>)[place.export];
+  const found = imported.get(place.module) ?? requirePort(place);
+  const open = found[place.export];
   if (typeof open !== 'function')
     throw new TypeError(`${place.module} exports no function '${place.export}'`);
   return open(place.token);
+}
+
+/** The module of a port, without waiting for it. */
+export function requirePort({ module }: WorkerPlace): PortModule {
+  const specifier = module.startsWith('file:') ? fileURLToPath(module) : module;
+  return createRequire(import.meta.url)(specifier) as PortModule;
 }
 
 /** One resolver's share of the memory. Shards do not overlap and together cover the layout. */
@@ -194,6 +223,9 @@ export interface Attachment {
    * throws (NOT_SUPPORTED without `poison`, KERNEL), the descriptor is left open: closed, the child would read zeros.
    */
   abandonChild(fd: number): void;
+
+  /** Leaves what `attach` took over from its caller (an adopted userfaultfd) open and the caller's when {@link close} is called. */
+  handBack?(): void;
 
   /**
    * Ends notification for the layout and gives back what `attach` took. The pager has seen to the

@@ -3,16 +3,18 @@ import { type FaultPort, openPort } from './backend.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type Command, type Notice } from './notice.js';
 import { type HostOptions, type ResolverHost, settleCall } from './resolver-host.js';
+import { unlessAborted } from './opening.js';
 import { Signal, runResolver } from './resolver-loop.js';
 import { Resolver } from './resolver.js';
-import { type PageSource, openSource } from './source.js';
+import { type PageSource, checkCovers, openSource } from './source.js';
 import { Counters } from './statistics.js';
 
 /** Starts a resolver in this isolate, sharing its event loop: for ports that live here. */
-export async function startEmbedded(options: HostOptions): Promise<ResolverHost> {
-  const source = await openSource(options.source);
+export async function startEmbedded(options: HostOptions, signal: AbortSignal): Promise<ResolverHost> {
+  const source = await unlessAborted(openSource(options.source), signal, (late) => void late.close?.());
   let port: FaultPort;
   try {
+    checkCovers(source.length, options.layout.regions);
     port = await openPort(options.shard.port);
   } catch (error) {
     await source.close?.();
@@ -26,7 +28,7 @@ class EmbeddedHost implements ResolverHost {
   readonly pages: PageRange[];
   readonly counters = new Counters();
   readonly sourceLength: number;
-  readonly ended: Promise<void>;
+  readonly ended: Promise<DemandPagingError | undefined>;
   readonly #resolver: Resolver;
   readonly #signal = new Signal();
   #gone: DemandPagingError | undefined;
@@ -35,7 +37,7 @@ class EmbeddedHost implements ResolverHost {
 
   constructor(options: HostOptions, source: PageSource, port: FaultPort) {
     this.shard = options.shard;
-    this.pages = [options.shard.pages];
+    this.pages = options.cleanup.pages;
     this.sourceLength = source.length;
     this.#resolver = new Resolver({
       ...options,
@@ -61,7 +63,16 @@ class EmbeddedHost implements ResolverHost {
     });
   }
 
-  async #run(options: HostOptions, source: PageSource, port: FaultPort): Promise<void> {
+  abandon(error: DemandPagingError): void {
+    if (!this.#gone) this.#resolver.abort(error);
+  }
+
+  async #run(
+    options: HostOptions,
+    source: PageSource,
+    port: FaultPort,
+  ): Promise<DemandPagingError | undefined> {
+    let unsettled: DemandPagingError | undefined;
     try {
       await runResolver({
         resolver: this.#resolver,
@@ -73,21 +84,25 @@ class EmbeddedHost implements ResolverHost {
       this.#gone = new DemandPagingError('CLOSED', 'the pager was closed');
     } catch (thrown) {
       this.#gone = asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed');
-      this.#lastRites(port, this.#gone);
-      options.died(this.#gone);
+      unsettled = this.#cleanUp(port, this.#gone);
+      const isPoisoned = !unsettled && options.supports.verbs.includes('poison');
+      options.died(this.#gone, isPoisoned ? 'poisoned' : 'blocked');
     } finally {
       // A command whose rows were pending when it ended is never answered.
       for (const reject of this.#open) reject(this.#gone!);
       this.#open.clear();
       await source.close?.();
     }
+    return unsettled;
   }
 
-  #lastRites(port: FaultPort, error: DemandPagingError): void {
+  /** Why accesses may still wait, if the port is what failed. */
+  #cleanUp(port: FaultPort, error: DemandPagingError): DemandPagingError | undefined {
     try {
       this.#resolver.abort(error);
-    } catch {
-      // The port is what failed; there is nothing left to let anyone go with.
+      return undefined;
+    } catch (thrown) {
+      return asDemandPagingError(thrown, 'HANDLER_DIED', 'what waits could not be let go');
     } finally {
       port.close();
     }

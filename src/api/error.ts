@@ -74,15 +74,15 @@ export class DemandPagingError extends Error {
 
   /** What survives a structured clone between isolates; {@link fromPlain} is its inverse. */
   toPlain(): PlainError {
-    const { code, message, errno, syscall, range, hint } = this;
-    return { code, message, errno, syscall, range, hint, cause: plainCause(this.cause) };
+    const { code, message, errno, syscall, range, hint, stack } = this;
+    return { code, message, errno, syscall, range, hint, stack, cause: plainCause(this.cause) };
   }
 
   static fromPlain(plain: PlainError): DemandPagingError {
-    const { code, message, ...details } = plain;
-    const cause = isPlain(plain.cause) ? DemandPagingError.fromPlain(plain.cause) : plain.cause;
-    const error = new DemandPagingError(code, message, { ...details, cause: cause ?? undefined });
+    const { code, message, stack, ...details } = plain;
+    const error = new DemandPagingError(code, message, { ...details, cause: revivedCause(plain.cause) });
     error.message = message; // the message is complete already
+    if (stack !== undefined) error.stack = stack; // where it was thrown, in whatever isolate
     return error;
   }
 }
@@ -90,16 +90,52 @@ export class DemandPagingError extends Error {
 export interface PlainError extends ErrorDetails {
   readonly code: ErrorCode;
   readonly message: string;
+  readonly stack?: string | undefined;
 }
 
-const isPlain = (value: unknown): value is PlainError =>
-  typeof value === 'object' && value !== null && 'code' in value && 'message' in value;
+/** An error that is not of this library, as it crosses isolates. What else it has of an error of Node's goes with it. */
+interface PlainCause {
+  readonly name: string;
+  readonly message: string;
+  readonly stack: string | undefined;
+  readonly details: Readonly<Record<string, string | number>>;
+  readonly cause: unknown;
+}
 
-/** A cause that survives a structured clone: an error of ours whole, anything else as its message. */
+/** What errors of Node's system calls say besides the message. */
+const NODE_DETAILS = ['code', 'errno', 'syscall', 'path', 'address', 'port'] as const;
+
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
+const isPlainCause = (value: unknown): value is PlainCause =>
+  isObject(value) && 'name' in value && 'details' in value;
+const isPlain = (value: unknown): value is PlainError =>
+  isObject(value) && 'code' in value && 'message' in value;
+
+/** A cause that survives a structured clone: an error with its stack and its own cause, anything else as text. */
 function plainCause(cause: unknown): unknown {
   if (cause instanceof DemandPagingError) return cause.toPlain();
-  if (cause instanceof Error) return `${cause.name}: ${cause.message}`;
-  return cause === undefined ? undefined : String(cause);
+  if (!(cause instanceof Error)) return cause === undefined ? undefined : String(cause);
+  const { name, message, stack } = cause;
+  const given = cause as unknown as Record<string, unknown>;
+  const details = Object.fromEntries(
+    NODE_DETAILS.flatMap((key) => {
+      const value = given[key];
+      return typeof value === 'string' || typeof value === 'number' ? [[key, value]] : [];
+    }),
+  );
+  return { name, message, stack, details, cause: plainCause(cause.cause) } satisfies PlainCause;
+}
+
+function revivedCause(cause: unknown): unknown {
+  if (isPlainCause(cause)) {
+    const { name, message, stack, details } = cause;
+    const inner = revivedCause(cause.cause);
+    const error = Object.assign(new Error(message, inner === undefined ? {} : { cause: inner }), details);
+    Object.defineProperty(error, 'name', { value: name, configurable: true, writable: true });
+    if (stack !== undefined) error.stack = stack;
+    return error;
+  }
+  return isPlain(cause) ? DemandPagingError.fromPlain(cause) : (cause ?? undefined);
 }
 
 /** Turns anything thrown into a {@link DemandPagingError}, keeping one that already is. */

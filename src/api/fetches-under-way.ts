@@ -4,6 +4,7 @@ import { type MemoryLayout } from './layout.js';
 import { type FetchReason } from './notice.js';
 import { type RangeJob } from './range-job.js';
 import { type PageSource } from './source.js';
+import { SourceTime } from './source-time.js';
 
 /** One fetch under way. */
 export interface FetchRequest {
@@ -15,7 +16,9 @@ export interface FetchRequest {
   readonly cached: boolean;
   readonly takenAtMs: number;
   attempt: number;
-  /** When the fetch counts as failed, or, between attempts, when it is tried again. */
+  /** Pauses and time-outs so far. */
+  spentMs: number;
+  /** When, in the source's time, the fetch counts as failed, or, between attempts, when it is tried again. */
   dueMs: number;
   resting: boolean;
   /** Set when its answer no longer matters. */
@@ -66,6 +69,7 @@ export class FetchesUnderWay {
   readonly #events: FetchEvents;
   readonly #requests: FetchRequest[] = [];
   #settled: Settled[] = [];
+  readonly #time: SourceTime;
 
   constructor(
     source: PageSource,
@@ -74,6 +78,7 @@ export class FetchesUnderWay {
     limits: FetchLimits,
     events: FetchEvents,
   ) {
+    this.#time = SourceTime.forTimeout(timeoutMs, 0);
     this.#source = source;
     this.#layout = layout;
     this.#timeoutMs = timeoutMs;
@@ -135,16 +140,24 @@ export class FetchesUnderWay {
     return { first, count: Math.max(0, end - first) };
   }
 
-  /** The earliest time at which something is due, or Infinity. */
+  /** When {@link collect} is to be called next: something is due then, or it is time for a look at the clock. Infinity for never. */
   get nextDueMs(): number {
-    return this.#requests.reduce((soonest, { dueMs }) => Math.min(soonest, dueMs), Infinity);
+    if (this.#requests.length === 0) return Infinity;
+    return this.#time.nextLook(
+      this.#requests.reduce((soonest, { dueMs }) => Math.min(soonest, dueMs), Infinity),
+    );
   }
 
-  /** Adds a request that rests until `dueMs`. */
-  rest(request: FetchRequest, dueMs: number): void {
+  /** Adds a request that rests. */
+  rest(request: FetchRequest, nowMs: number, pauseMs: number): void {
     request.resting = true;
-    request.dueMs = dueMs;
+    request.dueMs = this.#sourceTime(nowMs) + pauseMs;
     if (!this.#requests.includes(request)) this.#requests.push(request);
+  }
+
+  /** The source's time; while nothing is under way, no look is meant to come. */
+  #sourceTime(nowMs: number): number {
+    return this.#requests.length === 0 ? this.#time.begin(nowMs) : this.#time.look(nowMs);
   }
 
   /** Asks the source, into a buffer of the request's own. A synchronous answer waits in {@link collect}, too. */
@@ -152,7 +165,7 @@ export class FetchesUnderWay {
     const bytes = new Uint8Array(request.pages.count * this.#layout.regionOf(request.pages.first).pageSize);
     const { attempt } = request;
     request.resting = false;
-    request.dueMs = nowMs + this.#timeoutMs;
+    request.dueMs = this.#sourceTime(nowMs) + this.#timeoutMs;
     if (!this.#requests.includes(request)) this.#requests.push(request);
     const settle = (result: number | DemandPagingError): void => {
       this.#settled.push({ request, attempt, bytes, result });
@@ -174,6 +187,7 @@ export class FetchesUnderWay {
 
   /** Hands over what has arrived, and what is overdue. */
   collect(nowMs: number): void {
+    const sourceTimeMs = this.#sourceTime(nowMs);
     const settled = this.#settled;
     this.#settled = [];
     for (const { request, attempt, bytes, result } of settled) {
@@ -190,7 +204,7 @@ export class FetchesUnderWay {
       if (wrong) this.#events.failed(request, wrong);
       else this.#events.fetched(request, bytes);
     }
-    for (const request of this.#requests.filter(({ dueMs }) => dueMs <= nowMs)) {
+    for (const request of this.#requests.filter(({ dueMs }) => dueMs <= sourceTimeMs)) {
       if (request.dropped) continue; // by what a failure before it led to
       if (request.resting) this.ask(request, nowMs);
       else {

@@ -12,6 +12,22 @@ import { type PageSource } from './source.js';
 import { COUNTER, type Counters } from './statistics.js';
 import { type WantedPages } from './wanted-pages.js';
 
+/** An answer of the wrong length is no outage: waiting longer does not mend it. */
+const LENGTH_RETRIES = 3;
+
+/**
+ * Whether a failed fetch is given up. Its time is what it was made to wait, not what the clock says: a process that was
+ * stopped meanwhile has not waited for its source.
+ */
+function isForGood(
+  { attempt, spentMs }: FetchRequest,
+  { code }: DemandPagingError,
+  { retries, retryForMs }: PagerPolicy,
+): boolean {
+  const most = code === 'SOURCE_LENGTH' ? Math.min(retries, LENGTH_RETRIES) : retries;
+  return attempt >= most || spentMs >= retryForMs;
+}
+
 /** What its owner does about what became of a fetch. */
 export interface FetchingEvents {
   /** These pages must be judged again, each by itself: as a window they could not be had. */
@@ -115,6 +131,7 @@ export class Fetching {
       takenAtMs,
       job,
       attempt: 0,
+      spentMs: 0,
       dueMs: 0,
       resting: false,
       dropped: false,
@@ -209,7 +226,8 @@ export class Fetching {
     const { pages, demand, why } = request;
     if (this.#ended) return;
     if (pages.count > 1 && why !== 'prefetch') return this.#narrow(request);
-    if (request.attempt >= policy.retries) {
+    if (error.code === 'SOURCE_TIMEOUT') request.spentMs += policy.sourceTimeoutMs;
+    if (isForGood(request, error, policy)) {
       request.job?.settled(pages.count);
       counters.add(COUNTER.sourceFailures);
       if (why === 'prefetch') return this.#prefetchFailed(pages, error);
@@ -217,7 +235,9 @@ export class Fetching {
       return events.lost(pages, error);
     }
     counters.add(COUNTER.retries);
-    this.underWay.rest(request, now() + policy.retryDelayMs * 2 ** request.attempt);
+    const pauseMs = Math.min(policy.retryDelayMs * 2 ** request.attempt, policy.maxRetryDelayMs);
+    this.underWay.rest(request, now(), pauseMs);
+    request.spentMs += pauseMs;
     request.attempt++;
     notify({ kind: 'retrying', pages, attempt: request.attempt, error: error.toPlain() });
   }

@@ -58,6 +58,8 @@ export interface InstallerOptions {
   readonly counters: Counters;
   readonly rows: number;
   readonly events: InstallerEvents;
+  /** Called before (true) and after each batch that the port carries out. */
+  installing?(on: boolean): void;
 }
 
 /** How often in one flush a row that meets EAGAIN is tried before the turn goes on without it. */
@@ -199,7 +201,12 @@ export class Installer {
   flush(): void {
     for (let round = 0; this.#batch.count > 0 && round < AGAIN_ROUNDS; round++) {
       this.#o.counters.add(COUNTER.batches);
-      this.#o.port.resolve(this.#batch);
+      this.#o.installing?.(true);
+      try {
+        this.#o.port.resolve(this.#batch);
+      } finally {
+        this.#o.installing?.(false);
+      }
       if (this.#settleRows()) this.#o.events.changing();
     }
     if (this.#batch.count === 0) this.#staged = 0;

@@ -108,6 +108,16 @@ export class PageStates {
     Atomics.store(this.#directory, PAGES, pageCount);
   }
 
+  /** States of their own, as these are now. */
+  copy(): PageStates {
+    const { presence, directory, blocks } = this.#shared;
+    return new PageStates({
+      presence: copyOf(presence),
+      directory: copyOf(directory),
+      blocks: copyOf(blocks),
+    });
+  }
+
   /** What to hand to another isolate, whose `new PageStates(…)` then sees the same states. */
   get shared(): SharedPageStates {
     return this.#shared;
@@ -318,4 +328,11 @@ function popcount(word: number): number {
   let bits = word - ((word >>> 1) & 0x5555_5555);
   bits = (bits & 0x3333_3333) + ((bits >>> 2) & 0x3333_3333);
   return (((bits + (bits >>> 4)) & 0x0f0f_0f0f) * 0x0101_0101) >>> 24;
+}
+
+/** Of a buffer that may be growing: what it has now, and no less room. */
+function copyOf(buffer: SharedArrayBuffer): SharedArrayBuffer {
+  const copied = new SharedArrayBuffer(buffer.byteLength, { maxByteLength: buffer.maxByteLength });
+  new Uint8Array(copied).set(new Uint8Array(buffer, 0, copied.byteLength));
+  return copied;
 }

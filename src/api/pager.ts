@@ -1,15 +1,19 @@
 import { EventEmitter } from 'node:events';
 import { createHistogram } from 'node:perf_hooks';
+import { threadId } from 'node:worker_threads';
 import { match } from 'ts-pattern';
 import { type GpaRange, type PageRange, hex, hva } from './address.js';
 import { ACCESS_CLASSES, type AccessClass, type Coverage, coverageGaps, effectAt } from './access.js';
-import { type Attachment, type Backend } from './backend.js';
+import { type Attachment, type Backend, type Shard } from './backend.js';
 import { type Supports, missingVerbs } from './capability.js';
+import { CrashCleanup } from './crash-cleanup.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type PagerEmitter, type PagerEvents } from './events.js';
 import { type OutsideFault } from './fault.js';
 import { GuestMemory } from './guest-memory.js';
 import { type Hold, Holds } from './holds.js';
+import { KeepAlive } from './keep-alive.js';
+import { Opening } from './opening.js';
 import { MemoryLayout, type Region, type RegionSpec } from './layout.js';
 import {
   type Command,
@@ -20,11 +24,18 @@ import {
 } from './notice.js';
 import { eachPresent } from './page-runs.js';
 import { PageStates } from './page-states.js';
+import {
+  type AnnouncedPager,
+  announcePager,
+  type PagerOfThread,
+  threadOfKernel,
+} from './pagers-of-threads.js';
 import { type PagerPolicy, completePolicy } from './policy.js';
+import { whenProcessEnds } from './process-end.js';
 import { startEmbedded } from './embedded-host.js';
 import { type HostOptions, type ResolverHost, checkSourceReach } from './resolver-host.js';
 import { startWorker } from './worker-host.js';
-import { type SourceRef, isPortSource } from './source.js';
+import { type SourceRef, checkCovers, isPortSource } from './source.js';
 import { COUNTERS, type Statistics, summarise } from './statistics.js';
 
 export interface PagerOptions {
@@ -37,6 +48,16 @@ export interface PagerOptions {
    */
   readonly needs?: readonly AccessClass[];
   readonly policy?: Partial<PagerPolicy>;
+  /** Aborts the opening: `openPager` rejects with its reason, and nothing is left behind. Without effect once it has resolved. */
+  readonly signal?: AbortSignal;
+  /**
+   * What becomes of memory that is not the backend's own (an adopted userfaultfd, a region with an `hva`) when opening
+   * fails after the backend has attached to it, and accesses may wait there. `poison` (the default): they fail, as later ones do.
+   * `hand-back`: everything is as it was before; an adopted userfaultfd stays open and is the caller's again, whose
+   * accesses wait until it is opened anew, and memory with an `hva` is registered no more, so that it reads as zeros.
+   * Where the kernel has no poison, an adopted userfaultfd is handed back.
+   */
+  readonly onOpenFailure?: 'poison' | 'hand-back';
   /** Pages whose contents are there already: bit `n % 8` of byte `n / 8` for page `n` of the layout. */
   readonly present?: Uint8Array;
 }
@@ -60,24 +81,48 @@ export interface AddRegionsOptions {
  * Opens a pager: binds the backend to the regions, starts a resolver for each of its shards, and
  * returns when missing pages are being served.
  *
- * Blocks nobody; the resolvers run where the backend's ports open (a thread each, for real backends).
+ * Blocks no accessor but those of missing pages; the resolvers run where the backend's ports open (a thread each, for real backends).
+ * Waits for the source to open, for the policy's `openTimeoutMs` at most.
  * Throws what the backend's `attach` throws; the first unmet requirement's code (NO_DEVICE, NO_PERMISSION,
  * NATIVE_UNAVAILABLE), naming each with its remedy; COVERAGE_GAP naming the sites that `needs` leaves open; NOT_SUPPORTED where the policy needs a
- * verb the backend lacks; BAD_RANGE where a region reaches past the source; SOURCE_FAILED. Then nothing is left behind.
+ * verb the backend lacks, or the source's options cannot be cloned; BAD_RANGE where a region reaches past the source; SOURCE_FAILED,
+ * SOURCE_TIMEOUT; the reason of `signal`. Then nothing is left behind; see {@link PagerOptions.onOpenFailure}.
  */
 export async function openPager(options: PagerOptions): Promise<Pager> {
   const policy = completePolicy(options.policy);
+  const { onOpenFailure = 'poison', signal } = options;
+  if (!OPEN_FAILURE_CHOICES.includes(onOpenFailure))
+    throw new RangeError(`onOpenFailure is '${onOpenFailure}'; it takes ${OPEN_FAILURE_CHOICES.join(', ')}`);
+  signal?.throwIfAborted();
   const layout = new MemoryLayout(options.regions);
   checkRequirements(options.backend);
+  const alive = new KeepAlive();
+  try {
+    return await attached(options, layout, policy, alive);
+  } catch (error) {
+    alive.end();
+    throw error;
+  }
+}
+
+async function attached(
+  options: PagerOptions,
+  layout: MemoryLayout,
+  policy: PagerPolicy,
+  alive: KeepAlive,
+): Promise<Pager> {
   const attachment = await options.backend.attach(layout);
+  const pager = new Pager(options, attachment, policy, alive);
+  const opening = new Opening(policy.openTimeoutMs, options.signal);
   try {
     checkFit(options, attachment, policy);
-    const pager = new Pager(options, attachment, policy);
-    await pager.start();
+    await pager.start(opening.signal);
     return pager;
   } catch (error) {
-    await attachment.close();
+    await pager.giveUp(error);
     throw error;
+  } finally {
+    opening.end();
   }
 }
 
@@ -133,6 +178,10 @@ function checkFit(
 /** Shards meet where page states can be shared without two writers to a block (see {@link PageStates}). */
 const SHARD_ALIGNMENT_PAGES = 4096;
 
+/** Opened in this isolate. */
+let pagers = 0;
+
+const OPEN_FAILURE_CHOICES: readonly string[] = ['poison', 'hand-back'];
 const CLOSE_CHOICES: readonly string[] = ['populate', 'poison', 'zero', 'leave'];
 
 /** Brings pages to memory that asks for them, until it is closed. Made by {@link openPager}; used on the thread that opened it. */
@@ -163,20 +212,40 @@ export class Pager implements AsyncDisposable {
   /** Settles when the last change of regions is over: one at a time. */
   #regionChange: Promise<unknown> = Promise.resolve();
 
+  readonly #alive: KeepAlive;
+  readonly #shards: readonly Shard[];
+  readonly #cleanups: ReadonlyMap<Shard, CrashCleanup>;
+  readonly #id = `${threadId} ${pagers++}`;
+  readonly #announced: AnnouncedPager;
+  /** Ends the watch over the process's end. */
+  readonly #closedInTime: () => void;
+
   /** @internal */
-  constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy) {
+  constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy, alive: KeepAlive) {
     this.#options = options;
     this.#attachment = attachment;
     this.#policy = policy;
+    this.#alive = alive;
     this.layout = attachment.layout;
     this.coverage = attachment.coverage;
     this.supports = attachment.supports;
     this.states = PageStates.create(this.layout.pageCount);
     this.memory = attachment.memory && this.#guestMemory(attachment);
+    this.#shards = attachment.shards;
+    const { layout, states, supports } = this;
+    this.#cleanups = new Map(
+      this.#shards.map((shard) => [shard, new CrashCleanup({ layout, states, shard, supports, policy })]),
+    );
+    const ends = whenProcessEnds({ cleanUp: () => this.#processEnds() });
+    this.#announced = announcePager(() => this.#announcement());
+    this.#closedInTime = () => {
+      ends();
+      this.#announced.closed();
+    };
   }
 
   /** @internal Starts the resolvers. */
-  async start(): Promise<void> {
+  async start(signal: AbortSignal): Promise<void> {
     const { present, source } = this.#options;
     if (present) {
       markFrom(this.states, present); // no resolver runs yet: the states have no other writer
@@ -184,19 +253,36 @@ export class Pager implements AsyncDisposable {
         eachPresent(this.layout, this.states, pages, (run) => this.#attachment.markPresent?.(run));
     }
     const starts = await Promise.allSettled(
-      this.#attachment.shards.map((shard) =>
-        (shard.port.where === 'here' ? startEmbedded : startWorker)(this.#hostOptions(shard, source)),
+      this.#shards.map((shard) =>
+        (shard.port.where === 'here' ? startEmbedded : startWorker)(this.#hostOptions(shard, source), signal),
       ),
     );
     this.#hosts = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
-    try {
-      for (const start of starts) if (start.status === 'rejected') throw start.reason;
-      this.#checkSource(this.layout.regions);
-    } catch (error) {
-      await this.#endHosts('leave');
-      throw error;
-    }
+    for (const start of starts) if (start.status === 'rejected') throw start.reason;
+    signal.throwIfAborted();
     void this.#attachment.failure?.then((error) => this.#attachmentFailed(error));
+  }
+
+  /** @internal Ends what an opening that failed has begun. */
+  async giveUp(error: unknown): Promise<void> {
+    const { onOpenFailure = 'poison', regions } = this.#options;
+    const isOurs = this.memory !== undefined && regions.every(({ hva }) => hva === undefined);
+    const canPoison = this.supports.verbs.includes('poison');
+    const poison = onOpenFailure === 'poison' && canPoison && !isOurs;
+    let unsettled = await this.#endHosts(poison ? 'poison' : 'leave');
+    try {
+      // Where no resolver was started, or one failed to start, its part is done from here.
+      if (poison)
+        for (const [{ port }, cleanup] of this.#cleanups)
+          if (port.where === 'worker' && !cleanup.done) cleanup.abort(asOpenFailure(error));
+    } catch (thrown) {
+      unsettled = asDemandPagingError(thrown, 'HANDLER_DIED', 'what waits could not be let go');
+    }
+    if (!isOurs && (!poison || unsettled)) this.#attachment.handBack?.();
+    if (unsettled)
+      process.emitWarning(`a pager that did not open: ${unsettled.message}`, { code: unsettled.code });
+    this.#closedInTime();
+    await this.#attachment.close();
   }
 
   /** Pages that are brought would not be seen: whoever waits learns that instead. */
@@ -322,7 +408,7 @@ export class Pager implements AsyncDisposable {
     pages: readonly PageRange[],
     body: () => Promise<void>,
   ): Promise<void> {
-    await this.#underWay(this.#quiesced(body), what, pages);
+    await this.#underWay(this.#alive.during(this.#quiesced(body)), what, pages);
   }
 
   async #underWay(
@@ -378,7 +464,8 @@ export class Pager implements AsyncDisposable {
       return body();
     });
     this.#regionChange = turn.catch(() => {});
-    await this.#underWay(turn, 'regions', pages);
+    await this.#underWay(this.#alive.during(turn), 'regions', pages);
+    this.#announced.again();
   }
 
   async #addRegions(specs: readonly RegionSpec[], { present }: AddRegionsOptions): Promise<void> {
@@ -386,7 +473,7 @@ export class Pager implements AsyncDisposable {
       throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
     const alignment = this.#hosts.length > 1 ? SHARD_ALIGNMENT_PAGES : 1;
     const planned = this.layout.plan(specs, alignment);
-    this.#checkSource(planned);
+    for (const { sourceLength } of this.#hosts) checkCovers(sourceLength, planned);
     const there = present ? runsIn(present, planned) : [];
     const end = planned.at(-1)!;
     this.states.grow(end.firstPage + end.pageCount);
@@ -473,7 +560,7 @@ export class Pager implements AsyncDisposable {
       class: accessClass,
       ...(vcpu === undefined ? {} : { vcpu }),
     };
-    await Promise.all(this.#hosts.map((host) => host.send(command)));
+    await this.#alive.during(Promise.all(this.#hosts.map((host) => host.send(command))));
   }
 
   statistics(): Statistics {
@@ -502,14 +589,57 @@ export class Pager implements AsyncDisposable {
   // ── end ──
 
   /**
+   * Lets the event loop of this thread run empty, and the process end, though the pager is open; {@link ref} undoes it. While
+   * something of the pager is awaited it goes on. By default an open pager keeps the process alive: what ends with it is
+   * what serves its memory.
+   */
+  unref(): this {
+    this.#alive.wanted = false;
+    return this;
+  }
+
+  /** Undoes {@link unref}. */
+  ref(): this {
+    this.#alive.wanted = true;
+    return this;
+  }
+
+  /** What the main thread is told of a pager of a worker thread. */
+  #announcement(): PagerOfThread {
+    const { layout, states, supports } = this;
+    return {
+      id: this.#id,
+      thread: threadOfKernel(),
+      layout: layout.shape,
+      states: states.shared,
+      supports,
+      policy: this.#policy,
+      shards: [...this.#cleanups].flatMap(([{ port }, { words, pages }]) =>
+        port.where === 'worker' ? [{ pages: [...pages], place: port, words }] : [],
+      ),
+      isOwnMemory: this.memory !== undefined,
+    };
+  }
+
+  /** The process, or this worker thread, ends with the pager open: accesses that wait fail, and never read zeros. */
+  #processEnds(): void {
+    const error = new DemandPagingError('CLOSED', 'the process ends, and the pager was not closed');
+    for (const [shard, cleanup] of this.#cleanups)
+      if (shard.port.where === 'worker') cleanup.atProcessEnd(error);
+    for (const host of this.#hosts) host.abandon?.(error);
+  }
+
+  /**
    * Ends paging. Idempotent; when it resolves, no access waits, and no thread, descriptor or mapping of
    * the pager's is left. Precondition: where the backend has mapped the memory, no thread of this process is in
    * the middle of a load or store of its own there; not even one that waits, because whoever is let go may not
    * have run before the memory goes, and then the process ends (SIGSEGV). Rejects with NOT_SUPPORTED, changing
-   * nothing, where pages are missing that the backend cannot poison and no other choice was made.
+   * nothing, where pages are missing that the backend cannot poison and no other choice was made; with HANDLER_DIED where a
+   * resolver's thread has ended and what waits could not be let go in its place. Then accesses wait, and what remains is
+   * to close with `missing: 'leave'`.
    */
   close(options: CloseOptions = {}): Promise<void> {
-    this.#closing ??= this.#close(options).catch((error: unknown) => {
+    this.#closing ??= this.#alive.during(this.#close(options)).catch((error: unknown) => {
       this.#closing = undefined;
       this.#ending = new AbortController();
       throw error;
@@ -530,9 +660,14 @@ export class Pager implements AsyncDisposable {
     if (missing === 'populate') await this.#populate();
     const complete = this.complete;
     if (missing === 'poison') this.#checkPoison(this.#allPages());
-    await this.#endHosts(missing === 'populate' || complete ? 'leave' : missing);
+    const end = missing === 'populate' || complete ? 'leave' : missing;
+    if (end === 'leave') this.#closedInTime(); // there is nothing to do, or nothing is to be done
+    const unsettled = await this.#endHosts(end);
+    if (unsettled && end !== 'leave') throw unsettled;
     this.memory?.close();
     await this.#attachment.close();
+    this.#closedInTime();
+    this.#alive.end();
     this.#emitter.emit('closed');
     this.#emitter.removeAllListeners();
   }
@@ -549,14 +684,13 @@ export class Pager implements AsyncDisposable {
     await this.#sendEvenClosing(this.#allPages(), (own) => ({ command: 'ensure', ranges: own }));
   }
 
-  async #endHosts(missing: MissingAtClose): Promise<void> {
-    await Promise.all(
-      this.#hosts.map(async (host) => {
-        // A host that died has had its last rites.
-        await host.send({ command: 'end', missing }).catch(() => {});
-        await host.ended;
-      }),
-    );
+  /** Why accesses may still wait, if a resolver that ended otherwise than it was told has left some. */
+  async #endHosts(missing: MissingAtClose): Promise<DemandPagingError | undefined> {
+    const ends = this.#hosts.map((host) => {
+      host.send({ command: 'end', missing }).catch(() => {}); // whether it was carried out is told by its end
+      return host.ended;
+    });
+    return (await Promise.all(ends)).find((unsettled) => unsettled !== undefined);
   }
 
   // ── inside ──
@@ -570,8 +704,9 @@ export class Pager implements AsyncDisposable {
       latency: this.#latency,
       shard,
       source,
+      cleanup: this.#cleanups.get(shard)!,
       notify: (notice) => this.#notice(notice),
-      died: (error) => this.#stop(error, 'poisoned'),
+      died: (error, waiters) => this.#stop(error, waiters),
     };
   }
 
@@ -595,21 +730,6 @@ export class Pager implements AsyncDisposable {
     if (pages.some((each) => this.states.any('frozen', each))) return 'only this thread can thaw it';
     const changing = [...this.#changes.values()].flatMap((change) => change.pages);
     return meet(changing, pages) ? 'this thread is taking it away' : undefined;
-  }
-
-  #checkSource(regions: readonly Region[]): void {
-    for (const { sourceLength } of this.#hosts) {
-      for (const region of regions) {
-        if (region.sourceOffset + region.length <= BigInt(Math.floor(sourceLength))) continue;
-        throw new DemandPagingError(
-          'BAD_RANGE',
-          `a region of ${region.length} bytes from source offset ${region.sourceOffset} reaches past the source's ${sourceLength} bytes`,
-          {
-            range: { start: region.gpa, length: region.length },
-          },
-        );
-      }
-    }
   }
 
   #notice(notice: Notice): void {
@@ -737,9 +857,8 @@ export class Pager implements AsyncDisposable {
       host,
       own: pages.flatMap((range) => host.pages.flatMap((own) => intersection(range, own))),
     }));
-    return Promise.all(
-      shares.filter(({ own }) => own.length > 0).map(({ host, own }) => host.send(command(own))),
-    );
+    const sent = shares.filter(({ own }) => own.length > 0).map(({ host, own }) => host.send(command(own)));
+    return this.#alive.during(Promise.all(sent));
   }
 
   #allPages(): readonly PageRange[] {
@@ -803,6 +922,8 @@ function runsIn(bitmap: Uint8Array, regions: readonly Region[]): readonly PageRa
 
 const shortBitmap = (bitmap: Uint8Array, pages: number): RangeError =>
   new RangeError(`the presence bitmap has ${bitmap.length * 8} bits for ${pages} pages`);
+const asOpenFailure = (error: unknown): DemandPagingError =>
+  asDemandPagingError(error, 'STOPPED', 'the pager did not open');
 
 /** Sets presence from a bitmap. Throws RangeError where the bitmap is too short. */
 function markFrom(states: PageStates, bitmap: Uint8Array): void {

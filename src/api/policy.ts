@@ -40,12 +40,29 @@ export interface PagerPolicy {
   readonly prefetchPages: number;
   /** Faults taken in one batch. */
   readonly batchRows: number;
-  /** How often a failed fetch is tried again before {@link onSourceFailure}. */
+  /**
+   * How often a failed fetch is tried again, at most, before {@link onSourceFailure}. An answer of the wrong length is
+   * tried again three times at most.
+   */
   readonly retries: number;
-  /** Pause before the first retry, doubled each time. */
+  /**
+   * For how long a failed fetch is tried again, at most: pauses and time-outs together. By default a source may refuse for
+   * a minute before an access fails: an outage of 30 s, of a storage server that is restarted, is survived.
+   */
+  readonly retryForMs: number;
+  /** Pause before the first retry, doubled each time, up to {@link maxRetryDelayMs}. */
   readonly retryDelayMs: number;
-  /** How long a fetch may take before it counts as failed. Also the time after which a resolver that does not come back from a synchronous source is given up. */
+  readonly maxRetryDelayMs: number;
+  /**
+   * How long a fetch may take before it counts as failed. Also the time after which a resolver that does not come back from
+   * a synchronous source is given up. A time in which the process is stopped does not count.
+   */
   readonly sourceTimeoutMs: number;
+  /**
+   * How long opening the source may take before `openPager` rejects, the start of its thread included. Default: as
+   * {@link sourceTimeoutMs}, and 5 s at least.
+   */
+  readonly openTimeoutMs: number;
   readonly onSourceFailure: FailurePolicy;
   readonly onFork: ForkPolicy;
   readonly onOutsideFault: OutsidePolicy;
@@ -61,15 +78,21 @@ export const DEFAULT_POLICY: PagerPolicy = {
   maxAheadBytes: 4 * 2 ** 20,
   prefetchPages: 256,
   batchRows: 64,
-  retries: 3,
+  retries: 100,
+  retryForMs: 60_000,
   retryDelayMs: 10,
-  sourceTimeoutMs: 30_000,
+  maxRetryDelayMs: 1000,
+  sourceTimeoutMs: 45_000,
+  openTimeoutMs: 45_000,
   onSourceFailure: 'stop',
   onFork: 'poison',
   onOutsideFault: 'refuse',
   wait: 'block',
   maxNotices: 1024,
 };
+
+/** The start of a thread takes a while on a busy host. */
+const LEAST_OPEN_MS = 5000;
 
 /** The longest time a timer of Node's can be set to. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -78,7 +101,9 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
   const unknown = Object.keys(given).filter((name) => !(name in DEFAULT_POLICY));
   if (unknown.length > 0) throw new RangeError(`the policy has no ${unknown.join(', ')}`);
-  const policy = { ...DEFAULT_POLICY, ...given };
+  const { sourceTimeoutMs = DEFAULT_POLICY.sourceTimeoutMs } = given;
+  const openTimeoutMs = given.openTimeoutMs ?? Math.max(LEAST_OPEN_MS, sourceTimeoutMs);
+  const policy = { ...DEFAULT_POLICY, ...given, openTimeoutMs };
   const atLeast = (name: keyof PagerPolicy, least: number): void => {
     const value = policy[name];
     if (typeof value !== 'number' || !Number.isInteger(value) || value < least) {
@@ -92,11 +117,12 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
     'prefetchPages',
     'batchRows',
     'sourceTimeoutMs',
+    'openTimeoutMs',
     'maxNotices',
   ] as const)
     atLeast(name, 1);
-  for (const name of ['retries', 'retryDelayMs'] as const) atLeast(name, 0);
-  for (const name of ['sourceTimeoutMs', 'retryDelayMs'] as const) {
+  for (const name of ['retries', 'retryForMs', 'retryDelayMs', 'maxRetryDelayMs'] as const) atLeast(name, 0);
+  for (const name of ['sourceTimeoutMs', 'openTimeoutMs', 'retryDelayMs', 'maxRetryDelayMs'] as const) {
     if (policy[name] > MAX_TIMER_MS)
       throw new RangeError(`the policy's ${name} is ${policy[name]}; a timer takes at most ${MAX_TIMER_MS}`);
   }

@@ -1,6 +1,7 @@
 import { type RecordableHistogram } from 'node:perf_hooks';
 import { type PageRange } from './address.js';
 import { type Shard } from './backend.js';
+import { type CrashCleanup } from './crash-cleanup.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError } from './error.js';
 import { type MemoryLayout } from './layout.js';
@@ -19,9 +20,11 @@ export interface HostOptions {
   readonly source: SourceRef;
   readonly policy: PagerPolicy;
   readonly latency: RecordableHistogram;
+  /** Does what the resolver's thread has not done, where there is one. */
+  readonly cleanup: CrashCleanup;
   notify(notice: Notice): void;
   /** The resolver ended without being told to, after it had started. What waits has been seen to, as far as that was possible. */
-  died(error: DemandPagingError): void;
+  died(error: DemandPagingError, waiters: 'poisoned' | 'blocked'): void;
 }
 
 /** Where a resolver runs, as the pager sees it. */
@@ -34,8 +37,10 @@ export interface ResolverHost {
   readonly sourceLength: number;
   /** Sends a command. Rejects with its error, HANDLER_DIED if the resolver ends before answering, CLOSED after it ended. */
   send(command: Command): Promise<unknown>;
-  /** Resolves when the resolver has ended, told to or not. */
-  readonly ended: Promise<void>;
+  /** Resolves when the resolver has ended, told to or not: with why accesses may still wait, where they could not be let go. */
+  readonly ended: Promise<DemandPagingError | undefined>;
+  /** Lets whatever waits go at the process's end, where the resolver lives in this isolate. Synchronous. */
+  abandon?(error: DemandPagingError): void;
 }
 
 /** Settles a caller's promise from a resolver's answer. */

@@ -22,6 +22,10 @@ export interface ResolverWorkerData {
   readonly source: SourceRef;
   readonly policy: PagerPolicy;
   readonly latency: RecordableHistogram;
+}
+
+/** What the thread is started with: its end of the control port, on which {@link ResolverWorkerData} is the first message. */
+export interface ResolverWorkerPort {
   readonly control: MessagePort;
 }
 
@@ -33,7 +37,11 @@ export const WORD = {
   handled: 1,
   /** Odd while the resolver is inside a synchronous source; counts up by two a call. */
   reading: 2,
-  length: 3,
+  /** 1: whatever waited has been seen to, as the resolver was told or because it failed. What decides who cleans up. */
+  settled: 3,
+  /** See {@link InstallLock}. */
+  installing: 4,
+  length: 5,
 } as const;
 
 export interface CommandMessage {

@@ -40,6 +40,10 @@ export interface ResolverOptions {
   latency?(elapsed_ns: number): void;
   /** Called before and after each read of a synchronous source, which may never come back. */
   reading?(): void;
+  /** Called before (true) and after each batch that the port carries out. */
+  installing?(on: boolean): void;
+  /** Called once, when whatever waited has been seen to, as it was told or because it failed. */
+  settled?(): void;
   /** Milliseconds of a monotonic clock. */
   now?(): number;
 }
@@ -100,6 +104,8 @@ export class Resolver {
   readonly #outside: OutsideFaults;
   #stopped: DemandPagingError | undefined;
   #ended = false;
+  /** Until when memory that changes is waited for. */
+  #deadlineMs = Infinity;
   /** Events taken and not yet applied, oldest first. */
   readonly #events: MemoryEvent[] = [];
   /** Answers to commands whose rows are still pending. */
@@ -125,7 +131,7 @@ export class Resolver {
         poisoned: (pages) => this.#poisoned(pages),
         vanished: (pages, poisoned) => this.#vanished(pages, poisoned),
         marked: (page) => this.#protection.met(page, ROW['write-protect']),
-        changing: () => this.#takeEvents(),
+        changing: () => this.#memoryChanges(),
         failed: (pages, error) => this.#giveUp(pages, error),
         gone: (pages, errno) => this.#gone(pages, errno),
       },
@@ -270,8 +276,14 @@ export class Resolver {
       .exhaustive();
   }
 
-  /** The resolver can go no further: the end of the world, said out loud, with nobody left waiting if that can be helped. */
-  abort(thrown: unknown): void {
+  /**
+   * The resolver can go no further: said out loud, with no access left waiting if that can be helped. Memory that is
+   * changing is waited for, until `deadlineMs` on the resolver's clock: then it throws KERNEL. After an end that was
+   * carried out it does nothing.
+   */
+  abort(thrown: unknown, deadlineMs = Infinity): void {
+    if (this.#ended) return;
+    this.#deadlineMs = deadlineMs;
     this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
     // Who waits on a protected page finds nobody to lift the protection any more.
     for (const pages of this.#own) this.#protection.lift(pages);
@@ -281,6 +293,7 @@ export class Resolver {
         eachPresent(this.#o.layout, this.#o.states, own, (pages) => this.#installer.map(pages));
     this.#settleAll();
     this.#settleOutside();
+    this.#o.settled?.();
   }
 
   // ── taking ──
@@ -332,6 +345,13 @@ export class Resolver {
   /** Applies events in order. Entered again while one is applied (by a flush that took more), it goes on with the next oldest. */
   #applyEvents(): void {
     for (let event = this.#events.shift(); event; event = this.#events.shift()) this.#event(event);
+  }
+
+  /** Rows wait for events. */
+  #memoryChanges(): void {
+    if (this.#deadlineMs !== Infinity && this.#now() >= this.#deadlineMs)
+      throw new DemandPagingError('KERNEL', 'the memory is being changed, and that does not end');
+    this.#takeEvents();
   }
 
   /** Reads everything there is, for the sake of its events; faults are queued. */
@@ -663,6 +683,7 @@ export class Resolver {
     this.#settleAll();
     if (missing !== 'leave' || this.#outside.waiting) this.#settleOutside();
     this.#ended = true;
+    this.#o.settled?.(); // before anything else can run, or fail
     this.#o.port.close();
   }
 }

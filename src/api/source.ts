@@ -1,5 +1,6 @@
 import { type MessagePort } from 'node:worker_threads';
 import { DemandPagingError, type PlainError, asDemandPagingError } from './error.js';
+import { type Region } from './layout.js';
 
 /**
  * Where page contents come from. One source serves one resolver at a time.
@@ -67,8 +68,8 @@ export const isPortSource = (ref: SourceRef): ref is PortSourceRef => 'port' in 
 
 /** Opens a source in this isolate. Throws SOURCE_FAILED when its module or export is not to be had. */
 export async function openSource(ref: SourceRef): Promise<PageSource> {
-  if (isPortSource(ref)) return new PortSource(ref);
-  if (!isModuleSource(ref)) return ref;
+  if (isPortSource(ref)) return checkedSource(new PortSource(ref));
+  if (!isModuleSource(ref)) return checkedSource(ref);
   let open: unknown;
   try {
     open = ((await import(ref.module)) as Record<string, unknown>)[ref.export];
@@ -79,10 +80,43 @@ export async function openSource(ref: SourceRef): Promise<PageSource> {
   }
   if (typeof open !== 'function')
     throw new DemandPagingError('SOURCE_FAILED', `${ref.module} exports no function '${ref.export}'`);
+  let source: PageSource;
   try {
-    return await (open as OpenSource<unknown>)(ref.options);
+    source = await (open as OpenSource<unknown>)(ref.options);
   } catch (thrown) {
     throw asDemandPagingError(thrown, 'SOURCE_FAILED', 'the source cannot be opened');
+  }
+  return checkedSource(source, `${ref.export} of ${ref.module}`);
+}
+
+/** Refuses what is not a source before anything relies on it. What it has opened it may close. */
+async function checkedSource(source: PageSource, name = 'the source'): Promise<PageSource> {
+  const wrong = wrongOf(source);
+  if (wrong === undefined) return source;
+  await (source as Partial<PageSource> | undefined)?.close?.();
+  throw new DemandPagingError('SOURCE_FAILED', `${name} gives no source: ${wrong}`, {
+    hint: 'A source has synchronous (true or false), length (a whole number of bytes) and read(offset, into)',
+  });
+}
+
+function wrongOf(source: unknown): string | undefined {
+  if (typeof source !== 'object' || source === null) return `it is ${String(source)}`;
+  const { synchronous, length, read } = source as Readonly<Record<keyof PageSource, unknown>>;
+  if (typeof synchronous !== 'boolean') return `its synchronous is ${String(synchronous)}`;
+  if (typeof length !== 'number' || !Number.isSafeInteger(length) || length < 0)
+    return `its length is ${String(length)}`;
+  return typeof read === 'function' ? undefined : `its read is ${typeof read}`;
+}
+
+/** Refuses a source that ends before a region does, before anything is served from it. Throws BAD_RANGE. */
+export function checkCovers(length: number, regions: readonly Region[]): void {
+  for (const region of regions) {
+    if (region.sourceOffset + region.length <= BigInt(length)) continue;
+    throw new DemandPagingError(
+      'BAD_RANGE',
+      `a region of ${region.length} bytes from source offset ${region.sourceOffset} reaches past the source's ${length} bytes`,
+      { range: { start: region.gpa, length: region.length } },
+    );
   }
 }
 

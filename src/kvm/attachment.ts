@@ -72,7 +72,7 @@ export class KvmAttachment implements Attachment {
     const slots = parts.regions.map(({ slot }) => slot);
     this.memory = this.#host = new HostMemory(parts.layout, slots, parts.board, parts.uffd !== undefined);
     // A vCPU's wait is one that Node can end; a thread in a page fault is not.
-    this.#forget = parts.uffd ? endWith(this) : () => {};
+    this.#forget = parts.uffd ? endWith() : () => {};
     const { board, doorbell } = parts;
     this.shards = [
       {

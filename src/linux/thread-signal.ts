@@ -9,7 +9,7 @@ import * as raw from './raw.js';
  */
 const KICK_SIGNAL = 44;
 /** `struct sigaction` of the C library: handler, 128 bytes of mask, flags, restorer; 64-bit Linux. */
-const SIGACTION_BYTES = 152;
+export const SIGACTION_BYTES = 152;
 
 let installed = false;
 

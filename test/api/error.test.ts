@@ -35,8 +35,9 @@ describe('DemandPagingError', () => {
     expect(crossed(crossed(error)).message).toBe(error.message);
   });
 
-  it('takes its causes along: its own kind whole, however deep, others by name and message', () => {
-    const root = new DemandPagingError('SOURCE_LENGTH', 'too short', { cause: new TypeError('the file') });
+  it('takes its causes along: its own kind whole, however deep, others with their stack and what Node says', () => {
+    const file = Object.assign(new TypeError('the file'), { code: 'ENOENT', cause: new Error('the disk') });
+    const root = new DemandPagingError('SOURCE_LENGTH', 'too short', { cause: file });
     const middle = new DemandPagingError('PAGE_FAILED', 'not to be had', { cause: root });
     const again = crossed(new DemandPagingError('STOPPED', 'stopped', { cause: middle }));
     const first = again.cause as DemandPagingError;
@@ -45,7 +46,11 @@ describe('DemandPagingError', () => {
       'PAGE_FAILED',
       'SOURCE_LENGTH',
     ]);
-    expect(second.cause).toBe('TypeError: the file');
+    expect(second.cause).toBeInstanceOf(Error);
+    expect(second.cause).toMatchObject({ name: 'TypeError', message: 'the file', code: 'ENOENT' });
+    expect((second.cause as Error).cause).toMatchObject({ message: 'the disk' });
+    expect(second.stack).toBe(root.stack);
+    expect((second.cause as Error).stack).toBe(file.stack);
   });
 
   it('has no cause where there was none', () => {

@@ -9,7 +9,13 @@ describe('completePolicy', () => {
       retries: 0,
       wait: 'spin',
     });
-    expect(DEFAULT_POLICY).toMatchObject({ retries: 3, wait: 'block' });
+    expect(DEFAULT_POLICY).toMatchObject({ onSourceFailure: 'stop', wait: 'block' });
+  });
+
+  it('grants opening what a fetch is granted, 5 s at least, unless it is said', () => {
+    expect(completePolicy({ sourceTimeoutMs: 70_000 }).openTimeoutMs).toBe(70_000);
+    expect(completePolicy({ sourceTimeoutMs: 500 }).openTimeoutMs).toBe(5000);
+    expect(completePolicy({ sourceTimeoutMs: 500, openTimeoutMs: 70 }).openTimeoutMs).toBe(70);
   });
 
   it.each<[keyof PagerPolicy, unknown]>([
@@ -23,6 +29,9 @@ describe('completePolicy', () => {
     ['batchRows', NaN],
     ['retries', -1],
     ['retries', '3'],
+    ['retryForMs', -1],
+    ['maxRetryDelayMs', 2 ** 31],
+    ['openTimeoutMs', 0],
     ['retryDelayMs', -5],
     ['retryDelayMs', 2 ** 31],
     ['sourceTimeoutMs', 0],

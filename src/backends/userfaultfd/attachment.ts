@@ -55,6 +55,8 @@ export class UserfaultfdAttachment implements Attachment {
   readonly #parts: AttachmentParts;
   readonly #forget: () => void;
   #closed = false;
+  /** The userfaultfds are the caller's again. */
+  #handedBack = false;
 
   constructor(parts: AttachmentParts) {
     this.#parts = parts;
@@ -63,7 +65,7 @@ export class UserfaultfdAttachment implements Attachment {
     this.supports = parts.supports;
     this.memory = parts.memory;
     this.shards = parts.shards.map((shard) => shardOf(shard, parts.map));
-    this.#forget = parts.memory ? endWith(this) : () => {};
+    this.#forget = parts.memory ? endWith() : () => {};
   }
 
   withdraw(pages: PageRange): void {
@@ -189,6 +191,10 @@ export class UserfaultfdAttachment implements Attachment {
     abandon(fd, this.#parts.map.segments, this.supports.verbs.includes('writeprotect'));
   }
 
+  handBack(): void {
+    this.#handedBack = !this.#parts.memory;
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -197,7 +203,8 @@ export class UserfaultfdAttachment implements Attachment {
     // Unregistered first, so that unmapping raises no event that somebody would have to read.
     for (const { uffd, pages } of shards) {
       if (memory) for (const each of pages) unregister(uffd, map.within(each));
-      uffd.close();
+      if (this.#handedBack) uffd.port.close();
+      else uffd.close();
     }
     for (const { kicker, token } of shards) {
       kicker.close();

@@ -28,7 +28,7 @@ import { supportsOf } from './supports.js';
  * registers all of them, and hands out a port for each shard. What others do to the memory (madvise, munmap,
  * mremap) is reported to the port, and *waits there*: whoever changes the memory must not be the thread that
  * reads the port. If the process ends with an attachment open, it ends at once, by `_exit`, so that no
- * blocked accessor wakes to zeros.
+ * blocked accessor of its own wakes to zeros; a pager poisons what is missing before, for those of other processes.
  *
  * Blocks: `attach`, `withdraw` and `close` for the kernel's mmap lock; `withdraw` until
  * its event has been read.

@@ -1,11 +1,13 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { startAccessor } from '../../../src/accessors/index.js';
 import { type DemandPagingError, gpa, type Pager } from '../../../src/api/index.js';
+import { ERRNO, mapMemory, NativeBlock, readMemory } from '../../../src/linux/index.js';
 import { PAGE, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
-import { contents, openGuest, pages } from './guest.js';
+import { contents, openGuest, pages, PAGES } from './guest.js';
 
 skipWithoutUserfaultfd();
 
@@ -16,6 +18,57 @@ const stoppedOf = (pager: Pager): Promise<readonly [string, string]> =>
   new Promise((resolve) =>
     pager.on('stopped', (error: DemandPagingError, waiters) => resolve([error.code, waiters])),
   );
+
+test.each([
+  ['throwingLater', 'HANDLER_DIED EIO'],
+  ['rejectingLater', 'HANDLER_DIED EIO'],
+  ['exitingLater', 'HANDLER_DIED '],
+  ['exiting', 'HANDLER_DIED '],
+  ['open', 'fulfilled'],
+])(
+  'a program that awaits a page of source %s and nothing else: it settles (%s), and close() after it',
+  (how, settled) => {
+    const script = new URL('./fixtures/awaiting.mjs', import.meta.url).pathname;
+    const { stdout, status } = spawnSync(process.execPath, [script, how], {
+      encoding: 'utf8',
+      timeout: 20_000,
+    });
+    expect({ stdout, status }).toEqual({ stdout: `${settled}\nclosed\n`, status: 0 });
+  },
+);
+
+/**
+ * What a page of the VMM's own memory holds after the pager was closed while the source's thread was in the middle of a read,
+ * which ended that thread: a byte, or -errno.
+ */
+async function closeDuringRead(missing: 'poison' | 'zero'): Promise<number> {
+  using memory = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
+  using byte = new NativeBlock(8);
+  const words = new Int32Array(new SharedArrayBuffer(8));
+  const pager = await openGuest({ source: 'ending', given: { words }, hva: memory.address });
+  const accessor = await startAccessor('vmm-syscall', pager.layout);
+  const access = accessor.access({ page: 3, length: 1 });
+  const asked = Atomics.waitAsync(words, 0, 0);
+  if (asked.async) await asked.value;
+  const closed = pager.close({ missing }); // the resolver is told to end, and cannot hear it
+  Atomics.store(words, 1, 1);
+  Atomics.notify(words, 1);
+  await closed;
+  expect(await access).toMatchObject({ ok: missing === 'zero' });
+  await accessor.stop();
+  const result = readMemory(byte.address, memory.address + 3 * PAGE, 1);
+  return result === 1 ? byte.bytes[0]! : result;
+}
+
+describe('a resolver’s thread that ends after it was told to end, and before it has', () => {
+  test('closed with poison: what waits fails, later accesses, too, and close() resolves', async () => {
+    expect(await closeDuringRead('poison')).toBe(-ERRNO.EFAULT);
+  });
+
+  test('closed with zeros: what waits reads zeros, as was asked', async () => {
+    expect(await closeDuringRead('zero')).toBe(0);
+  });
+});
 
 describe('close', () => {
   test('waits for a withdrawal that was begun before it', async () => {

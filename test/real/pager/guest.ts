@@ -1,4 +1,4 @@
-import { gpa, type GpaRange, openPager, type Pager, type PagerOptions } from '../../../src/api/index.js';
+import { gpa, type GpaRange, hva, openPager, type Pager, type PagerOptions } from '../../../src/api/index.js';
 import { userfaultfd, type UserfaultfdBackendOptions } from '../../../src/backends/userfaultfd/index.js';
 import { PAGE, region } from '../userfaultfd/scene.js';
 
@@ -12,6 +12,8 @@ export interface GuestOptions {
   readonly given?: object;
   readonly policy?: PagerOptions['policy'];
   readonly backend?: UserfaultfdBackendOptions;
+  /** Memory of the test's own instead. */
+  readonly hva?: number;
 }
 
 /** A pager over anonymous memory, whose source is a module of the user's. */
@@ -19,7 +21,7 @@ export function openGuest(options: GuestOptions = {}): Promise<Pager> {
   const { pages = PAGES, source = 'open', given = {}, policy = {}, backend = {} } = options;
   return openPager({
     backend: userfaultfd(backend),
-    regions: [region(pages)],
+    regions: [region(pages, 'anonymous', options.hva === undefined ? {} : { hva: hva(options.hva) })],
     source: {
       module: new URL('./fixtures/source.mjs', import.meta.url).href,
       export: source,

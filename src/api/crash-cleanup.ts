@@ -1,0 +1,113 @@
+import { type PageRange } from './address.js';
+import { type FaultPort, openPortNow, type Shard } from './backend.js';
+import { type Supports } from './capability.js';
+import { DemandPagingError } from './error.js';
+import { InstallLock } from './install-lock.js';
+import { type MemoryLayout } from './layout.js';
+import { type MissingAtClose, type Notice } from './notice.js';
+import { type PageStates } from './page-states.js';
+import { type PagerPolicy } from './policy.js';
+import { WORD } from './resolver-thread.js';
+import { Resolver } from './resolver.js';
+import { Counters } from './statistics.js';
+
+/** How long a batch under way is waited for when the process ends. */
+const BATCH_WAIT_MS = 1000;
+/** How long memory that is changing is waited for then: by another process, which may be stopped. */
+const CHANGE_WAIT_MS = 2000;
+
+export interface CrashCleanupOptions {
+  readonly layout: MemoryLayout;
+  readonly states: PageStates;
+  readonly shard: Shard;
+  readonly supports: Supports;
+  readonly policy: PagerPolicy;
+}
+
+/**
+ * Lets the accesses go that wait in one shard, from the control thread, where its resolver did not or cannot: its
+ * thread has ended, has never begun, or the process ends. Everything is done inside the call, because at the process's
+ * end no event loop turns.
+ *
+ * A userfaultfd takes ioctls from any thread, and of two that resolve a page the kernel carries out one and answers
+ * EEXIST to the other, or contents replace poison: a page ends with its contents or with poison, whoever is first.
+ */
+export class CrashCleanup {
+  /** Shared with the resolver's thread; see {@link WORD}. */
+  readonly words: Int32Array<SharedArrayBuffer>;
+  /** The pages that are served: the shard's at first. Whoever adds and removes regions changes them. */
+  readonly pages: PageRange[];
+  readonly #o: CrashCleanupOptions;
+
+  /** `words`: those of a resolver that another thread has started. */
+  constructor(options: CrashCleanupOptions, words = new Int32Array(new SharedArrayBuffer(WORD.length * 4))) {
+    this.#o = options;
+    this.pages = [options.shard.pages];
+    this.words = words;
+  }
+
+  /** The resolver has seen to everything that waited: it has ended as it was told, or has cleaned up itself. */
+  get done(): boolean {
+    return Atomics.load(this.words, WORD.settled) === 1;
+  }
+
+  /** Every missing page is poisoned and every waiter woken. Precondition: no resolver runs. Throws what opening a port throws. */
+  abort(error: DemandPagingError, notify: (notice: Notice) => void = () => {}): void {
+    this.#resolve(this.#o.states, notify, (resolver) => resolver.abort(error));
+  }
+
+  /** Carries out the end that a resolver was told and did not. As {@link abort}. */
+  end(missing: MissingAtClose): void {
+    let failure: DemandPagingError | undefined;
+    this.#resolve(
+      this.#o.states,
+      () => {},
+      (resolver) =>
+        resolver.execute({ command: 'end', missing }, (reply) => {
+          if (!reply.ok) failure = DemandPagingError.fromPlain(reply.error);
+        }),
+    );
+    if (failure) throw failure;
+  }
+
+  /**
+   * As {@link abort}, though the resolver's thread runs: it installs nothing any more once this has begun. What it still
+   * reads or marks meanwhile does not matter: this goes by a copy of the states, made after its last batch. A page that
+   * came before that is present; one that was removed and not yet marked is poisoned, which is loud.
+   */
+  atProcessEnd(error: DemandPagingError): void {
+    if (this.done) return;
+    new InstallLock(this.words, WORD.installing).take(BATCH_WAIT_MS);
+    const deadlineMs = performance.now() + CHANGE_WAIT_MS;
+    this.#resolve(
+      this.#o.states.copy(),
+      () => {},
+      (resolver) => resolver.abort(error, deadlineMs),
+    );
+  }
+
+  #resolve(states: PageStates, notify: (notice: Notice) => void, act: (resolver: Resolver) => void): void {
+    const { layout, shard, supports, policy } = this.#o;
+    const port: FaultPort = openPortNow(shard.port);
+    try {
+      const counters = new Counters();
+      const source = { synchronous: true, length: 0, read: () => 0 };
+      act(
+        new Resolver({
+          layout,
+          states,
+          pages: this.pages,
+          port,
+          supports,
+          source,
+          policy,
+          counters,
+          notify,
+        }),
+      );
+      Atomics.store(this.words, WORD.settled, 1);
+    } finally {
+      port.close();
+    }
+  }
+}

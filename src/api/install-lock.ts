@@ -1,0 +1,47 @@
+const FREE = 0;
+const INSTALLING = 1;
+/** For good: the resolver installs nothing any more. */
+const TAKEN = 2;
+
+/**
+ * Who carries out resolutions: the resolver's thread, a batch at a time, until the control thread takes over because
+ * the process ends. One word of shared memory.
+ *
+ * Without it, a batch that the resolver decided by what it knew could be carried out after the control thread has read
+ * an event that it was not told of: contents would come back to pages that somebody has removed meanwhile.
+ */
+export class InstallLock {
+  readonly #words: Int32Array;
+  readonly #at: number;
+
+  constructor(words: Int32Array, at: number) {
+    this.#words = words;
+    this.#at = at;
+  }
+
+  /** The resolver's thread, before a batch. Where the control thread has taken over it never returns. */
+  enter(): void {
+    while (Atomics.compareExchange(this.#words, this.#at, FREE, INSTALLING) !== FREE)
+      Atomics.wait(this.#words, this.#at, TAKEN);
+  }
+
+  /** The resolver's thread, after it. */
+  leave(): void {
+    // Taken by force meanwhile, it stays taken.
+    Atomics.compareExchange(this.#words, this.#at, INSTALLING, FREE);
+    Atomics.notify(this.#words, this.#at);
+  }
+
+  /**
+   * The control thread, for good: at once, or when the batch under way is through. A batch that takes longer than
+   * `boundMs` is not waited for: its thread was ended in the middle of it, or the kernel is busy with a large range.
+   */
+  take(boundMs: number): void {
+    const deadlineMs = performance.now() + boundMs;
+    while (Atomics.compareExchange(this.#words, this.#at, FREE, TAKEN) === INSTALLING) {
+      const leftMs = deadlineMs - performance.now();
+      if (leftMs <= 0) return void Atomics.store(this.#words, this.#at, TAKEN);
+      Atomics.wait(this.#words, this.#at, INSTALLING, leftMs);
+    }
+  }
+}

@@ -1,0 +1,45 @@
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { expect, it } from 'vitest';
+import { InstallLock } from '../../src/api/install-lock.js';
+
+const words = (): Int32Array => new Int32Array(new SharedArrayBuffer(4));
+
+/** A thread that leaves the lock, as a resolver does after a batch, once it runs. */
+const leaving = `
+  const { workerData, parentPort } = require('node:worker_threads');
+  Atomics.compareExchange(workerData, 0, 1, 0);
+  Atomics.notify(workerData, 0);
+  parentPort.postMessage('left');
+`;
+
+it('is taken at once where no batch is under way, and stays taken whatever the resolver does', () => {
+  const shared = words();
+  const lock = new InstallLock(shared, 0);
+  lock.enter();
+  lock.leave();
+  lock.take(0);
+  const taken = shared[0];
+  lock.leave();
+  lock.take(0);
+  expect(shared[0]).toBe(taken);
+});
+
+it('is taken when the batch under way is through', async () => {
+  const shared = words();
+  const lock = new InstallLock(shared, 0);
+  lock.enter();
+  const resolver = new Worker(leaving, { eval: true, workerData: shared });
+  const left = once(resolver, 'message');
+  lock.take(Infinity); // blocks until the other thread has left
+  await left;
+  expect(shared[0]).toBe(2);
+});
+
+it('is taken from a batch that does not end, after the bound', () => {
+  const shared = words();
+  const lock = new InstallLock(shared, 0);
+  lock.enter();
+  lock.take(20);
+  expect(shared[0]).toBe(2);
+});

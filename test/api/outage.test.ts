@@ -1,0 +1,116 @@
+import { describe, expect, it } from 'vitest';
+import { DEFAULT_POLICY, type PagerPolicy, type PageSource } from '../../src/api/index.js';
+import { answered, heldSource, PAGE, pattern, setUp } from './engine-world.js';
+
+/** A source that refuses at once until the clock says so; the times at which it was asked. */
+function refusing(untilMs: number, clock: () => number): { source: PageSource; asked: number[] } {
+  const asked: number[] = [];
+  const read = (offset: number, into: Uint8Array): number => {
+    asked.push(clock());
+    if (clock() < untilMs) throw new Error('ECONNREFUSED');
+    return pattern.read(offset, into) as number;
+  };
+  return { source: { ...pattern, read }, asked };
+}
+
+type Engine = ReturnType<typeof setUp>;
+
+/** Turns until page 5 has come or is given up; the clock goes from one thing that is due to the next. */
+function play({ resolver, port, clock, turn }: Engine): void {
+  for (turn(); port.pages[5] === undefined; turn()) if (!resolver.busy) clock.ms = resolver.nextDueMs;
+}
+
+/** An access to page 5 while the source refuses. */
+function outage(untilMs: number, policy: Partial<PagerPolicy> = {}) {
+  const at: { clock?: { ms: number } } = {};
+  const { source, asked } = refusing(untilMs, () => at.clock?.ms ?? 0);
+  const engine = setUp({ ...policy, faultAroundPages: 1 }, source);
+  at.clock = engine.clock;
+  engine.port.fault(5);
+  play(engine);
+  return { contents: engine.port.pages[5], asked, ms: engine.clock.ms };
+}
+
+describe('a source that refuses', () => {
+  it('for 30 s is survived by default, and asked again within a second of its return', () => {
+    const { contents, ms } = outage(30_000);
+    expect(contents).toBe(6);
+    expect(ms).toBeGreaterThanOrEqual(30_000);
+    expect(ms).toBeLessThanOrEqual(31_000);
+  });
+
+  it('for good is given up after a minute by default: the page is poisoned, never zeros', () => {
+    const { contents, ms } = outage(Infinity);
+    expect(contents).toBe(-1);
+    expect(ms).toBeGreaterThan(30_000);
+    expect(ms).toBeLessThanOrEqual(DEFAULT_POLICY.retryForMs + DEFAULT_POLICY.maxRetryDelayMs);
+  });
+
+  it('is asked again after pauses that double up to a bound', () => {
+    const { asked } = outage(Infinity, { retries: 6, retryDelayMs: 10, maxRetryDelayMs: 100 });
+    expect(asked).toEqual([0, 10, 30, 70, 150, 250, 350]);
+  });
+
+  it('is given up after as many retries as the policy says, or after its time, whichever is first', () => {
+    expect(outage(Infinity, { retries: 2 }).asked).toHaveLength(3);
+    expect(outage(Infinity, { retryForMs: 30 }).asked).toHaveLength(3); // pauses of 10 and 20 ms
+    expect(outage(Infinity, { retries: 0 }).asked).toHaveLength(1);
+  });
+
+  it('with answers of the wrong length is given up after three retries', () => {
+    let asked = 0;
+    const engine = setUp({ faultAroundPages: 1 }, { ...pattern, read: () => (asked++, PAGE - 1) });
+    engine.port.fault(5);
+    play(engine);
+    expect(asked).toBe(4);
+  });
+});
+
+describe('a process that is stopped while its source is asked', () => {
+  const policy = {
+    faultAroundPages: 1,
+    sourceTimeoutMs: 1000,
+    retryForMs: 3000,
+    onSourceFailure: 'poison',
+  } as const;
+
+  it('goes on waiting for the answer: the pause is not the source’s time', async () => {
+    const { source, questions } = heldSource();
+    const { port, turn, clock, resolver } = setUp(policy, source);
+    port.fault(1);
+    turn();
+    clock.ms = resolver.nextDueMs;
+    turn();
+    clock.ms += 3_600_000;
+    turn();
+    questions[0]!.succeed();
+    await answered();
+    turn();
+    expect([port.pages[1], questions.length]).toEqual([2, 1]);
+  });
+
+  it('again and again: pauses never add up to a time-out', () => {
+    const { source, questions } = heldSource();
+    const { turn, clock, port } = setUp(policy, source);
+    port.fault(1);
+    turn();
+    for (let pause = 0; pause < 7; pause++) {
+      clock.ms += 60_000;
+      turn();
+    }
+    expect(questions).toHaveLength(1); // 7 eighths of the time-out
+  });
+
+  it('is not given up because it was stopped between retries', () => {
+    const at: { clock?: { ms: number } } = {};
+    const { source, asked } = refusing(3_600_500, () => at.clock?.ms ?? 0);
+    const engine = setUp(policy, source);
+    at.clock = engine.clock;
+    engine.port.fault(5);
+    engine.turn();
+    engine.clock.ms = 3_600_000;
+    play(engine);
+    expect(engine.port.pages[5]).toBe(6);
+    expect(asked.length).toBeGreaterThan(2);
+  });
+});
