@@ -81,7 +81,7 @@ export async function measureCoverage(options: MeasureCoverageOptions): Promise<
       await accessor.stop();
     }
   } finally {
-    await trial.end(() => shard!.kick());
+    await trial.end();
     await attachment.close();
   }
   return attachment.coverage.map((row): SiteCoverage => {
@@ -153,9 +153,9 @@ class Trial {
     clearTimeout(timer);
   }
 
-  async end(kick: () => void): Promise<void> {
-    kick();
-    await this.#ready;
+  /** A port that is closed lets its `ready` go, which keeps no event loop alive by itself. */
+  async end(): Promise<void> {
     this.#port.close();
+    await this.#ready;
   }
 }
