@@ -123,6 +123,8 @@ export const protectsLate = sin({
 export const freezeDrops = sin({
   name: 'freezing drops the pages',
   breaks: 'freeze-is-reversible',
+  // What is dropped unheard is held to be present: an access that waits there when the pager closes reads zeros.
+  mayBreak: ['no-zero-leak'],
   port: (beneath) => ({
     resolve: rows(beneath, (row) => {
       if (row.verb !== VERB.rwprotect || !(row.flags & FLAG.protect)) return undefined;
