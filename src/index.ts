@@ -34,7 +34,7 @@ export type {
 export { missingVerbs, requirements } from './api/capability.js';
 export type { Requirement, Requirements, Supports } from './api/capability.js';
 export { drive, driveErroring, driveRetrying, driveSync } from './api/drive.js';
-export type { Access, DriveOptions, ProgramMemory } from './api/drive.js';
+export type { Access, AsyncDriveOptions, DriveOptions, ProgramMemory } from './api/drive.js';
 export { DemandPagingError, ERROR_CODES, asDemandPagingError, errnoName } from './api/error.js';
 export type { ErrorCode, ErrorDetails, PlainError } from './api/error.js';
 export type { PagerEmitter, PagerEvents } from './api/events.js';

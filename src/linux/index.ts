@@ -147,6 +147,7 @@ export {
   Kvm,
   KVM_DEVICE,
   KvmDevice,
+  type DeviceIoctl,
   KvmVcpu,
   type KvmVcpuToken,
   KvmVm,

@@ -262,16 +262,19 @@ export class KvmVm {
 /** Behind the argument: what an attribute's data is, where it is one number. */
 const VALUE_BYTES = 8;
 
+/** ioctl(2) on a device: the result, or a negative errno. Tests put their own device in its place. */
+export type DeviceIoctl = (fd: number, request: number, argument: number) => number;
+
 /** An in-kernel device with attributes. Source: KVM's devices/README. */
 export class KvmDevice {
   readonly fd: number;
   readonly #argument = new NativeBlock(KVM_SIZE.device_attr + VALUE_BYTES);
   readonly #owned: boolean;
-  readonly #ioctl: typeof raw.ioctl;
+  readonly #ioctl: DeviceIoctl;
   #closed = false;
 
   /** Over a descriptor that this takes over. `ioctl` stands in for the kernel where there is none. */
-  constructor(fd: number, ioctl: typeof raw.ioctl = raw.ioctl, owned = true) {
+  constructor(fd: number, ioctl: DeviceIoctl = raw.ioctl, owned = true) {
     this.fd = fd;
     this.#ioctl = ioctl;
     this.#owned = owned;
