@@ -80,7 +80,8 @@ export class Target {
         export: 'openSlowSource',
         options: { image, latencyMs },
       },
-      needs: ['vcpu'],
+      // Where every access fails until its page was asked for, no class is served.
+      needs: mediation === 'error' ? [] : ['vcpu'],
       // A page a fetch: what one costs is what is to be seen.
       policy: { faultAroundPages: 1, prefetchPages: 1 },
     });
