@@ -33,6 +33,7 @@ export type {
 } from './api/backend.js';
 export { missingVerbs, requirements } from './api/capability.js';
 export type { Requirement, Requirements, Supports } from './api/capability.js';
+export { settleContents } from './api/contents.js';
 export { drive, driveErroring, driveRetrying, driveSync } from './api/drive.js';
 export type { Access, AsyncDriveOptions, DriveOptions, ProgramMemory } from './api/drive.js';
 export { DemandPagingError, ERROR_CODES, asDemandPagingError, errnoName } from './api/error.js';
@@ -44,7 +45,7 @@ export { GuestMemory } from './api/guest-memory.js';
 export type { GuestMemoryOptions } from './api/guest-memory.js';
 export type { Hold } from './api/holds.js';
 export { MAX_LAYOUT_PAGES, MemoryLayout } from './api/layout.js';
-export type { LayoutShape, MemoryKind, Region, RegionSpec } from './api/layout.js';
+export type { ContentsChoice, LayoutShape, MemoryKind, Region, RegionSpec } from './api/layout.js';
 export type {
   Command,
   CommandReply,
@@ -56,7 +57,7 @@ export type {
   PrefetchResult,
 } from './api/notice.js';
 export { PLANES, PageStates } from './api/page-states.js';
-export type { PageState, Plane, SharedPageStates } from './api/page-states.js';
+export type { PageState, PageStatesSnapshot, Plane, SharedPageStates } from './api/page-states.js';
 export { Pager, openPager } from './api/pager.js';
 export type { AddRegionsOptions, CloseOptions, PagerOptions } from './api/pager.js';
 export { DEFAULT_POLICY, completePolicy } from './api/policy.js';

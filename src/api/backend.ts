@@ -6,6 +6,7 @@ import { type Requirements, type Supports } from './capability.js';
 import { type DemandPagingError } from './error.js';
 import { type FaultBatch, type OutsideFault } from './fault.js';
 import { type MemoryLayout, type Region } from './layout.js';
+import { type PageStates } from './page-states.js';
 import { type Outcome, type ResolutionBatch } from './resolution.js';
 
 /**
@@ -210,10 +211,11 @@ export interface Attachment {
 
   /**
    * Maps regions that are to be added where they have no `hva`, and adopts the others. They are planned and not yet in
-   * {@link layout}. Throws what {@link Backend.attach} throws; then nothing is left behind. Only called where
-   * {@link Supports.changeRegions} says so. One addition or removal at a time.
+   * {@link layout}. `states`: of their pages, as with {@link Backend.attach}; nobody else has these. Throws what
+   * {@link Backend.attach} throws; then nothing is left behind. Only called where {@link Supports.changeRegions} says so.
+   * One addition or removal at a time.
    */
-  addRegions?(regions: readonly Region[]): AddedRegions;
+  addRegions?(regions: readonly Region[], states?: PageStates): AddedRegions;
 
   /** Gives back what {@link addRegions}, or attaching, took for these regions. No port watches them any more. */
   removeRegions?(regions: readonly Region[]): void;
@@ -247,6 +249,10 @@ export interface Backend {
    * Binds to memory: maps regions that have no `hva`, adopts those that do, and asks the kernel to
    * report missing pages from now on. Throws NO_DEVICE, NO_PERMISSION, ALREADY_REGISTERED,
    * NO_HUGE_PAGES, NOT_SUPPORTED, BAD_RANGE; then nothing is left behind.
+   *
+   * `states`: what the opener says of the pages; no resolver runs yet. What the memory has beyond that is refused
+   * (NOT_EMPTY), discarded, or marked present there, as each region's `contents` say; what it should have and has
+   * not is PAGE_VANISHED (see {@link settleContents}). Left out: every page is missing.
    */
-  attach(layout: MemoryLayout): Promise<Attachment>;
+  attach(layout: MemoryLayout, states?: PageStates): Promise<Attachment>;
 }

@@ -20,6 +20,7 @@ export const ERROR_CODES = [
   'MODULE_FAILED', // a module of the caller's throws, or does not come back, while it is loaded
   'MODULE_NOT_FOUND', // there is no such module, and nothing of that name
   'NATIVE_UNAVAILABLE', // the FFI library cannot be loaded on this platform
+  'NOT_EMPTY', // memory has pages that its opener did not speak of
   'NO_DEVICE', // ENOENT, ENXIO: a device node or kernel facility is missing
   'NO_HUGE_PAGES', // ENOMEM: not enough huge pages reserved
   'NO_PERMISSION', // EPERM, EACCES: says which setting or privilege is missing

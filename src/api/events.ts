@@ -5,6 +5,7 @@ import { type PageRange } from './address.js';
 import { type DemandPagingError } from './error.js';
 import { type Fault, type OutsideFault } from './fault.js';
 import { type InstallReason, type OutsideAnswer } from './notice.js';
+import { type PageStatesSnapshot } from './page-states.js';
 
 /**
  * What a pager tells whoever listens. Events notify; what must be awaited is a return value. `fault`
@@ -24,11 +25,11 @@ export type PagerEvents = {
   written: (pages: PageRange) => void;
   poisoned: (pages: PageRange) => void;
   /**
-   * The VMM forked; `fd` is the userfaultfd of the child's copy of the memory and `present` the pages the
-   * child has. Whoever listens owns the descriptor, which is a blocking one where the VMM's was made so. Not sent
-   * under the `poison` fork policy.
+   * The VMM forked; `fd` is the userfaultfd of the child's copy of the memory and `states` what the child's pages are:
+   * for the pager that serves them ({@link PagerOptions.states}). The listener owns the descriptor, which is a blocking one
+   * where the VMM's was made so. Not sent under the `poison` fork policy.
    */
-  forked: (fd: number, present: Uint8Array) => void;
+  forked: (fd: number, states: PageStatesSnapshot) => void;
   /**
    * An access outside the layout was answered as the policy's `onOutsideFault` says. Dropped and counted
    * (`droppedNotices`) when the control thread does not keep up; `outsideFaults` counts them all.

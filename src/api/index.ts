@@ -2,6 +2,7 @@ export * from './access.js';
 export * from './address.js';
 export * from './backend.js';
 export * from './capability.js';
+export * from './contents.js';
 export * from './drive.js';
 export * from './event-loop-turns.js';
 export * from './error.js';

@@ -15,6 +15,19 @@ import { DemandPagingError } from './error.js';
 /** What backs a region. `guest-memfd` lives in a KVM guest_memfd file; `shmem` in a memfd or tmpfs file. */
 export type MemoryKind = 'anonymous' | 'shmem' | 'hugetlb' | 'guest-memfd';
 
+/**
+ * What is done about pages that are in memory before anybody brought them.
+ *
+ * - `refuse`: the pager does not open (NOT_EMPTY).
+ * - `discard`: they are dropped, and come from the source.
+ * - `keep`: they count as present, with what they hold.
+ */
+export type ContentsChoice = 'refuse' | 'discard' | 'keep';
+
+const CHOICES: readonly unknown[] = ['refuse', 'discard', 'keep', undefined] satisfies (
+  ContentsChoice | undefined
+)[];
+
 /** Whether its pages lie in a page cache, so that what a mapping knows of a place outlives the page. */
 export const hasPageCache = (memory: MemoryKind): boolean => memory === 'shmem' || memory === 'hugetlb';
 
@@ -33,6 +46,12 @@ export interface RegionSpec {
   readonly hva?: Hva | undefined;
   /** The memory file and the region's place in it, where there is one (`shmem`, `hugetlb`). */
   readonly file?: { readonly fd: number; readonly offset: FileOffset } | undefined;
+  /**
+   * What becomes of pages that the memory has when the pager opens, beyond those that its `states` say are present: an
+   * access would find them without a fault, and read what they hold. See {@link ContentsChoice}. Default `refuse`; what
+   * the pager maps itself, of no given file, is always empty.
+   */
+  readonly contents?: ContentsChoice | undefined;
 }
 
 /** A region with its place among the pages of its layout. */
@@ -65,7 +84,8 @@ interface Moved extends PageRange {
  * removes are not used again. What a region says of its place is as it was when it was opened; {@link hvaOf} follows where
  * memory is moved and unmapped.
  *
- * Throws BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region.
+ * Throws BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region; RangeError for a choice
+ * of `contents` that there is not.
  */
 export class MemoryLayout {
   #regions: readonly Region[] = [];
@@ -363,6 +383,10 @@ function checkRegion(spec: RegionSpec): void {
       );
     }
   }
+  if (!CHOICES.includes(spec.contents))
+    throw new RangeError(
+      `a region's contents are '${String(spec.contents)}'; they take refuse, discard, keep`,
+    );
   if (spec.gpa + spec.length > 1n << 64n)
     throw new DemandPagingError('BAD_RANGE', `the region at ${hex(spec.gpa)} passes 64 bits`, { range });
 }

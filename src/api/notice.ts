@@ -4,6 +4,7 @@ import { type DropRange } from './drops.js';
 import { type PlainError } from './error.js';
 import { type Fault, type OutsideFault } from './fault.js';
 import { type Region } from './layout.js';
+import { type PageStatesSnapshot } from './page-states.js';
 
 /** What a resolver tells the control thread, unasked. Cloneable. */
 export type Notice =
@@ -12,7 +13,7 @@ export type Notice =
   | { readonly kind: 'installed'; readonly pages: PageRange; readonly why: InstallReason }
   | { readonly kind: 'removed' | 'unmapped' | 'written' | 'poisoned'; readonly pages: PageRange }
   | { readonly kind: 'remapped'; readonly pages: PageRange; readonly to: number }
-  | { readonly kind: 'forked'; readonly fd: number; readonly present: Uint8Array }
+  | { readonly kind: 'forked'; readonly fd: number; readonly states: PageStatesSnapshot }
   /** May be dropped, as `fault`. */
   | { readonly kind: 'outside-fault'; readonly fault: OutsideFault; readonly answer: OutsideAnswer }
   | {
@@ -57,12 +58,12 @@ export type Command =
   | { readonly command: 'drop-end'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'freeze' | 'thaw'; readonly ranges: readonly PageRange[] }
   | { readonly command: 'poison'; readonly ranges: readonly PageRange[] }
-  /** Serve these regions, too; `token` is the port's, `present` the pages whose contents are there. */
+  /** Serve these regions, too; `token` is the port's, `states` are of their pages, in the order of their numbers. */
   | {
       readonly command: 'add-regions';
       readonly regions: readonly Region[];
       readonly token: unknown;
-      readonly present: readonly PageRange[];
+      readonly states: PageStatesSnapshot;
     }
   /** Serve these regions, a range each, no longer. Answers when nobody waits there and none of them is watched. */
   | {

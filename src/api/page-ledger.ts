@@ -66,6 +66,12 @@ export class PageLedger {
     this.#o.counters.add(COUNTER.vanishedPages);
   }
 
+  /** They are served from now on, and their states are entered. */
+  added(pages: PageRange): void {
+    this.#presentCount += this.#o.states.countPresent(pages);
+    this.#sayIfComplete();
+  }
+
   /** They are served no longer: nothing is there to come any more. */
   removed(pages: PageRange): void {
     this.#o.states.set('frozen', pages, false);

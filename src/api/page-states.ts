@@ -34,6 +34,29 @@ const PLACE: Readonly<Record<Plane, number>> = {
 /** Planes whose pages are more than missing or present. */
 const SPECIAL = (1 << PLACE.removed) | (1 << PLACE.poisoned) | (1 << PLACE.frozen) | (1 << PLACE.unmapped);
 
+/** Planes that another pager must know of. What is frozen is frozen by the one that froze it. */
+const HANDED_OVER = [
+  'removed',
+  'poisoned',
+  'write-protected',
+  'unmapped',
+] as const satisfies readonly Plane[];
+
+/**
+ * The states of a layout's pages, to be handed from one pager to another of the same memory, or of a forked child's copy.
+ * Cloneable. Bitmaps: bit `n % 8` of byte `n / 8` for page `n` of the layout; those left out are empty. What is in none
+ * comes from the source.
+ */
+export interface PageStatesSnapshot {
+  /** Its contents are in memory. */
+  readonly present: Uint8Array;
+  /** Removed: it comes as zeros, and never again from the source, also where it is present now. */
+  readonly removed?: Uint8Array | undefined;
+  readonly poisoned?: Uint8Array | undefined;
+  readonly 'write-protected'?: Uint8Array | undefined;
+  readonly unmapped?: Uint8Array | undefined;
+}
+
 /** What crosses isolates; the buffers are shared, not copied, and grow. */
 export interface SharedPageStates {
   /** A bit a page. */
@@ -181,10 +204,46 @@ export class PageStates {
     return present;
   }
 
-  /** The presence bits of all pages, bit `n % 8` of byte `n / 8`: a snapshot, not an instant. */
-  snapshot(): Uint8Array {
-    const bytes = Math.ceil(this.pageCount / 8);
-    return new Uint8Array(new Uint8Array(this.#shared.presence, 0, bytes));
+  /**
+   * What is to be handed to another pager, of these pages one after the other: a copy, of one instant where no
+   * resolver runs. Beside one that does, a page that is removed meanwhile may come out present, which whoever
+   * looks finds out; never missing, which brought its contents back.
+   */
+  snapshot(ranges: readonly PageRange[] = [{ first: 0, count: this.pageCount }]): PageStatesSnapshot {
+    const pages = ranges.reduce((sum, { count }) => sum + count, 0);
+    // Presence first: a removal clears it first, and marks after.
+    const present = new Bitmap(pages);
+    present.each(ranges, (from, end, set) => {
+      for (let at = this.nextPresent(from, end); at < end;) {
+        const stop = this.nextMissing(at, end);
+        set(at, stop);
+        at = this.nextPresent(stop, end);
+      }
+    });
+    const planes = HANDED_OVER.filter((plane) => ranges.some((range) => this.any(plane, range))).map(
+      (plane) => {
+        const bits = new Bitmap(pages);
+        bits.each(ranges, (from, end, set) => this.#runsIn(plane, from, end, set));
+        return [plane, bits.bytes] as const;
+      },
+    );
+    return { present: present.bytes, ...Object.fromEntries(planes) };
+  }
+
+  /**
+   * Takes a snapshot over, of the pages from `first` on. Owner only. Precondition: nothing is known of them yet.
+   * Throws TypeError for what is no bitmap, RangeError for one that is too short.
+   */
+  restore(snapshot: PageStatesSnapshot, first: PageIndex = 0): void {
+    const pages = this.pageCount - first;
+    for (const run of runsOf('present', snapshot.present, pages))
+      this.setPresent({ first: first + run.first, count: run.count }, true);
+    for (const plane of HANDED_OVER) {
+      const bits = snapshot[plane];
+      if (bits === undefined) continue;
+      for (const run of runsOf(plane, bits, pages))
+        this.set(plane, { first: first + run.first, count: run.count }, true);
+    }
   }
 
   /** Whether no page was ever removed, poisoned or frozen: then every page is missing or present. One load. */
@@ -232,6 +291,22 @@ export class PageStates {
     if (this.isPresent(page)) return 'present';
     if (this.is('unmapped', page)) return 'unmapped';
     return this.is('removed', page) ? 'removed' : 'missing';
+  }
+
+  /** Visits the runs of a plane's pages, by chunks where whole ones are set or none is. */
+  #runsIn(
+    plane: Plane,
+    from: PageIndex,
+    end: PageIndex,
+    visit: (from: PageIndex, end: PageIndex) => void,
+  ): void {
+    for (let at = from; at < end;) {
+      const stop = Math.min(end, (Math.floor(at / CHUNK_PAGES) + 1) * CHUNK_PAGES);
+      const entry = this.#entry(plane, at);
+      if (entry === ALL) visit(at, stop);
+      if (entry > 0) for (; at < stop; at++) if (this.is(plane, at)) visit(at, at + 1);
+      at = stop;
+    }
   }
 
   /** Scans for a bit that differs from `skip` (0 or -1: all ones). */
@@ -321,6 +396,59 @@ function forWords(first: number, count: number, visit: (word: number, mask: numb
     const bits = Math.min(32 - offset, end - page);
     visit(page >>> 5, bits === 32 ? -1 : ((1 << bits) - 1) << offset);
     page += bits;
+  }
+}
+
+/** Bits of pages that follow each other in ranges. */
+class Bitmap {
+  readonly bytes: Uint8Array;
+
+  constructor(pages: number) {
+    this.bytes = new Uint8Array(Math.ceil(pages / 8));
+  }
+
+  /** Has each range visited, and what is set there. */
+  each(
+    ranges: readonly PageRange[],
+    visit: (from: PageIndex, end: PageIndex, set: (from: PageIndex, end: PageIndex) => void) => void,
+  ): void {
+    let base = 0;
+    for (const { first, count } of ranges) {
+      const shift = base - first;
+      visit(first, first + count, (from, end) => this.#set(from + shift, end + shift));
+      base += count;
+    }
+  }
+
+  #set(from: number, end: number): void {
+    for (let bit = from; bit < end;) {
+      if (bit % 8 === 0 && end - bit >= 8) {
+        const whole = Math.floor((end - bit) / 8);
+        this.bytes.fill(0xff, bit / 8, bit / 8 + whole);
+        bit += whole * 8;
+      } else {
+        this.bytes[bit >>> 3]! |= 1 << (bit & 7);
+        bit++;
+      }
+    }
+  }
+}
+
+/** The runs of set bits of a bitmap. */
+function* runsOf(name: string, bitmap: Uint8Array, pages: number): Generator<PageRange> {
+  if (!(bitmap instanceof Uint8Array)) throw new TypeError(`the bitmap '${name}' of states is a Uint8Array`);
+  if (bitmap.length * 8 < pages)
+    throw new RangeError(`the bitmap '${name}' has ${bitmap.length * 8} bits for ${pages} pages`);
+  const isSet = (page: number): boolean => ((bitmap[page >>> 3]! >>> (page & 7)) & 1) === 1;
+  for (let page = 0; page < pages;) {
+    if (page % 8 === 0 && bitmap[page >>> 3] === 0) {
+      page += 8;
+      continue;
+    }
+    let end = page;
+    while (end < pages && isSet(end)) end++;
+    if (end > page) yield { first: page, count: end - page };
+    page = end + 1;
   }
 }
 

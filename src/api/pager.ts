@@ -23,7 +23,7 @@ import {
   type PrefetchResult,
 } from './notice.js';
 import { eachPresent } from './page-runs.js';
-import { PageStates } from './page-states.js';
+import { PageStates, type PageStatesSnapshot } from './page-states.js';
 import {
   type AnnouncedPager,
   announcePager,
@@ -58,8 +58,12 @@ export interface PagerOptions {
    * Where the kernel has no poison, an adopted userfaultfd is handed back.
    */
   readonly onOpenFailure?: 'poison' | 'hand-back';
-  /** Pages whose contents are there already: bit `n % 8` of byte `n / 8` for page `n` of the layout. */
-  readonly present?: Uint8Array;
+  /**
+   * What the pages are when the pager opens: of one that served the same memory, its {@link Pager.snapshot}; of a forked
+   * child, what its `forked` event brought; or which pages are there already, brought in another way. Default: every page
+   * is missing.
+   */
+  readonly states?: PageStatesSnapshot;
 }
 
 export interface CloseOptions {
@@ -73,8 +77,8 @@ export interface CloseOptions {
 }
 
 export interface AddRegionsOptions {
-  /** Pages whose contents are there already: bit `n % 8` of byte `n / 8` for the `n`th page of these regions, by address. */
-  readonly present?: Uint8Array;
+  /** As {@link PagerOptions.states}, of the pages of these regions, by address. */
+  readonly states?: PageStatesSnapshot;
 }
 
 /**
@@ -84,9 +88,11 @@ export interface AddRegionsOptions {
  * Blocks no accessor but those of missing pages; the resolvers run where the backend's ports open (a thread each, for real backends).
  * Waits for the source to open, for the policy's `openTimeoutMs` at most.
  * Throws what the backend's `attach` throws; the first unmet requirement's code (NO_DEVICE, NO_PERMISSION,
- * NATIVE_UNAVAILABLE), naming each with its remedy; COVERAGE_GAP naming the sites that `needs` leaves open; NOT_SUPPORTED where the policy needs a
- * verb the backend lacks, or the source's options cannot be cloned; BAD_RANGE where a region reaches past the source; SOURCE_FAILED,
- * SOURCE_TIMEOUT; the reason of `signal`. Then nothing is left behind; see {@link PagerOptions.onOpenFailure}.
+ * NATIVE_UNAVAILABLE), naming each with its remedy; NOT_EMPTY where the memory has pages that neither `states` nor the
+ * region's `contents` speak of, PAGE_VANISHED where it lacks one that `states` say is present; COVERAGE_GAP naming the sites that
+ * `needs` leaves open; NOT_SUPPORTED where the policy needs a verb the backend lacks, or the source's options cannot be cloned;
+ * BAD_RANGE where a region reaches past the source; SOURCE_FAILED, SOURCE_TIMEOUT; the reason of `signal`. Then nothing is left
+ * behind; see {@link PagerOptions.onOpenFailure}.
  */
 export async function openPager(options: PagerOptions): Promise<Pager> {
   const policy = completePolicy(options.policy);
@@ -96,9 +102,11 @@ export async function openPager(options: PagerOptions): Promise<Pager> {
   signal?.throwIfAborted();
   const layout = new MemoryLayout(options.regions);
   checkRequirements(options.backend);
+  const states = PageStates.create(layout.pageCount);
+  if (options.states) states.restore(options.states);
   const alive = new KeepAlive();
   try {
-    return await attached(options, layout, policy, alive);
+    return await attached(options, layout, states, policy, alive);
   } catch (error) {
     alive.end();
     throw error;
@@ -108,11 +116,12 @@ export async function openPager(options: PagerOptions): Promise<Pager> {
 async function attached(
   options: PagerOptions,
   layout: MemoryLayout,
+  states: PageStates,
   policy: PagerPolicy,
   alive: KeepAlive,
 ): Promise<Pager> {
-  const attachment = await options.backend.attach(layout);
-  const pager = new Pager(options, attachment, policy, alive);
+  const attachment = await options.backend.attach(layout, states);
+  const pager = new Pager(options, attachment, states, policy, alive);
   const opening = new Opening(policy.openTimeoutMs, options.signal);
   try {
     checkFit(options, attachment, policy);
@@ -221,7 +230,13 @@ export class Pager implements AsyncDisposable {
   readonly #closedInTime: () => void;
 
   /** @internal */
-  constructor(options: PagerOptions, attachment: Attachment, policy: PagerPolicy, alive: KeepAlive) {
+  constructor(
+    options: PagerOptions,
+    attachment: Attachment,
+    states: PageStates,
+    policy: PagerPolicy,
+    alive: KeepAlive,
+  ) {
     this.#options = options;
     this.#attachment = attachment;
     this.#policy = policy;
@@ -229,10 +244,10 @@ export class Pager implements AsyncDisposable {
     this.layout = attachment.layout;
     this.coverage = attachment.coverage;
     this.supports = attachment.supports;
-    this.states = PageStates.create(this.layout.pageCount);
+    this.states = states;
     this.memory = attachment.memory && this.#guestMemory(attachment);
     this.#shards = attachment.shards;
-    const { layout, states, supports } = this;
+    const { layout, supports } = this;
     this.#cleanups = new Map(
       this.#shards.map((shard) => [shard, new CrashCleanup({ layout, states, shard, supports, policy })]),
     );
@@ -246,12 +261,9 @@ export class Pager implements AsyncDisposable {
 
   /** @internal Starts the resolvers. */
   async start(signal: AbortSignal): Promise<void> {
-    const { present, source } = this.#options;
-    if (present) {
-      markFrom(this.states, present); // no resolver runs yet: the states have no other writer
-      for (const pages of this.#allPages())
-        eachPresent(this.layout, this.states, pages, (run) => this.#attachment.markPresent?.(run));
-    }
+    const { source } = this.#options;
+    for (const pages of this.#allPages())
+      eachPresent(this.layout, this.states, pages, (run) => this.#attachment.markPresent?.(run));
     const starts = await Promise.allSettled(
       this.#shards.map((shard) =>
         (shard.port.where === 'here' ? startEmbedded : startWorker)(this.#hostOptions(shard, source), signal),
@@ -468,23 +480,27 @@ export class Pager implements AsyncDisposable {
     this.#announced.again();
   }
 
-  async #addRegions(specs: readonly RegionSpec[], { present }: AddRegionsOptions): Promise<void> {
+  async #addRegions(specs: readonly RegionSpec[], { states: said }: AddRegionsOptions): Promise<void> {
     if (this.#stopped)
       throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
     const alignment = this.#hosts.length > 1 ? SHARD_ALIGNMENT_PAGES : 1;
     const planned = this.layout.plan(specs, alignment);
     for (const { sourceLength } of this.#hosts) checkCovers(sourceLength, planned);
-    const there = present ? runsIn(present, planned) : [];
-    const end = planned.at(-1)!;
-    this.states.grow(end.firstPage + end.pageCount);
-    const { regions, shard, token } = this.#attachment.addRegions!(planned);
+    const first = planned[0]!.firstPage;
+    const end = planned.at(-1)!.firstPage + planned.at(-1)!.pageCount;
+    // Only the resolver writes states once it runs: these are told to it.
+    const states = PageStates.create(end);
+    if (said) states.restore(said, first);
+    this.states.grow(end);
+    const { regions, shard, token } = this.#attachment.addRegions!(planned, states);
     const host = this.#hosts[shard]!;
     const own = pagesOf(regions);
     // Before the resolver knows: should it die over it, what cleans up after it must know them.
     this.layout.add(regions);
     host.pages.push(...own);
     try {
-      await host.send({ command: 'add-regions', regions, token, present: there });
+      const added = states.snapshot([{ first, count: end - first }]);
+      await host.send({ command: 'add-regions', regions, token, states: added });
     } catch (error) {
       this.layout.remove(regions);
       host.pages.splice(host.pages.length - own.length, own.length);
@@ -576,6 +592,15 @@ export class Pager implements AsyncDisposable {
     };
   }
 
+  /**
+   * What the pages are, to be handed to another pager of the same memory ({@link PagerOptions.states}), region by
+   * region by address. Exact once this pager has closed; before, a page that is removed meanwhile may come out
+   * present. Blocks: never.
+   */
+  snapshot(): PageStatesSnapshot {
+    return this.states.snapshot(this.#allPages());
+  }
+
   /** Every page is present. */
   get complete(): boolean {
     return this.#allPages().every((pages) => this.states.allPresent(pages));
@@ -606,12 +631,12 @@ export class Pager implements AsyncDisposable {
 
   /** What the main thread is told of a pager of a worker thread. */
   #announcement(): PagerOfThread {
-    const { layout, states, supports } = this;
+    const { layout, supports } = this;
     return {
       id: this.#id,
       thread: threadOfKernel(),
       layout: layout.shape,
-      states: states.shared,
+      states: this.states.shared,
       supports,
       policy: this.#policy,
       shards: [...this.#cleanups].flatMap(([{ port }, { words, pages }]) =>
@@ -750,9 +775,9 @@ export class Pager implements AsyncDisposable {
         this.layout.move(pages, hva(to));
         emit('remapped', pages, to);
       })
-      .with({ kind: 'forked' }, ({ fd, present }) => {
+      .with({ kind: 'forked' }, ({ fd, states }) => {
         const wanted = this.#policy.onFork === 'hand-over' && this.#emitter.listenerCount('forked') > 0;
-        if (wanted) emit('forked', fd, present);
+        if (wanted) emit('forked', fd, states);
         else this.#abandonChild(fd);
       })
       .with({ kind: 'outside-fault' }, ({ fault, answer }) => this.#outside(fault, answer))
@@ -904,37 +929,5 @@ function outside(range: PageRange, others: readonly PageRange[]): readonly PageR
 
 const badChoice = (method: string, given: string): RangeError =>
   new RangeError(`${method}() takes missing: ${CLOSE_CHOICES.join(', ')}, not '${given}'`);
-
-/** The runs of pages that a bitmap over regions says are present. Throws RangeError where it is too short. */
-function runsIn(bitmap: Uint8Array, regions: readonly Region[]): readonly PageRange[] {
-  const base = regions[0]!.firstPage;
-  const end = regions.at(-1)!.firstPage + regions.at(-1)!.pageCount;
-  if (bitmap.length * 8 < end - base) throw shortBitmap(bitmap, end - base);
-  const runs: { first: number; count: number }[] = [];
-  for (let page = base; page < end; page++) {
-    if (((bitmap[(page - base) >>> 3]! >>> ((page - base) & 7)) & 1) === 0) continue;
-    const last = runs.at(-1);
-    if (last && last.first + last.count === page) last.count++;
-    else runs.push({ first: page, count: 1 });
-  }
-  return runs;
-}
-
-const shortBitmap = (bitmap: Uint8Array, pages: number): RangeError =>
-  new RangeError(`the presence bitmap has ${bitmap.length * 8} bits for ${pages} pages`);
 const asOpenFailure = (error: unknown): DemandPagingError =>
   asDemandPagingError(error, 'STOPPED', 'the pager did not open');
-
-/** Sets presence from a bitmap. Throws RangeError where the bitmap is too short. */
-function markFrom(states: PageStates, bitmap: Uint8Array): void {
-  if (bitmap.length * 8 < states.pageCount) {
-    throw shortBitmap(bitmap, states.pageCount);
-  }
-  const isSet = (page: number): boolean => ((bitmap[page >>> 3]! >>> (page & 7)) & 1) === 1;
-  for (let page = 0; page < states.pageCount;) {
-    let end = page;
-    while (end < states.pageCount && isSet(end)) end++;
-    if (end > page) states.setPresent({ first: page, count: end - page }, true);
-    page = end + 1;
-  }
-}

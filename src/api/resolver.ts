@@ -17,7 +17,7 @@ import { hasPageCache, type MemoryLayout, type Region } from './layout.js';
 import { type Command, type CommandReply, type MissingAtClose, type Notice } from './notice.js';
 import { PageLedger } from './page-ledger.js';
 import { eachMissing, eachPoisoned, eachPresent, perRegion } from './page-runs.js';
-import { type PageStates } from './page-states.js';
+import { type PageStates, type PageStatesSnapshot } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
 import { Protection } from './protection.js';
 import { RangeJobs } from './range-jobs.js';
@@ -49,6 +49,9 @@ export interface ResolverOptions {
 }
 
 const ESRCH = 3;
+
+const pagesOf = (regions: readonly Region[]): readonly PageRange[] =>
+  regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
 
 /** What is left of a range without those pages. */
 function without({ first, count }: PageRange, pages: PageRange): readonly PageRange[] {
@@ -258,8 +261,8 @@ export class Resolver {
       .with({ command: 'poison' }, ({ ranges }) => this.#poisonRanges(ranges))
       .with({ command: 'write-protect' }, ({ ranges }) => this.#protection.writeProtect(ranges, true))
       .with({ command: 'write-unprotect' }, ({ ranges }) => this.#protection.writeProtect(ranges, false))
-      .with({ command: 'add-regions' }, ({ regions, token, present }) =>
-        this.#addRegions(regions, token, present),
+      .with({ command: 'add-regions' }, ({ regions, token, states }) =>
+        this.#addRegions(regions, token, states),
       )
       .with({ command: 'remove-regions' }, ({ ranges, missing }) =>
         ranges.forEach((pages) => this.#removeRegion(pages, missing)),
@@ -373,7 +376,11 @@ export class Resolver {
         this.#o.notify({ kind: 'remapped', pages, to });
       })
       .with({ kind: 'fork' }, ({ fd }) =>
-        this.#o.notify({ kind: 'forked', fd, present: this.#o.states.snapshot() }),
+        this.#o.notify({
+          kind: 'forked',
+          fd,
+          states: this.#o.states.snapshot(pagesOf(this.#o.layout.regions)),
+        }),
       )
       .exhaustive();
   }
@@ -581,13 +588,14 @@ export class Resolver {
   }
 
   /** The port comes first: what it refuses has changed nothing. */
-  #addRegions(regions: readonly Region[], token: unknown, present: readonly PageRange[]): void {
+  #addRegions(regions: readonly Region[], token: unknown, states: PageStatesSnapshot): void {
     const { layout, port } = this.#o;
     if (!port.addRegions) throw new DemandPagingError('NOT_SUPPORTED', 'this port takes no further regions');
     port.addRegions(token);
     layout.add(regions);
-    this.#own.push(...regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount })));
-    for (const pages of present) this.#ledger.markPresent(pages);
+    this.#own.push(...pagesOf(regions));
+    this.#o.states.restore(states, regions[0]!.firstPage);
+    for (const pages of pagesOf(regions)) this.#ledger.added(pages);
   }
 
   /**

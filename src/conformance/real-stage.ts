@@ -118,7 +118,7 @@ export class RealStage implements Stage, RealClock {
     const watched: Backend = {
       name: backend.name,
       probe: () => backend.probe(),
-      attach: async (asked) => (attachment = direct.outlivedBy(await backend.attach(asked))),
+      attach: async (asked, states) => (attachment = direct.outlivedBy(await backend.attach(asked, states))),
     };
     const { port1, port2 } = new MessageChannel();
     servePort(port1, source);

@@ -103,11 +103,11 @@ export class GuestBackend implements Backend {
   }
 
   /** Errors: those of the backend, and those of {@link GuestMachine}. */
-  async attach(layout: Parameters<Backend['attach']>[0]): Promise<Attachment> {
+  async attach(...[layout, states]: Parameters<Backend['attach']>): Promise<Attachment> {
     const machine = new GuestMachine(layout, VCPUS);
     try {
       this.#inner = make(this.#choice, { vm: machine.vm.fd, vcpus: VCPUS });
-      const attachment = await this.#inner.attach(layout);
+      const attachment = await this.#inner.attach(layout, states);
       if (!isKvm(this.#inner)) machine.showMemory(attachment.layout);
       const close = attachment.close.bind(attachment);
       attachment.close = async () => {

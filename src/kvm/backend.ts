@@ -4,6 +4,7 @@ import { type Attachment, type Backend } from '../api/backend.js';
 import { type Supports } from '../api/capability.js';
 import { DemandPagingError } from '../api/error.js';
 import { type MemoryLayout } from '../api/layout.js';
+import { PageStates } from '../api/page-states.js';
 import { type Verb, VERB } from '../api/resolution.js';
 import {
   duplicate,
@@ -27,6 +28,7 @@ import { type VcpuGateToken } from './gate.js';
 import { completeOptions, type KvmChoice, type KvmOptions } from './options.js';
 import { bringRegion, checkRegion, type Mediation, type PagedRegion } from './paged-memory.js';
 import { probeKvm } from './probe.js';
+import { settleRegions } from './region-contents.js';
 import { SlotClient } from './slot-client.js';
 import { bitsOf, USERFAULT_EXIT_FLAG, USERFAULT_SLOT_FLAG } from './userfault-slots.js';
 import { chunkFor } from './slot-region.js';
@@ -79,8 +81,8 @@ export function makeKvmBackend(flavour: KvmFlavour, options: KvmOptions): KvmBac
   return {
     name: flavour.name,
     probe: () => probeKvm(flavour.mediation),
-    attach: async (layout) => {
-      opened = await attach(layout, choice, flavour);
+    attach: async (layout, states = PageStates.create(layout.pageCount)) => {
+      opened = await attach(layout, states, choice, flavour);
       return opened.attachment;
     },
     gate(vcpu) {
@@ -126,7 +128,12 @@ interface Opened {
   readonly strategy: SlotStrategy;
 }
 
-async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavour): Promise<Opened> {
+async function attach(
+  layout: MemoryLayout,
+  states: PageStates,
+  choice: KvmChoice,
+  flavour: KvmFlavour,
+): Promise<Opened> {
   const { mediation } = flavour;
   for (const region of layout.regions) checkRegion(region, mediation);
   if (choice.logWrites && mediation === 'guest-memfd') {
@@ -145,6 +152,7 @@ async function attach(layout: MemoryLayout, choice: KvmChoice, flavour: KvmFlavo
     });
     const uffd = mediation === 'none' ? undefined : openUserfaultfd(layout, regions);
     if (uffd) undo.push(() => uffd.close());
+    settleRegions(layout, regions, states);
     const board = ExitBoard.create(layout.pageCount, choice.vcpus);
     const doorbell = EventFd.create();
     undo.push(() => doorbell.close());

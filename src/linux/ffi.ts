@@ -38,6 +38,7 @@ export interface Libc {
   getsockopt(fd: number, level: number, name: number, value: number, length: number): number;
   ioctl(fd: number, request: number, argument: number): number;
   listen(fd: number, backlog: number): number;
+  lseek(fd: number, offset: number, whence: number): number;
   madvise(address: number, length: number, advice: number): number;
   memcpy(to: number, from: number, length: number): void;
   memfd_create(name: string, flags: number): number;
@@ -114,6 +115,7 @@ const SIGNATURES: Readonly<Record<Native, Signature>> = {
   getsockopt: [INT, INT, INT, INT, PTR, PTR],
   ioctl: [INT, INT, SIZE, PTR],
   listen: [INT, INT, INT],
+  lseek: [LONG, INT, LONG, INT],
   madvise: [INT, PTR, SIZE, INT],
   memcpy: ['void', PTR, PTR, SIZE],
   memfd_create: [INT, 'str', 'uint32_t'],

@@ -23,6 +23,10 @@ export const write = (fd: number, address: number, length: number): number =>
 export const pread = (fd: number, address: number, length: number, offset: number): number =>
   orErrno(libc().pread(fd, address, length, offset));
 
+/** lseek(2): where the offset is now, or `-errno`. */
+export const lseek = (fd: number, offset: number, whence: number): number =>
+  orErrno(libc().lseek(fd, offset, whence));
+
 /** pwrite(2). */
 export const pwrite = (fd: number, address: number, length: number, offset: number): number =>
   orErrno(libc().pwrite(fd, address, length, offset));

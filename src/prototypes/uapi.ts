@@ -1,4 +1,11 @@
-import { type Backend, type Coverage, type MemoryLayout, requirements, SITE_NAMES } from '../api/index.js';
+import {
+  type Backend,
+  type Coverage,
+  type MemoryLayout,
+  type PageStates,
+  requirements,
+  SITE_NAMES,
+} from '../api/index.js';
 import { blocking, memoryBackend, watchedSites, type SiteMechanisms } from '../backends/memory/index.js';
 import { type SteppedSubject } from '../conformance/index.js';
 import { cHeader } from './c-header.js';
@@ -30,7 +37,7 @@ export interface Uapi<Options extends object> {
 }
 
 export interface UapiBackend extends Backend {
-  attach(layout: MemoryLayout): Promise<UapiAttachment>;
+  attach(layout: MemoryLayout, states?: PageStates): Promise<UapiAttachment>;
 }
 
 const STAGING_BYTES = 64 * 1024;
@@ -99,7 +106,7 @@ function backendOf<Options extends object>(
   return {
     name: nameOf(definition.name, userfaultfd),
     probe: () => requirements([]),
-    async attach(layout) {
+    async attach(layout, states) {
       const side = definition.kernelSide(options, surroundings);
       const sites = sitesOf(side, surroundings);
       // Beside a userfaultfd every verb and event of its own is there; alone, what the proposal has.
@@ -116,7 +123,7 @@ function backendOf<Options extends object>(
         sites,
         stagingBytes: STAGING_BYTES,
         ...own,
-      }).attach(layout);
+      }).attach(layout, states);
       return new UapiAttachment(
         {
           kernel: model.kernel,

@@ -70,7 +70,7 @@ export class Play {
     let attachment: UapiAttachment | undefined;
     const backend: Backend = {
       ...uapi.backend(),
-      attach: async (layout) => (attachment = await uapi.backend().attach(layout)),
+      attach: async (layout, states) => (attachment = await uapi.backend().attach(layout, states)),
     };
     const pager = await pagerOn(backend, uapi, options, source);
     return new Play(uapi, options, { attachment: attachment!, source, pager });

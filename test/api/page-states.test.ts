@@ -71,6 +71,57 @@ describe('PageStates', () => {
     expect(states.allPresent(range(0, 31))).toBe(false);
   });
 
+  it('a snapshot brings other states to the same, but for what is frozen', () => {
+    const pages = 2 * 4096 + 77;
+    const change = fc.record({
+      what: fc.constantFrom<Plane | 'present'>('present', ...PLANES),
+      first: fc.integer({ min: 0, max: pages - 1 }),
+      count: fc.oneof(fc.constantFrom(1, 4096, 8192), fc.integer({ min: 1, max: pages })),
+      on: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(change, { maxLength: 10 }), (changes) => {
+        const [one, other] = [PageStates.create(pages), PageStates.create(pages)];
+        for (const { what, first, count, on } of changes) {
+          const cut = range(first, Math.min(count, pages - first));
+          if (what === 'present') one.setPresent(cut, on);
+          else one.set(what, cut, on);
+        }
+        other.restore(structuredClone(one.snapshot()));
+        for (let page = 0; page < pages; page++) {
+          if (one.isPresent(page) !== other.isPresent(page) || other.is('frozen', page)) return false;
+          if (PLANES.some((plane) => plane !== 'frozen' && one.is(plane, page) !== other.is(plane, page)))
+            return false;
+        }
+        return true;
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it('a snapshot of some ranges has their pages one after the other', () => {
+    const one = PageStates.create(9000);
+    one.setPresent(range(8190, 20), true);
+    one.set('removed', range(4090, 10), true);
+    const other = PageStates.create(25);
+    other.restore(one.snapshot([range(8200, 15), range(4095, 8)]), 2);
+    expect(Array.from({ length: 25 }, (_, page) => other.stateOf(page))).toEqual([
+      ...['missing', 'missing'],
+      ...new Array<string>(10).fill('present'),
+      ...new Array<string>(5).fill('missing'),
+      ...new Array<string>(5).fill('removed'),
+      ...new Array<string>(3).fill('missing'),
+    ]);
+  });
+
+  it('a snapshot that is none is refused', () => {
+    const states = PageStates.create(100);
+    expect(() => states.restore({ present: new Uint8Array(12) })).toThrow(RangeError);
+    expect(() => states.restore({ present: [] as never })).toThrow(TypeError);
+    const removed = new Uint8Array(1);
+    expect(() => states.restore({ present: new Uint8Array(13), removed })).toThrow(RangeError);
+  });
+
   it('is a set of pages for every plane and for presence, however the ranges lie', () => {
     const pages = 3 * 4096 + 100;
     const change = fc.record({
@@ -130,7 +181,7 @@ describe('PageStates', () => {
       'removed',
       9_000,
     ]);
-    expect(states.snapshot().length).toBe(1250);
+    expect(states.snapshot().present.length).toBe(1250);
     expect(() => states.grow(2 ** 32)).toThrow(expect.objectContaining({ code: 'BAD_RANGE' }) as Error);
     expect(states.pageCount).toBe(10_000);
   });

@@ -120,7 +120,7 @@ describe('opening a pager', () => {
   });
 
   it('refuses a presence bitmap that is too short', async () => {
-    await expect(open({ present: new Uint8Array(1) })).rejects.toThrow(RangeError);
+    await expect(open({ states: { present: new Uint8Array(1) } })).rejects.toThrow(RangeError);
   });
 
   it('refuses a region that reaches past the source', async () => {
@@ -308,7 +308,7 @@ describe('what a pager says', () => {
     const pager = await open({
       backend: inShards(ports.map((port, i) => shard(i * 4096, () => port))),
       regions: [region(0, 8192)],
-      present: new Uint8Array(1024).fill(255, 0, 512),
+      states: { present: new Uint8Array(1024).fill(255, 0, 512) },
       policy: { faultAroundPages: 1 },
     });
     let said = 0;

@@ -90,8 +90,8 @@ describe('a pager on the memory backend', () => {
       backend: {
         name: 'never ready, then broken',
         probe: () => inner.probe(),
-        async attach(layout): Promise<Attachment> {
-          const beneath = await inner.attach(layout);
+        async attach(layout, states): Promise<Attachment> {
+          const beneath = await inner.attach(layout, states);
           const [shard] = beneath.shards;
           const port = await openPort(shard!.port);
           const failing: FaultPort = {

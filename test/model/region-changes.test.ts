@@ -93,7 +93,12 @@ async function play(choices: readonly number[], missing: 'poison' | 'zero' | 'le
         states.grow(layout.pageCount + REGION);
         const { regions, token } = attachment.addRegions(planned);
         layout.add(regions);
-        command({ command: 'add-regions', regions, token, present: [] });
+        command({
+          command: 'add-regions',
+          regions,
+          token,
+          states: { present: new Uint8Array(Math.ceil(REGION / 8)) },
+        });
         live.add(layout.regionOf(planned[0]!.firstPage));
         return;
       }

@@ -7,6 +7,8 @@ import {
   type MemoryEvent,
   type MemoryKind,
   type MemoryLayout,
+  type PageIndex,
+  PageStates,
   requirements,
   SITE_NAMES,
   type Supports,
@@ -16,6 +18,7 @@ import {
 import { type ModelMechanism } from './mechanism.js';
 import { blocking } from './mechanisms/blocking.js';
 import { ModelAttachment } from './model-attachment.js';
+import { putContents, settleModel } from './model-contents.js';
 import { ModelKernel, type SiteMechanisms } from './model-kernel.js';
 import { ModelMemory } from './model-memory.js';
 import { KINDS, refuseForeign } from './refuse-foreign.js';
@@ -36,13 +39,18 @@ export interface ModelOptions {
   readonly minor?: boolean;
   /** The verb that brings contents. Default `copy`. */
   readonly install?: Supports['install'];
+  /**
+   * What the memory has of a page before anybody brings it: mapped if it is anonymous, else in the page cache. What becomes
+   * of it the regions' `contents` say. Default: nothing.
+   */
+  readonly contents?: (page: PageIndex) => Uint8Array | undefined;
   /** Staging, in bytes; at least the largest page is taken. Default 256 KiB. */
   readonly stagingBytes?: number;
 }
 
 /** A {@link Backend} whose attachments have a model kernel each. */
 export interface MemoryBackend extends Backend {
-  attach(layout: MemoryLayout): Promise<ModelAttachment>;
+  attach(layout: MemoryLayout, states?: PageStates): Promise<ModelAttachment>;
   /** The kernel of the last attachment. Throws CLOSED before the first. */
   readonly kernel: ModelKernel;
 }
@@ -68,7 +76,7 @@ const VERBS_OF: Readonly<Record<MemoryKind, readonly Verb[]>> = {
  * mapped already are refused.
  *
  * Blocks nobody. Errors: NOT_SUPPORTED for `guest-memfd` memory, for a region with an address or a file,
- * and where the layout's kinds of memory have no install verb in common.
+ * and where the layout's kinds of memory have no install verb in common; NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}).
  */
 export function memoryBackend(options: ModelOptions = {}): MemoryBackend {
   const { name = 'memory', sites = watchedSites(() => blocking()) } = options;
@@ -76,7 +84,7 @@ export function memoryBackend(options: ModelOptions = {}): MemoryBackend {
   return {
     name,
     probe: () => requirements([]),
-    async attach(layout) {
+    async attach(layout, states = PageStates.create(layout.pageCount)) {
       refuseForeign(layout.regions);
       const supports = supportsOf(layout, options, sites);
       const kernel = new ModelKernel(
@@ -84,6 +92,8 @@ export function memoryBackend(options: ModelOptions = {}): MemoryBackend {
         sites,
         supports.events,
       );
+      if (options.contents) putContents(kernel.memory, options.contents);
+      settleModel(kernel.memory, layout.regions, states);
       last = kernel;
       const largest = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
       const stagingBytes = Math.max(largest, options.stagingBytes ?? DEFAULT_STAGING_BYTES);

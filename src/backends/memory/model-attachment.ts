@@ -6,6 +6,7 @@ import {
   type Gpa,
   type MemoryLayout,
   type PageRange,
+  type PageStates,
   type RawMemory,
   type Region,
   type Shard,
@@ -13,6 +14,7 @@ import {
 } from '../../api/index.js';
 import { ERRNO } from './errno.js';
 import { type ModelKernel } from './model-kernel.js';
+import { settleModel } from './model-contents.js';
 import { ModelPort } from './model-port.js';
 import { refuseForeign } from './refuse-foreign.js';
 import { settle } from './stepper.js';
@@ -63,7 +65,7 @@ export class ModelAttachment implements Attachment {
     await settle(this.kernel.withdraw(pages));
   }
 
-  addRegions(regions: readonly Region[]): AddedRegions {
+  addRegions(regions: readonly Region[], states?: PageStates): AddedRegions {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     refuseForeign(regions);
     const kinds = new Set(this.layout.regions.map(({ memory }) => memory));
@@ -74,6 +76,7 @@ export class ModelAttachment implements Attachment {
         throw new DemandPagingError('NOT_SUPPORTED', `pages of ${pageSize} bytes do not fit in staging`);
     }
     this.kernel.memory.extend(regions);
+    if (states) settleModel(this.kernel.memory, regions, states);
     return { regions, shard: 0, token: undefined };
   }
 

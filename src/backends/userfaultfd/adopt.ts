@@ -2,7 +2,8 @@ import { type Attachment, type Backend } from '../../api/backend.js';
 import { requirements } from '../../api/capability.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type FaultKind, type MemoryEvent } from '../../api/fault.js';
-import { type MemoryLayout } from '../../api/layout.js';
+import { type MemoryLayout, type Region } from '../../api/layout.js';
+import { PageStates } from '../../api/page-states.js';
 import { type Verb } from '../../api/resolution.js';
 import {
   openProcess,
@@ -18,6 +19,7 @@ import { declaredCoverage } from './coverage.js';
 import { Kicker } from './kick.js';
 import { completeOptions, FOREIGN_EVENTS, type UserfaultfdChoice } from './options.js';
 import { checkForeign } from './region-memory.js';
+import { settleForeign } from './foreign-contents.js';
 import { supportsOf } from './supports.js';
 import { takeOver } from './take-over.js';
 import { maskOf } from './verb-mask.js';
@@ -28,7 +30,10 @@ export interface AdoptOptions {
    * `attach`: closed when the attachment closes. It is made non-blocking, for the other process, too.
    */
   readonly uffd: number;
-  /** The process whose memory it is, if known: its end is then noticed at once (MEMORY_GONE), not at the next fault. */
+  /**
+   * The process whose memory it is, if known: its end is then noticed at once (MEMORY_GONE), not at the next fault; and
+   * a region can say what is to become of the pages that it has ({@link RegionSpec.contents}).
+   */
   readonly pid?: number | undefined;
   /** Modes it registered its memory with. Default `missing`. */
   readonly faults?: readonly FaultKind[] | undefined;
@@ -54,10 +59,15 @@ export interface AdoptOptions {
  * `attach` wakes every access that waits in the regions: one whose fault an earlier handler read and did not answer
  * faults anew, and is answered. Precondition: an earlier handler reads the userfaultfd no more, or it takes that fault, too.
  *
+ * A region's `contents` have no default here: pages that the process has (it, or an earlier handler brought them) are found
+ * one by one and left as they are. With `refuse` or `keep` they are looked for (/proc/PID/pagemap; not of shared memory).
+ * A handler that takes over from one that was told of removals needs its `states`: what was removed is missing like what
+ * never came, and would come from the source again.
+ *
  * Blocks: never. Errors: RangeError for options out of bounds. `attach`: BAD_DESCRIPTOR (not open; not a
  * userfaultfd; one without its handshake), which leaves the descriptor as it was; BAD_RANGE for a region without an `hva` or
  * with one that is no address of that process; ALREADY_REGISTERED for a second `attach`; MEMORY_GONE (ESRCH: the
- * process has ended); KERNEL.
+ * process has ended); NOT_EMPTY, PAGE_VANISHED, NO_PERMISSION, NOT_SUPPORTED (`contents`, see above); KERNEL.
  * Requires: no privilege. Source: userfaultfd(2), ioctl_userfaultfd(2).
  */
 export function adopt(options: AdoptOptions): Backend {
@@ -79,18 +89,23 @@ export function adopt(options: AdoptOptions): Backend {
     name: 'userfaultfd (adopted)',
     probe: () => requirements([]),
 
-    attach: async (layout) => {
+    attach: async (layout, states = PageStates.create(layout.pageCount)) => {
       if (attached)
         throw new DemandPagingError('ALREADY_REGISTERED', 'an adopted userfaultfd serves one attachment');
       layout.regions.forEach(checkForeign);
-      const attachment = attachForeign(layout, choice, options);
+      const attachment = attachForeign(layout, states, choice, options);
       attached = true;
       return attachment;
     },
   };
 }
 
-function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options: AdoptOptions): Attachment {
+function attachForeign(
+  layout: MemoryLayout,
+  states: PageStates,
+  choice: UserfaultfdChoice,
+  options: AdoptOptions,
+): Attachment {
   const features = options.threadIds ? UFFD_FEATURE.THREAD_ID : 0;
   const verbs = foreignVerbs(choice.faults);
   const pages = { first: 0, count: layout.pageCount };
@@ -102,6 +117,8 @@ function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options:
     };
   });
   takeOver(options.uffd, segments);
+  const settle = (region: Region, known: PageStates): void => settleForeign(region, known, options.pid);
+  for (const region of layout.regions) settle(region, states);
   const process = options.pid === undefined ? undefined : openProcess(options.pid);
   const kicker = new Kicker();
   setNonBlocking(options.uffd, true); // poll(2) answers ERR otherwise
@@ -131,6 +148,7 @@ function attachForeign(layout: MemoryLayout, choice: UserfaultfdChoice, options:
     memory: undefined,
     regions: new Map(),
     mode: undefined,
+    settleForeign: settle,
   });
 }
 

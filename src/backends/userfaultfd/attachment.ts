@@ -4,7 +4,8 @@ import { type AddedRegions, type Attachment, type RawMemory, type Shard } from '
 import { type Supports } from '../../api/capability.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type MemoryLayout, type Region } from '../../api/layout.js';
-import { endWith, ERRNO, FALLOC, MADV, raw, systemError, type Userfaultfd } from '../../linux/index.js';
+import { PageStates } from '../../api/page-states.js';
+import { discardMemory, endWith, raw, type Userfaultfd } from '../../linux/index.js';
 import { abandon } from './abandoned-child.js';
 import { type AddressMap, type Segment, segmentOf } from './address-map.js';
 import { type Kicker } from './kick.js';
@@ -18,6 +19,7 @@ import {
   placeOf,
   type RegionMemory,
 } from './region-memory.js';
+import { RegionContents } from './region-contents.js';
 import { maskOf } from './verb-mask.js';
 
 /** The module that a resolver's worker imports to open a port. */
@@ -43,6 +45,8 @@ export interface AttachmentParts {
   readonly regions: Map<PageIndex, RegionMemory>;
   /** How regions that are added are registered; undefined where another process has done so. */
   readonly mode: number | undefined;
+  /** Looks at what a region of another process has; undefined for memory of this one. */
+  readonly settleForeign: ((region: Region, states: PageStates) => void) | undefined;
 }
 
 /** Memory under userfaultfds of this process, or of another that passed one here. */
@@ -85,9 +89,12 @@ export class UserfaultfdAttachment implements Attachment {
     );
   }
 
-  addRegions(regions: readonly Region[]): AddedRegions {
+  addRegions(
+    regions: readonly Region[],
+    states = PageStates.create(regions.at(-1)!.firstPage + regions.at(-1)!.pageCount),
+  ): AddedRegions {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    const { mode } = this.#parts;
+    const { mode, settleForeign } = this.#parts;
     const kinds = new Set(this.layout.regions.map(({ memory }) => memory));
     for (const region of regions) {
       if (mode === undefined) checkForeign(region);
@@ -99,11 +106,12 @@ export class UserfaultfdAttachment implements Attachment {
         { hint: 'What the kernel is asked for depends on the kinds of memory that the pager is opened with' },
       );
     }
-    const brought = mode === undefined ? new Map<PageIndex, RegionMemory>() : this.#bring(regions);
+    for (const region of regions) settleForeign?.(region, states);
+    const brought = mode === undefined ? new Map<PageIndex, RegionMemory>() : this.#bring(regions, states);
     return this.#added(regions, brought);
   }
 
-  #bring(regions: readonly Region[]): Map<PageIndex, RegionMemory> {
+  #bring(regions: readonly Region[], states: PageStates): Map<PageIndex, RegionMemory> {
     const brought = new Map<PageIndex, RegionMemory>();
     try {
       for (const region of regions) {
@@ -114,6 +122,7 @@ export class UserfaultfdAttachment implements Attachment {
           hint: 'Name the memory file: contents are written into its page cache',
         });
       }
+      settleAdded(regions, [...brought.values()], states);
       return brought;
     } catch (error) {
       for (const region of regions) {
@@ -222,6 +231,19 @@ export class UserfaultfdAttachment implements Attachment {
   }
 }
 
+/** The memory is not watched yet, and nobody accesses it before it is: looked at once, it stays as it was found. */
+function settleAdded(regions: readonly Region[], memory: readonly RegionMemory[], states: PageStates): void {
+  const contents = new RegionContents(regions, memory, states);
+  try {
+    contents.settle(
+      () => {},
+      () => {},
+    );
+  } finally {
+    contents.close();
+  }
+}
+
 function unregister(uffd: Userfaultfd, segments: readonly Segment[]): void {
   for (const { start, count, pageSize } of segments) uffd.port.unregister(start, count * pageSize);
 }
@@ -257,27 +279,7 @@ function shardOf({ pages, kicker, token }: OpenShard, map: AddressMap): Shard {
 /** Of a file that is not known both calls of {@link drop} are madvise, which raises an event. */
 const isRemovedTwice = ({ memory, fd }: Segment): boolean => memory !== 'anonymous' && fd < 0;
 
-/**
- * Drops pages so that the next access is a *missing* fault. Private memory forgets them by MADV_DONTNEED. Of a
- * file they are punched out, because the mapping alone forgetting them leaves the page cache to serve them
- * again; then the mapping forgets, because a hole leaves poison and protection marks where they are.
- */
-function drop(segment: Segment): void {
-  const { start, count, pageSize, fd, fileOffset, memory } = segment;
-  const length = count * pageSize;
-  const range = { start: BigInt(start), length: BigInt(length) };
-  const must = (result: number, syscall: string): void => {
-    if (result < 0) throw systemError(syscall, -result, 'the pages cannot be dropped', { range });
-  };
-  if (memory !== 'anonymous') {
-    if (fd >= 0)
-      must(raw.fallocate(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, fileOffset, length), 'fallocate');
-    else {
-      const removed = raw.madvise(start, length, MADV.REMOVE);
-      // Private huge pages have no file to remove from, or none that may be.
-      const isPrivate = removed === -ERRNO.EINVAL || removed === -ERRNO.EACCES;
-      if (!(isPrivate && memory === 'hugetlb')) must(removed, 'madvise');
-    }
-  }
-  must(raw.madvise(start, length, MADV.DONTNEED), 'madvise');
+function drop({ start, count, pageSize, fd, fileOffset, memory }: Segment): void {
+  const file = fd < 0 ? undefined : { fd, offset: fileOffset };
+  discardMemory({ address: start, length: count * pageSize, memory, file });
 }

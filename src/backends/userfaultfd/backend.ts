@@ -1,6 +1,7 @@
 import { type PageRange } from '../../api/address.js';
 import { type Attachment, type Backend } from '../../api/backend.js';
 import { type MemoryLayout, type Region } from '../../api/layout.js';
+import { PageStates } from '../../api/page-states.js';
 import {
   UFFD_FEATURE,
   UffdArrivals,
@@ -16,6 +17,7 @@ import { chooseFeatures, registerMode } from './negotiation.js';
 import { completeOptions, type UserfaultfdBackendOptions, type UserfaultfdChoice } from './options.js';
 import { probeUserfaultfd } from './probe.js';
 import { LocalMemory } from './raw-memory.js';
+import { RegionContents } from './region-contents.js';
 import { bringMemory, checkRegion, giveBack, placeOf, type RegionMemory } from './region-memory.js';
 import { registerSegment } from './register.js';
 import { divide } from './shards.js';
@@ -34,7 +36,8 @@ import { supportsOf } from './supports.js';
  * its event has been read.
  * Errors: RangeError for options out of bounds. `attach`: NO_PERMISSION (EPERM, EACCES; the hint names the
  * setting), NO_DEVICE, NOT_SUPPORTED (features or memory this kernel does not take), ALREADY_REGISTERED (EBUSY),
- * NO_HUGE_PAGES (ENOMEM), BAD_RANGE (ENOMEM: not mapped), KERNEL; then nothing is left behind.
+ * NO_HUGE_PAGES (ENOMEM), BAD_RANGE (ENOMEM: not mapped), NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}),
+ * KERNEL; then nothing is left behind.
  * Requires: CONFIG_USERFAULTFD; access to /dev/userfaultfd, or CAP_SYS_PTRACE, or
  * vm.unprivileged_userfaultfd=1, or `userModeOnly`. `move`: Linux 6.8; `poison`: 6.6; `rwp`: 7.3.
  * Source: ioctl_userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst.
@@ -45,14 +48,14 @@ export function userfaultfd(options: UserfaultfdBackendOptions = {}): Backend {
     name: 'userfaultfd',
     probe: () => probeUserfaultfd(choice),
 
-    attach: async (layout) => attach(layout, choice),
+    attach: async (layout, states = PageStates.create(layout.pageCount)) => attach(layout, states, choice),
   };
 }
 
 /** What to undo, newest first, when something fails half-way. */
 type Undo = (() => void)[];
 
-function attach(layout: MemoryLayout, choice: UserfaultfdChoice): Attachment {
+function attach(layout: MemoryLayout, states: PageStates, choice: UserfaultfdChoice): Attachment {
   layout.regions.forEach(checkRegion);
   const descriptor = {
     via: choice.via === 'auto' ? 'either' : choice.via,
@@ -60,16 +63,25 @@ function attach(layout: MemoryLayout, choice: UserfaultfdChoice): Attachment {
   } as const;
   const kinds = new Set(layout.regions.map((region) => region.memory));
   const features = chooseFeatures(choice, kinds, userfaultfdSupport(descriptor).mask);
+  const mode = registerMode(choice);
   const undo: Undo = [];
   try {
     const regions = layout.regions.map((region) => bring(region, undo));
-    const shards = divide(layout.pageCount, choice.shards).map((pages): OpenShard => {
+    const contents = new RegionContents(layout.regions, regions, states);
+    undo.push(() => contents.close());
+    const opened = divide(layout.pageCount, choice.shards).map((pages) => {
       const segments = layout.regions.flatMap((region, i) => {
         const { start, fd, fileOffset } = regions[i]!;
         return segmentOf(region, start, fd, fileOffset, pages) ?? [];
       });
-      return openShard(pages, segments, { ...descriptor, features }, choice, undo);
+      return { pages, segments, ...openUffd({ ...descriptor, features }, undo) };
     });
+    let shards: OpenShard[] = [];
+    contents.settle(
+      () => (shards = opened.map((shard) => watched(shard, mode, choice.stagingBytes))),
+      () => shards.forEach(unwatch),
+    );
+    contents.close();
     const segments = shards.flatMap(({ token }) => token.segments);
     const mapped = layout.mappedAt(regions.map(placeOf));
     const map = new AddressMap(segments);
@@ -81,7 +93,8 @@ function attach(layout: MemoryLayout, choice: UserfaultfdChoice): Attachment {
       map,
       memory: new LocalMemory(mapped, map, choice.userModeOnly && !choice.sigbus),
       regions: new Map(layout.regions.map(({ firstPage }, i) => [firstPage, regions[i]!])),
-      mode: registerMode(choice),
+      mode,
+      settleForeign: undefined,
     });
   } catch (error) {
     for (const step of undo.reverse()) step();
@@ -95,19 +108,28 @@ function bring(region: Region, undo: Undo): RegionMemory {
   return memory;
 }
 
-/** Opens a userfaultfd and registers its segments with it. */
-function openShard(
-  pages: PageRange,
-  segments: readonly Segment[],
-  options: UserfaultfdOptions,
-  choice: UserfaultfdChoice,
-  undo: Undo,
-): OpenShard {
+function openUffd(options: UserfaultfdOptions, undo: Undo): Pick<OpenShard, 'uffd' | 'kicker'> {
   const uffd = Userfaultfd.open(options);
   undo.push(() => uffd.close()); // ends its registrations, too
   const kicker = new Kicker();
   undo.push(() => kicker.close());
-  const mode = registerMode(choice);
+  return { uffd, kicker };
+}
+
+/** A shard with its segments registered: which verbs work on each, the kernel says then. */
+function watched(
+  {
+    pages,
+    segments,
+    uffd,
+    kicker,
+  }: Pick<OpenShard, 'uffd' | 'kicker'> & {
+    readonly pages: PageRange;
+    readonly segments: readonly Segment[];
+  },
+  mode: number,
+  stagingBytes: number,
+): OpenShard {
   const registered = segments.map((segment): Segment => {
     return { ...segment, verbs: registerSegment(uffd, segment, mode) };
   });
@@ -118,9 +140,13 @@ function openShard(
     process: undefined,
     pages: [pages],
     segments: registered,
-    stagingBytes: choice.stagingBytes,
+    stagingBytes,
     local: true,
     threadIds: (uffd.enabled & UFFD_FEATURE.THREAD_ID) !== 0,
   };
   return { pages: [pages], uffd, kicker, token };
+}
+
+function unwatch({ uffd, token }: OpenShard): void {
+  for (const { start, count, pageSize } of token.segments) uffd.unregister(start, count * pageSize);
 }

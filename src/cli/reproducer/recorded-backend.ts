@@ -22,8 +22,8 @@ export function recordedBackend(backend: Backend, record: Record): Backend {
   return {
     name: backend.name,
     probe: () => backend.probe(),
-    async attach(layout) {
-      const attachment = await backend.attach(layout);
+    async attach(layout, states) {
+      const attachment = await backend.attach(layout, states);
       record.clear();
       record.minor = attachment.supports.verbs.includes('continue');
       record.memory = layout.regions[0]!.memory;

@@ -56,7 +56,7 @@ describe.for(FLAVOURS)('%s: contents that came another way', (flavour) => {
     const present = new Uint8Array(PAGES / 8);
     present[1] = 1 << 1; // page 9
     const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 3 });
-    const { pager } = await pagerOver(backend, [region], imageOf(PAGES), { present });
+    const { pager } = await pagerOver(backend, [region], imageOf(PAGES), { states: { present } });
     const stopped: unknown[] = [];
     pager.on('stopped', (error) => stopped.push(error));
     await expectSeen(rig, pager, backend.gate(0), 9);

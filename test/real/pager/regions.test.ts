@@ -115,10 +115,47 @@ describe('a region that is added', () => {
     using mapping = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
     mapping.bytes().fill(0xee, 2 * PAGE, 3 * PAGE);
     const pager = await opened();
-    await pager.addRegions([added({ hva: hva(mapping.address) })], { present: Uint8Array.of(1 << 2, 0) });
+    await pager.addRegions([added({ hva: hva(mapping.address) })], {
+      states: { present: Uint8Array.of(1 << 2, 0) },
+    });
     expect(pager.statistics().presentPages).toBe(1);
     expect(pager.memory!.readBlocking(gpa(BASE + 2 * PAGE), 1)).toEqual(Uint8Array.of(0xee));
     expect(pager.memory!.readBlocking(gpa(BASE + 3 * PAGE), 1)).toEqual(Uint8Array.of(contents(35)));
+  });
+
+  test('is refused where the memory has pages that nobody spoke of; emptied or kept, if that is chosen', async () => {
+    using mapping = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
+    mapping.bytes().fill(0xee, 2 * PAGE, 3 * PAGE);
+    const place = { hva: hva(mapping.address) };
+    const pager = await opened();
+    expect(await code(pager.addRegions([added(place)]))).toBe('NOT_EMPTY');
+    expect(await code(pager.addRegions([added(place)], { states: { present: Uint8Array.of(1, 0) } }))).toBe(
+      'PAGE_VANISHED',
+    );
+    expect(pager.layout.regions.length).toBe(1);
+    await pager.addRegions([added({ ...place, contents: 'keep' })]);
+    expect(pager.memory!.readBlocking(gpa(BASE + 2 * PAGE), 1)).toEqual(Uint8Array.of(0xee));
+    expect(pager.statistics().presentPages).toBe(1);
+    await pager.removeRegions(all, { missing: 'leave' });
+    await pager.addRegions([added({ ...place, contents: 'discard' })]);
+    expect(pager.memory!.readBlocking(gpa(BASE + 2 * PAGE), 1)).toEqual(Uint8Array.of(contents(34)));
+  });
+
+  test('comes with what was removed of it, and is handed on with it, by address', async () => {
+    const pager = await opened();
+    const states = { present: new Uint8Array(2), removed: Uint8Array.of(1 << 3, 0) };
+    await pager.addRegions([added()], { states });
+    expect(pager.memory!.readBlocking(gpa(BASE + 3 * PAGE), 1)).toEqual(Uint8Array.of(0));
+    await pager.prefetch();
+    const { removed, present } = pager.snapshot();
+    const page = pager.layout.regions.findIndex(({ gpa: start }) => start === gpa(BASE)) === 0 ? 0 : 1;
+    const before = page * pager.layout.regions[0]!.pageCount;
+    const isSet = (bits: Uint8Array, at: number): boolean => (bits[at >>> 3]! & (1 << (at & 7))) !== 0;
+    expect([isSet(removed!, before + 3), isSet(present, before + 3), isSet(removed!, before + 4)]).toEqual([
+      true,
+      true,
+      false,
+    ]);
   });
 
   test('goes to one of several resolvers, and shares no word of page states with another’s', async () => {
@@ -148,7 +185,9 @@ describe('a region that is added', () => {
       ['no region', [], 'BAD_RANGE'],
     ] as const)
       expect([what, await code(pager.addRegions(specs))]).toEqual([what, expected]);
-    expect(await code(pager.addRegions([file()], { present: new Uint8Array(1) }))).toBe('RangeError');
+    expect(await code(pager.addRegions([file()], { states: { present: new Uint8Array(1) } }))).toBe(
+      'RangeError',
+    );
     expect(mappings()).toBe(before);
     expect(pager.layout.regions.length).toBe(1);
     await pager.addRegions([file()]);

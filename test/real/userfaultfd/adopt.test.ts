@@ -6,11 +6,16 @@ import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'vitest';
 import {
   type Attachment,
+  type ContentsChoice,
   DemandPagingError,
   FaultBatch,
   type FaultPort,
   hva,
   MemoryLayout,
+  openPager,
+  type Pager,
+  type PageStatesSnapshot,
+  type RegionSpec,
 } from '../../../src/api/index.js';
 import { adopt, type AdoptOptions } from '../../../src/backends/userfaultfd/index.js';
 import {
@@ -29,6 +34,7 @@ import {
   socketPair,
   Userfaultfd,
 } from '../../../src/linux/index.js';
+import { memory } from '../../../src/sources/index.js';
 import { DEADLINE_MS, openShard, PAGE, region, resolveOn, rows } from './scene.js';
 
 const script = new URL('./fixtures/foreign.py', import.meta.url).pathname;
@@ -285,6 +291,94 @@ describe('an earlier handler', () => {
     expect(next.take()).toMatchObject([{ kind: 'missing', page: 5 }]);
     next.install(5, 55);
     expect(await value).toBe(55);
+  });
+});
+
+/** Serves the foreign memory: page n is filled with n + 1. */
+const serve = (
+  { pid, region: spec }: { readonly pid: number; readonly region: RegionSpec },
+  uffd: number,
+  states?: PageStatesSnapshot,
+): Promise<Pager> => {
+  const image = new Uint8Array(16 * PAGE);
+  for (let page = 0; page < 16; page++) image.fill(page + 1, page * PAGE, (page + 1) * PAGE);
+  return openPager({
+    backend: adopt({ uffd, pid, threadIds: true, events: ['fork', 'remap', 'remove', 'unmap'] }),
+    regions: [spec],
+    source: memory(image),
+    needs: [],
+    policy: { faultAroundPages: 1, onFork: 'hand-over' },
+    ...(states && { states }),
+  });
+};
+
+describe('states that are handed over', () => {
+  test('what was removed stays removed in a second handler', async (context) => {
+    const f = await Foreign.start(context);
+    f.port.close();
+    const placed = { pid: f.child.pid!, region: f.attachment.layout.toSpecs()[0]! };
+    const [first, second] = [duplicate(f.uffd), duplicate(f.uffd)];
+    await f.attachment.close();
+    const before = await serve(placed, first);
+    expect([await f.ask('l 5'), await f.ask('l 6'), await f.ask('d 5')]).toEqual([6, 7, 0]);
+    await before.close({ missing: 'leave' });
+    const states = before.snapshot();
+    const after = await serve(placed, second, states);
+    expect([await f.ask('l 5'), await f.ask('l 6'), await f.ask('l 7')]).toEqual([0, 7, 8]);
+    await after.prefetch();
+    f.child.kill('SIGKILL');
+    await after.close({ missing: 'leave' });
+  });
+
+  test("in a forked child, and in a child's child", async (context) => {
+    const f = await Foreign.start(context);
+    f.port.close();
+    const placed = { pid: f.child.pid!, region: f.attachment.layout.toSpecs()[0]! };
+    const kept = duplicate(f.uffd);
+    await f.attachment.close();
+    const pagers = [await serve(placed, kept)];
+    // Each child's memory is served by a pager of its own, from the states that its parent's had.
+    const follow = (pager: Pager): void =>
+      void pager.on('forked', (fd, states) => {
+        void serve({ ...placed, pid: f.child.pid! }, fd, states).then((child) => {
+          child.on('stopped', () => {}); // it ends with its process
+          pagers.push(child);
+          follow(child);
+        });
+      });
+    follow(pagers[0]!);
+    expect([await f.ask('l 5'), await f.ask('l 6'), await f.ask('d 5')]).toEqual([6, 7, 0]);
+    for (const how of ['f', 'h'])
+      for (const [page, expected] of [
+        [5, 0], // removed
+        [6, 7], // present
+        [9, 10], // missing
+      ] as const)
+        expect(await f.ask(`${how} ${page}`), `${how} ${page}`).toBe(expected);
+    expect(pagers.length).toBe(1 + 3 + 6);
+    f.child.kill('SIGKILL');
+    for (const pager of pagers) await pager.close({ missing: 'leave' });
+  });
+
+  test('contents can be looked at where the process may be traced: refused, kept; and not discarded from here', async (context) => {
+    const f = await Foreign.start(context);
+    f.install(3, 33);
+    f.port.close();
+    const placed = { pid: f.child.pid!, region: f.attachment.layout.toSpecs()[0]! };
+    const kept = duplicate(f.uffd);
+    await f.attachment.close();
+    const given = (contents: ContentsChoice) => ({ ...placed, region: { ...placed.region, contents } });
+    await expect(serve(given('refuse'), kept)).rejects.toMatchObject({ code: 'NOT_EMPTY' });
+    await expect(serve(given('discard'), kept)).rejects.toMatchObject({ code: 'NOT_SUPPORTED' });
+    const unseen = adopt({ uffd: kept }).attach(new MemoryLayout([given('refuse').region]));
+    await expect(unseen).rejects.toMatchObject({ code: 'NOT_SUPPORTED' });
+    const pager = await serve(given('keep'), kept);
+    expect(pager.states.isPresent(3)).toBe(true);
+    await pager.prefetch();
+    expect(pager.statistics()).toMatchObject({ presentPages: 16, foreignPages: 0 });
+    expect([await f.ask('l 3'), await f.ask('l 4')]).toEqual([33, 5]);
+    f.child.kill('SIGKILL');
+    await pager.close({ missing: 'leave' });
   });
 });
 

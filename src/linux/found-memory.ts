@@ -1,0 +1,328 @@
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { DemandPagingError } from '../api/error.js';
+import { check, ERRNO, systemError } from './failure.js';
+import { libc } from './ffi.js';
+import { type ByteRun, dataRuns } from './file-extents.js';
+import { MADV, MAP, MREMAP, PROT } from './mman.js';
+import { load64, NativeBlock, store64 } from './native-block.js';
+import { pageSize } from './page-size.js';
+import * as raw from './raw.js';
+import { PAGEMAP_HIGH } from './residency.js';
+import { UFFD_FEATURE, UFFD_REGISTER_MODE } from './userfaultfd-abi.js';
+import { Userfaultfd } from './userfaultfd.js';
+
+/** What is looked at. */
+export interface FoundMemoryOptions {
+  /** Where it is mapped in this process; page-aligned. */
+  readonly address: number;
+  /** Bytes. */
+  readonly length: number;
+  /** Bytes of a page: runs are of whole ones, each of which has something. */
+  readonly pageSize: number;
+  /** Bytes of a huge page of the kernel's, where it is made of those. */
+  readonly hugePageSize?: number | undefined;
+  /** Whether it may have pages that this mapping does not map: memory that lies in a file. */
+  readonly shared: boolean;
+  /** It was mapped just now, and nobody else knows of it: nothing of it is swapped out. Default false. */
+  readonly fresh?: boolean | undefined;
+  /** The memory file, where it is known, and where in it the memory begins. */
+  readonly file?: { readonly fd: number; readonly offset: number } | undefined;
+}
+
+/**
+ * Finds the pages that memory of this process has, so that an access finds them without a page fault that anybody hears of:
+ * mapped, swapped out, poisoned, or in the page cache behind the mapping, whoever put them there; those that fallocate(2)
+ * has only set aside included, which read as zeros.
+ *
+ * Private memory is known from the page tables (/proc/self/pagemap). Of a file, holes are asked for (lseek(2));
+ * of huge pages, of a file whose descriptor is not known, and where more is set aside than written, each page is asked
+ * for through a second mapping (UFFDIO_CONTINUE, which finds a page or none).
+ *
+ * Precondition: made before the memory is registered with a userfaultfd, looked at as often as one likes after.
+ * Blocks: never for a page. Errors: NOT_SUPPORTED, NO_PERMISSION where this process cannot tell (no /proc, no
+ * userfaultfd; EACCES), BAD_RANGE (ENOMEM: not mapped), KERNEL. Source: pagemap.rst (PAGEMAP_SCAN, Linux 6.7), mincore(2), userfaultfd.rst.
+ */
+export class FoundMemory {
+  readonly #o: FoundMemoryOptions;
+  /** A second mapping of shared memory without a descriptor: its address, or `-errno`. */
+  readonly #alias: number;
+  #closed = false;
+
+  constructor(options: FoundMemoryOptions) {
+    this.#o = options;
+    const { shared, file, hugePageSize, address, length } = options;
+    if (!shared || file) this.#alias = 0;
+    else if (hugePageSize === undefined) this.#alias = secondMapping(address, length);
+    else this.#alias = secondMappingByName(address, length);
+  }
+
+  /** The runs of pages that have something, from the beginning of the memory, in ascending order; none touches the next. */
+  runs(): readonly ByteRun[] {
+    const { address, length, shared, file, pageSize: unit, hugePageSize } = this.#o;
+    const runs = [...this.#mapped(), ...residentRuns(address, length)];
+    if (file && shared) runs.push(...fileRuns(this.#o, file));
+    if (this.#alias < 0)
+      throw systemError('mremap', -this.#alias, 'what shared memory holds cannot be told', {
+        codes: { [-this.#alias]: 'NOT_SUPPORTED' },
+        hint: "Name the region's file",
+      });
+    if (this.#alias > 0) runs.push(...probedRuns(this.#alias, length, hugePageSize ?? pageSize()));
+    return wholePages(runs, unit);
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (this.#alias > 0 && !this.#closed) raw.munmap(this.#alias, this.#o.length);
+    this.#closed = true;
+  }
+
+  #mapped(): readonly ByteRun[] {
+    const { address, length, shared, fresh } = this.#o;
+    try {
+      return mappedRuns('self', address, length);
+    } catch (error) {
+      // Residency says the same of what is in the page cache, and where nothing can be swapped out.
+      if (shared || fresh || hasNoSwap()) return [];
+      throw error;
+    }
+  }
+}
+
+function hasNoSwap(): boolean {
+  try {
+    return /^SwapTotal:\s+0 kB$/m.test(readFileSync('/proc/meminfo', 'utf8'));
+  } catch {
+    return false; // no /proc to ask
+  }
+}
+
+/**
+ * The runs of bytes from `address` that the page tables of a process know: mapped, swapped out, or marked, as by poison.
+ * `process`: its number, or `self`. Blocks: never. Errors: NOT_SUPPORTED without /proc, NO_PERMISSION (EACCES, EPERM: it
+ * needs the rights of ptrace), MEMORY_GONE (the process has ended), KERNEL.
+ */
+export function mappedRuns(process: number | 'self', address: number, length: number): ByteRun[] {
+  const path = `/proc/${process}/pagemap`;
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (cause) {
+    const { errno = 0, syscall = 'open' } = cause as NodeJS.ErrnoException;
+    throw systemError(syscall, -errno, `what memory holds cannot be told without ${path}`, {
+      codes: { [ERRNO.ENOENT]: process === 'self' ? 'NOT_SUPPORTED' : 'MEMORY_GONE' },
+      hint:
+        process === 'self'
+          ? 'A process that has changed its user is refused its own: prctl(2), PR_SET_DUMPABLE; or have the pager map the memory'
+          : 'The page tables of another process are for those who may trace it (ptrace(2))',
+    });
+  }
+  try {
+    return scannedRuns(fd, address, length) ?? entryRuns(fd, address, length);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const PAGEMAP_SCAN = 0xc060_6610;
+const SCAN_BYTES = 96;
+const REGION_BYTES = 24;
+const REGIONS_PER_SCAN = 512;
+const PAGE_IS = { present: 1 << 3, swapped: 1 << 4 } as const;
+
+/** By PAGEMAP_SCAN, which passes over what has no page tables; undefined where the kernel has none. */
+function scannedRuns(fd: number, address: number, length: number): ByteRun[] | undefined {
+  using argument = new NativeBlock(SCAN_BYTES);
+  using regions = new NativeBlock(REGIONS_PER_SCAN * REGION_BYTES);
+  const { words } = argument;
+  const runs: ByteRun[] = [];
+  const end = address + length;
+  for (let at = address; at < end;) {
+    words.fill(0);
+    words[0] = SCAN_BYTES;
+    store64(words, 4, at);
+    store64(words, 6, end);
+    store64(words, 10, regions.address);
+    words[12] = REGIONS_PER_SCAN;
+    words[20] = words[22] = PAGE_IS.present | PAGE_IS.swapped;
+    const found = raw.ioctl(fd, PAGEMAP_SCAN, argument.address);
+    if (found === -ERRNO.ENOTTY) return undefined;
+    check(found, 'ioctl PAGEMAP_SCAN', 'the page tables cannot be looked at');
+    for (let each = 0; each < found; each++) {
+      const start = load64(regions.words, each * 6);
+      runs.push({ start: start - address, length: load64(regions.words, each * 6 + 2) - start });
+    }
+    const walked = load64(words, 8);
+    if (walked <= at) throw new DemandPagingError('KERNEL', 'PAGEMAP_SCAN got no further');
+    at = walked;
+  }
+  return runs;
+}
+
+const ENTRIES_PER_READ = 32_768;
+
+/** Entry by entry. */
+function entryRuns(fd: number, address: number, length: number): ByteRun[] {
+  const unit = pageSize();
+  using entries = new NativeBlock(ENTRIES_PER_READ * 8);
+  const runs: ByteRun[] = [];
+  for (let page = 0; page < length / unit;) {
+    const count = Math.min(ENTRIES_PER_READ, length / unit - page);
+    const bytes = raw.pread(fd, entries.address, count * 8, (address / unit + page) * 8);
+    check(bytes, 'pread', 'the page tables cannot be looked at');
+    if (bytes === 0) throw new DemandPagingError('MEMORY_GONE', 'the process has no page tables any more');
+    for (let each = 0; each < bytes / 8; each++)
+      if (entries.words[each * 2 + 1]! & (PAGEMAP_HIGH.present | PAGEMAP_HIGH.swap))
+        addPage(runs, (page + each) * unit, unit);
+    page += bytes / 8;
+  }
+  return runs;
+}
+
+const PAGES_PER_MINCORE = 65_536;
+
+/** By mincore(2): what the page cache has is seen, whoever put it there. */
+function residentRuns(address: number, length: number): ByteRun[] {
+  const unit = pageSize();
+  using vector = new NativeBlock(PAGES_PER_MINCORE);
+  const { bytes, words } = vector;
+  const runs: ByteRun[] = [];
+  for (let page = 0; page < length / unit; page += PAGES_PER_MINCORE) {
+    const count = Math.min(PAGES_PER_MINCORE, length / unit - page);
+    const result = libc().mincore(address + page * unit, count * unit, vector.address);
+    check(result === -1 ? -libc().errno() : 0, 'mincore', 'what memory holds cannot be told', {
+      codes: { [ERRNO.ENOMEM]: 'BAD_RANGE' },
+    });
+    for (let each = 0; each < count; each++) {
+      if (each % 4 === 0 && each + 4 <= count && words[each / 4] === 0) each += 3;
+      else if (bytes[each]! & 1) addPage(runs, (page + each) * unit, unit);
+    }
+  }
+  return runs;
+}
+
+const BLOCK = 512;
+
+/** What a memory file has, from the beginning of the memory. */
+function fileRuns(
+  { length, hugePageSize }: FoundMemoryOptions,
+  { fd, offset }: NonNullable<FoundMemoryOptions['file']>,
+): readonly ByteRun[] {
+  const { blocks, size } = fstatSync(fd);
+  if (blocks === 0) return [];
+  const written = hugePageSize ? undefined : dataRuns(fd, 0, size);
+  const setAside = blocks * BLOCK - (written?.reduce((sum, run) => sum + run.length, 0) ?? 0);
+  const within = written?.flatMap(({ start, length: bytes }) => {
+    const from = Math.max(start, offset);
+    const to = Math.min(start + bytes, offset + length);
+    return from < to ? [{ start: from - offset, length: to - from }] : [];
+  });
+  if (within && setAside <= 0) return within;
+  // All of a file of huge pages counts as data; and what is set aside counts as none.
+  const alias = raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED | MAP.NORESERVE, fd, offset);
+  check(alias, 'mmap', 'cannot map a memory file a second time');
+  try {
+    return [...(within ?? []), ...probedRuns(alias, length, hugePageSize ?? pageSize())];
+  } finally {
+    raw.munmap(alias, length);
+  }
+}
+
+/** Of memory that other mappings share: its address, or `-errno`; 0 of private memory, which no other mapping has. */
+function secondMapping(address: number, length: number): number {
+  const alias = raw.mremap(address, 0, length, MREMAP.MAYMOVE, 0);
+  if (alias === -ERRNO.EINVAL) return 0;
+  if (alias > 0) raw.madvise(alias, length, MADV.DONTFORK);
+  return alias;
+}
+
+/** The same of huge pages, which mremap(2) leaves alone: through /proc, which takes CAP_CHECKPOINT_RESTORE (Linux 5.9). */
+function secondMappingByName(address: number, length: number): number {
+  let fd: number | undefined;
+  try {
+    const mapping = mappingAt(address);
+    if (mapping?.permissions.endsWith('p')) return 0;
+    if (!mapping || mapping.end < address + length) return -ERRNO.EFAULT;
+    const name = `${mapping.start.toString(16)}-${mapping.end.toString(16)}`;
+    fd = openSync(`/proc/self/map_files/${name}`, 'r+');
+    const offset = mapping.offset + address - mapping.start;
+    return raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED | MAP.NORESERVE, fd, offset);
+  } catch (thrown) {
+    return (thrown as NodeJS.ErrnoException).errno ?? -ERRNO.EACCES;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+/** A line of /proc/self/maps. Source: proc_pid_maps(5). */
+function mappingAt(
+  address: number,
+):
+  | { readonly start: number; readonly end: number; readonly permissions: string; readonly offset: number }
+  | undefined {
+  for (const line of readFileSync('/proc/self/maps', 'latin1').split('\n')) {
+    const [, from, to, permissions, offset] = /^(\w+)-(\w+) (\S+) (\w+)/.exec(line) ?? [];
+    const [start, end] = [parseInt(from!, 16), parseInt(to!, 16)];
+    if (address >= start && address < end)
+      return { start, end, permissions: permissions!, offset: parseInt(offset!, 16) };
+  }
+  return undefined;
+}
+
+/** Page by page of a mapping that nobody uses: CONTINUE maps what the page cache has, and says where it has nothing. */
+function probedRuns(alias: number, length: number, unit: number): readonly ByteRun[] {
+  using uffd = openProbe();
+  raw.madvise(alias, length, MADV.DONTNEED); // mapped by an earlier look
+  const { port } = uffd;
+  const registered = port.register(alias, length, UFFD_REGISTER_MODE.MINOR);
+  if (registered === -ERRNO.EINVAL) return []; // a file of another kind, which sets nothing aside that reads as zeros
+  check(registered, 'ioctl UFFDIO_REGISTER', 'what a memory file has cannot be told');
+  const runs: ByteRun[] = [];
+  for (let at = 0; at < length;) {
+    const result = port.continue(alias + at, length - at);
+    const done = result === 0 ? length - at : port.done;
+    if (done > 0) runs.push({ start: at, length: done });
+    else if (result === -ERRNO.EEXIST) runs.push({ start: at, length: unit });
+    else if (result !== -ERRNO.EFAULT)
+      check(result, 'ioctl UFFDIO_CONTINUE', 'what a memory file has cannot be told');
+    at += done > 0 ? done : unit;
+  }
+  return runs;
+}
+
+/** Needs no privilege: nobody ever faults on it. */
+function openProbe(): Userfaultfd {
+  try {
+    return Userfaultfd.open({
+      userModeOnly: true,
+      features: UFFD_FEATURE.MINOR_SHMEM | UFFD_FEATURE.MINOR_HUGETLBFS,
+    });
+  } catch (cause) {
+    throw new DemandPagingError(
+      'NOT_SUPPORTED',
+      'what a memory file has cannot be told without userfaultfd',
+      {
+        cause,
+      },
+    );
+  }
+}
+
+function addPage(runs: ByteRun[], start: number, length: number): void {
+  const last = runs.at(-1);
+  if (last && last.start + last.length === start)
+    runs[runs.length - 1] = { ...last, length: last.length + length };
+  else runs.push({ start, length });
+}
+
+/** Sorted, widened to whole pages, and joined. */
+function wholePages(runs: readonly ByteRun[], unit: number): readonly ByteRun[] {
+  const pages: { start: number; length: number }[] = [];
+  for (const run of [...runs].sort((a, b) => a.start - b.start)) {
+    const start = Math.floor(run.start / unit) * unit;
+    const end = Math.ceil((run.start + run.length) / unit) * unit;
+    const last = pages.at(-1);
+    if (!last || last.start + last.length < start) pages.push({ start, length: end - start });
+    else last.length = Math.max(last.length, end - last.start);
+  }
+  return pages;
+}
