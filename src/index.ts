@@ -70,6 +70,7 @@ export { Resolver } from './api/resolver.js';
 export type { ResolverOptions } from './api/resolver.js';
 export { Signal, runResolver } from './api/resolver-loop.js';
 export type { ResolverLoopOptions } from './api/resolver-loop.js';
+export type { ReadAnswer, SparseRead, ZeroRange } from './api/read-answer.js';
 export { isModuleSource, isPortSource, openSource, servePort } from './api/source.js';
 export type {
   ModuleSourceRef,

@@ -246,13 +246,13 @@ export interface Backend {
   /** What this host lacks, and how to get it. Never throws, opens nothing for long. */
   probe(): Requirements;
   /**
-   * Binds to memory: maps regions that have no `hva`, adopts those that do, and asks the kernel to
-   * report missing pages from now on. Throws NO_DEVICE, NO_PERMISSION, ALREADY_REGISTERED,
-   * NO_HUGE_PAGES, NOT_SUPPORTED, BAD_RANGE; then nothing is left behind.
+   * Binds to memory: maps regions that have no `hva`, adopts those that do, and asks the kernel to report
+   * missing pages from now on. Throws NO_DEVICE, NO_PERMISSION, ALREADY_REGISTERED, NO_HUGE_PAGES,
+   * NOT_SUPPORTED, BAD_RANGE; then nothing is left behind.
    *
-   * `states`: what the opener says of the pages; no resolver runs yet. What the memory has beyond that is refused
-   * (NOT_EMPTY), discarded, or marked present there, as each region's `contents` say; what it should have and has
-   * not is PAGE_VANISHED (see {@link settleContents}). Left out: every page is missing.
+   * `states`: what the opener says of the pages; no resolver runs yet. What the memory has beyond that is
+   * refused (NOT_EMPTY), discarded, or marked present there, as each region's `contents` say; what it should
+   * have and has not is PAGE_VANISHED (see {@link settleContents}). Left out: every page is missing.
    */
   attach(layout: MemoryLayout, states?: PageStates): Promise<Attachment>;
 }

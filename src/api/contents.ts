@@ -4,12 +4,12 @@ import { type ContentsChoice, type Region } from './layout.js';
 import { type PageStates } from './page-states.js';
 
 /**
- * Compares what a region's memory was found to have with what the states say. `found`: runs of the region's pages, in
- * ascending order, none touching the next. Pages that nobody spoke of are settled as `choice` says: refused, marked present,
- * or returned, to be discarded. Poisoned and unmapped pages are left as they are.
+ * Compares what a region's memory was found to have with what the states say. `found`: runs of the region's
+ * pages, in ascending order, none touching the next. Pages that nobody spoke of are settled as `choice` says:
+ * refused, marked present, or returned, to be discarded. Poisoned and unmapped pages are left as they are.
  *
- * Precondition: no resolver runs. Errors: NOT_EMPTY; PAGE_VANISHED where a page that should be present is not there: its
- * contents are lost, and neither zeros nor the source's would be right.
+ * Precondition: no resolver runs. Errors: NOT_EMPTY; PAGE_VANISHED where a page that should be present is not
+ * there: its contents are lost, and neither zeros nor the source's would be right.
  */
 export function settleContents(
   region: Region,

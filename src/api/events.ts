@@ -25,9 +25,9 @@ export type PagerEvents = {
   written: (pages: PageRange) => void;
   poisoned: (pages: PageRange) => void;
   /**
-   * The VMM forked; `fd` is the userfaultfd of the child's copy of the memory and `states` what the child's pages are:
-   * for the pager that serves them ({@link PagerOptions.states}). The listener owns the descriptor, which is a blocking one
-   * where the VMM's was made so. Not sent under the `poison` fork policy.
+   * The VMM forked; `fd` is the userfaultfd of the child's copy of the memory and `states` what the child's
+   * pages are: for the pager that serves them ({@link PagerOptions.states}). The listener owns the
+   * descriptor, which is a blocking one where the VMM's was made so. Not sent under the `poison` fork policy.
    */
   forked: (fd: number, states: PageStatesSnapshot) => void;
   /**

@@ -3,7 +3,8 @@ import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type MemoryLayout } from './layout.js';
 import { type FetchReason } from './notice.js';
 import { type RangeJob } from './range-job.js';
-import { type PageSource } from './source.js';
+import { type ReadAnswer, type ZeroRange, zerosOf } from './read-answer.js';
+import { isPromise, type PageSource } from './source.js';
 import { SourceTime } from './source-time.js';
 
 /** One fetch under way. */
@@ -36,8 +37,8 @@ export interface FetchLimits {
 }
 
 export interface FetchEvents {
-  /** The bytes of a request are in `bytes`. */
-  fetched(request: FetchRequest, bytes: Uint8Array): void;
+  /** The bytes of a request are in `bytes`, but for the zeros, which may be anything there. */
+  fetched(request: FetchRequest, bytes: Uint8Array, zeros: readonly ZeroRange[]): void;
   /** An attempt failed. */
   failed(request: FetchRequest, error: DemandPagingError): void;
   /** Something asynchronous is ready for the next turn. */
@@ -53,7 +54,7 @@ interface Settled {
   readonly request: FetchRequest;
   readonly attempt: number;
   readonly bytes: Uint8Array;
-  readonly result: number | DemandPagingError;
+  readonly result: ReadAnswer | DemandPagingError;
 }
 
 /**
@@ -167,7 +168,7 @@ export class FetchesUnderWay {
     request.resting = false;
     request.dueMs = this.#sourceTime(nowMs) + this.#timeoutMs;
     if (!this.#requests.includes(request)) this.#requests.push(request);
-    const settle = (result: number | DemandPagingError): void => {
+    const settle = (result: ReadAnswer | DemandPagingError): void => {
       this.#settled.push({ request, attempt, bytes, result });
       this.#events.work();
     };
@@ -176,8 +177,8 @@ export class FetchesUnderWay {
     if (this.#source.synchronous) this.#events.reading();
     try {
       const answer = this.#source.read(Number(this.#layout.sourceOffsetOf(request.pages.first)), bytes);
-      if (typeof answer === 'number') settle(answer);
-      else answer.then(settle, fail);
+      if (isPromise(answer)) answer.then(settle, fail);
+      else settle(answer);
     } catch (cause) {
       fail(cause);
     } finally {
@@ -200,9 +201,9 @@ export class FetchesUnderWay {
       )
         continue;
       this.#remove(request);
-      const wrong = typeof result === 'number' ? lengthError(result, bytes.length) : result;
-      if (wrong) this.#events.failed(request, wrong);
-      else this.#events.fetched(request, bytes);
+      const zeros = result instanceof DemandPagingError ? result : zerosOf(result, bytes.length);
+      if (zeros instanceof DemandPagingError) this.#events.failed(request, zeros);
+      else this.#events.fetched(request, bytes, zeros);
     }
     for (const request of this.#requests.filter(({ dueMs }) => dueMs <= sourceTimeMs)) {
       if (request.dropped) continue; // by what a failure before it led to
@@ -240,15 +241,4 @@ export class FetchesUnderWay {
     const at = this.#requests.indexOf(request);
     if (at >= 0) this.#requests.splice(at, 1);
   }
-}
-
-/** SOURCE_LENGTH where a source gave anything but what was asked; undefined where it gave exactly that. */
-export function lengthError(given: number, asked: number): DemandPagingError | undefined {
-  if (given === asked) return undefined;
-  return new DemandPagingError('SOURCE_LENGTH', `the source gave ${given} bytes where ${asked} were asked`, {
-    hint:
-      given < asked
-        ? 'Was the image truncated while it is in use?'
-        : 'A source must give exactly what is asked',
-  });
 }

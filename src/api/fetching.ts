@@ -2,13 +2,14 @@ import { type PageIndex, type PageRange } from './address.js';
 import { type FaultPort } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
-import { FetchesUnderWay, type FetchRequest, lengthError } from './fetches-under-way.js';
+import { FetchesUnderWay, type FetchRequest } from './fetches-under-way.js';
 import { type Installer } from './installer.js';
 import { type MemoryLayout } from './layout.js';
 import { type FetchReason, type Notice } from './notice.js';
 import { type PagerPolicy } from './policy.js';
 import { type RangeJob } from './range-job.js';
-import { type PageSource } from './source.js';
+import { type ZeroRange, zeroPages, zerosOf } from './read-answer.js';
+import { isPromise, type PageSource } from './source.js';
 import { COUNTER, type Counters } from './statistics.js';
 import { type WantedPages } from './wanted-pages.js';
 
@@ -58,6 +59,29 @@ export interface FetchingOptions {
   now(): number;
 }
 
+/** Contents of a request's pages. */
+interface FetchedContents {
+  /** Where they lie: an offset into staging, or an address where `direct`. */
+  readonly from: number;
+  readonly direct: boolean;
+  /** Set for each page that is zeros, and not to be found there. Undefined: none is. */
+  readonly zeros: Uint8Array | undefined;
+}
+
+/** The longest run of pages from `at` that are all zeros, or that all are not. */
+function runFrom(
+  at: PageIndex,
+  end: PageIndex,
+  first: PageIndex,
+  zeros: Uint8Array | undefined,
+): { readonly zero: boolean; readonly end: PageIndex } {
+  if (!zeros) return { zero: false, end };
+  const zero = zeros[at - first]!;
+  let stop = at + 1;
+  while (stop < end && zeros[stop - first] === zero) stop++;
+  return { zero: zero === 1, end: stop };
+}
+
 /** Gets contents from the source and installs them where they are still wanted; tries again, and narrows, what failed. */
 export class Fetching {
   readonly underWay: FetchesUnderWay;
@@ -71,7 +95,7 @@ export class Fetching {
     const { source, layout, policy, events } = options;
     const limits = { requests: policy.maxInFlight, aheadBytes: policy.maxAheadBytes };
     this.underWay = new FetchesUnderWay(source, layout, policy.sourceTimeoutMs, limits, {
-      fetched: (request, bytes) => this.#fetched(request, bytes),
+      fetched: (request, bytes, zeros) => this.#fetched(request, bytes, zeros),
       failed: (request, error) => this.#attemptFailed(request, error),
       work: () => events.work(),
       reading: () => options.reading?.(),
@@ -138,7 +162,7 @@ export class Fetching {
     };
     const offset = layout.sourceByteOf(pages.first);
     const address = this.#addressOf(offset, bytes);
-    if (address) return this.#install(request, address, true);
+    if (address) return this.#install(request, { from: address, direct: true, zeros: undefined });
     if (source.synchronous) return this.#readNow(request, offset, bytes);
     this.underWay.ask(request, this.#o.now());
     counters.max(COUNTER.maxInFlight, this.underWay.count);
@@ -159,60 +183,106 @@ export class Fetching {
     const { installer, source, events } = this.#o;
     installer.makeRoom(bytes);
     const { into, from } = installer.stage(bytes);
-    let wrong: DemandPagingError | undefined;
+    let zeros: readonly ZeroRange[] | DemandPagingError;
     this.#o.reading?.();
     try {
       const given = source.read(offset, into);
       // A promise could write into staging at any later time: there is no safe way on.
-      if (typeof given !== 'number')
+      if (isPromise(given))
         return events.broken(
           new DemandPagingError('SOURCE_FAILED', 'a synchronous source answered with a promise'),
         );
-      wrong = lengthError(given, bytes);
+      zeros = zerosOf(given, bytes);
     } catch (cause) {
-      wrong = asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed');
+      zeros = asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed');
     } finally {
       this.#o.reading?.();
     }
-    if (!wrong) return this.#install(request, from, false);
+    if (!(zeros instanceof DemandPagingError))
+      return this.#install(request, this.#contents(request, into, from, zeros));
     installer.unstage(bytes);
-    this.#attemptFailed(request, wrong);
+    this.#attemptFailed(request, zeros);
   }
 
-  #fetched(request: FetchRequest, bytes: Uint8Array): void {
+  #fetched(request: FetchRequest, bytes: Uint8Array, zeros: readonly ZeroRange[]): void {
     const { installer } = this.#o;
+    // Nothing to stage, where everything is zeros.
+    if (!request.cached && zeros[0]?.length === bytes.length)
+      return this.#install(request, this.#contents(request, bytes, 0, zeros));
     installer.makeRoom(bytes.length);
     const { into, from } = installer.stage(bytes.length);
     into.set(bytes);
-    this.#install(request, from, false);
+    this.#install(request, this.#contents(request, into, from, zeros));
+  }
+
+  /**
+   * What is staged, and which of its pages are zeros. What the page cache has is written over, with zeros,
+   * too.
+   */
+  #contents(
+    { pages, cached }: FetchRequest,
+    bytes: Uint8Array,
+    from: number,
+    zeros: readonly ZeroRange[],
+  ): FetchedContents {
+    if (zeros.length === 0) return { from, direct: false, zeros: undefined };
+    if (cached) for (const { start, length } of zeros) bytes.fill(0, start, start + length);
+    const { pageSize } = this.#o.layout.regionOf(pages.first);
+    return { from, direct: false, zeros: cached ? undefined : zeroPages(zeros, bytes, pageSize) };
   }
 
   /** Installs what was fetched where it is still wanted. */
-  #install(request: FetchRequest, from: number, direct: boolean): void {
-    const { layout, counters, wanted, installer } = this.#o;
-    const { pages, why, cached, demand } = request;
+  #install(request: FetchRequest, contents: FetchedContents): void {
+    const { layout, counters, wanted } = this.#o;
+    const { pages, demand } = request;
     const { pageSize } = layout.regionOf(pages.first);
-    counters.add(COUNTER.fetchedBytes, pages.count * pageSize);
+    const holes = contents.zeros?.reduce((sum, zero) => sum + zero, 0) ?? 0;
+    counters.add(COUNTER.fetchedBytes, (pages.count - holes) * pageSize);
     // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
     if (demand >= 0 && wanted.next(demand, demand + 1) === demand) {
       counters.add(COUNTER.demandPages);
       counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
     }
-    const stop = pages.first + pages.count;
-    for (let at = wanted.next(pages.first, stop); at < stop;) {
-      const end = wanted.nextUnwanted(at, stop);
-      installer.contents(
-        { first: at, count: end - at },
-        from + (at - pages.first) * pageSize,
-        direct,
-        why,
-        cached,
-      );
-      at = wanted.next(end, stop);
-    }
+    this.#installData(request, contents);
+    if (holes > 0) this.#installZeros(request, contents.zeros!);
     if (this.#alone.size > 0) this.#alone.delete(demand);
     request.job?.settled();
     if (demand >= 0) this.#served(request);
+  }
+
+  #installData({ pages, why, cached }: FetchRequest, { from, direct, zeros }: FetchedContents): void {
+    const { layout, wanted, installer } = this.#o;
+    const { pageSize } = layout.regionOf(pages.first);
+    const stop = pages.first + pages.count;
+    for (let at = wanted.next(pages.first, stop); at < stop;) {
+      const run = runFrom(at, wanted.nextUnwanted(at, stop), pages.first, zeros);
+      if (!run.zero)
+        installer.contents(
+          { first: at, count: run.end - at },
+          from + (at - pages.first) * pageSize,
+          direct,
+          why,
+          cached,
+        );
+      at = wanted.next(run.end, stop);
+    }
+  }
+
+  /**
+   * After the data: zeros may need staging, and what is staged for rows that are not pushed yet would be
+   * lost.
+   */
+  #installZeros({ pages, why }: FetchRequest, zeros: Uint8Array): void {
+    const { wanted, installer, counters } = this.#o;
+    const stop = pages.first + pages.count;
+    for (let at = wanted.next(pages.first, stop); at < stop;) {
+      const run = runFrom(at, wanted.nextUnwanted(at, stop), pages.first, zeros);
+      if (run.zero) {
+        installer.zero({ first: at, count: run.end - at }, why);
+        counters.add(COUNTER.holePages, run.end - at);
+      }
+      at = wanted.next(run.end, stop);
+    }
   }
 
   /** Whoever waits is let go before anything else is begun. */

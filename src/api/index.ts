@@ -16,6 +16,7 @@ export * from './page-states.js';
 export * from './pager.js';
 export * from './policy.js';
 export * from './program.js';
+export { type ReadAnswer, type ZeroRange } from './read-answer.js';
 export * from './resolution.js';
 export * from './resolver.js';
 export * from './resolver-loop.js';

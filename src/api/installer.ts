@@ -155,12 +155,12 @@ export class Installer {
     this.#push(VERB.continue, pages.first, pages.count, 0, 0, MEANS.mapped);
   }
 
-  /** Installs zeros: for pages that were removed. */
-  zero(pages: PageRange): void {
+  /** Installs zeros: for pages that were removed, or that the source says are zeros. */
+  zero(pages: PageRange, why: FetchReason | 'zeroed' = 'zeroed'): void {
     const { supports, layout, states } = this.#o;
     const plain = !states.any('write-protected', pages) && layout.regionOf(pages.first).memory !== 'hugetlb';
     if (plain && supports.verbs.includes('zeropage')) {
-      return this.#push(VERB.zeropage, pages.first, pages.count, 0, 0, MEANS.zeroed);
+      return this.#push(VERB.zeropage, pages.first, pages.count, 0, 0, MEANS[why]);
     }
     // The kernel has no zero page of this size, or that comes protected: copy one.
     const { pageSize } = layout.regionOf(pages.first);
@@ -168,7 +168,7 @@ export class Installer {
       this.makeRoom(pageSize);
       const { into, from } = this.stage(pageSize);
       into.fill(0);
-      this.#push(VERB.copy, page, 1, from, this.#protection(page), MEANS.zeroed);
+      this.#push(VERB.copy, page, 1, from, this.#protection(page), MEANS[why]);
     }
   }
 

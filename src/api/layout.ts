@@ -47,9 +47,9 @@ export interface RegionSpec {
   /** The memory file and the region's place in it, where there is one (`shmem`, `hugetlb`). */
   readonly file?: { readonly fd: number; readonly offset: FileOffset } | undefined;
   /**
-   * What becomes of pages that the memory has when the pager opens, beyond those that its `states` say are present: an
-   * access would find them without a fault, and read what they hold. See {@link ContentsChoice}. Default `refuse`; what
-   * the pager maps itself, of no given file, is always empty.
+   * What becomes of pages that the memory has when the pager opens, beyond those that its `states` say are
+   * present: an access would find them without a fault, and read what they hold. See {@link ContentsChoice}.
+   * Default `refuse`; what the pager maps itself, of no given file, is always empty.
    */
   readonly contents?: ContentsChoice | undefined;
 }
@@ -84,8 +84,8 @@ interface Moved extends PageRange {
  * removes are not used again. What a region says of its place is as it was when it was opened; {@link hvaOf} follows where
  * memory is moved and unmapped.
  *
- * Throws BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region; RangeError for a choice
- * of `contents` that there is not.
+ * Throws BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region; RangeError for
+ * a choice of `contents` that there is not.
  */
 export class MemoryLayout {
   #regions: readonly Region[] = [];

@@ -43,9 +43,9 @@ const HANDED_OVER = [
 ] as const satisfies readonly Plane[];
 
 /**
- * The states of a layout's pages, to be handed from one pager to another of the same memory, or of a forked child's copy.
- * Cloneable. Bitmaps: bit `n % 8` of byte `n / 8` for page `n` of the layout; those left out are empty. What is in none
- * comes from the source.
+ * The states of a layout's pages, to be handed from one pager to another of the same memory, or of a forked
+ * child's copy. Cloneable. Bitmaps: bit `n % 8` of byte `n / 8` for page `n` of the layout; those left out
+ * are empty. What is in none comes from the source.
  */
 export interface PageStatesSnapshot {
   /** Its contents are in memory. */

@@ -82,8 +82,8 @@ export interface AddRegionsOptions {
 }
 
 /**
- * Opens a pager: binds the backend to the regions, starts a resolver for each of its shards, and
- * returns when missing pages are being served.
+ * Opens a pager: binds the backend to the regions, starts a resolver for each of its shards, and returns when
+ * missing pages are being served.
  *
  * Blocks no accessor but those of missing pages; the resolvers run where the backend's ports open (a thread each, for real backends).
  * Waits for the source to open, for the policy's `openTimeoutMs` at most.

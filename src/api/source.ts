@@ -1,14 +1,17 @@
 import { type MessagePort } from 'node:worker_threads';
 import { DemandPagingError, type PlainError, asDemandPagingError } from './error.js';
 import { type Region } from './layout.js';
+import { type ReadAnswer, type ZeroRange, zerosOf } from './read-answer.js';
 
 /**
  * Where page contents come from. One source serves one resolver at a time.
  *
- * `read` fills `into` with the bytes at `offset` and returns how many it wrote: a number if the
- * source is `synchronous`, else a promise of one. Anything but `into.length` is SOURCE_LENGTH; a throw or a
- * rejection is SOURCE_FAILED; both are retried as the pager's policy says, never taken for zeros.
- * `into` belongs to the source until it answered; the resolver never hands it out twice.
+ * `read` fills `into` with the bytes at `offset` and returns how many it wrote: at once if the source is
+ * `synchronous`, else a promise of it. Anything but `into.length` is SOURCE_LENGTH; a throw or a rejection is
+ * SOURCE_FAILED; both are retried as the pager's policy says, never taken for zeros. A source that knows
+ * which of the bytes are zeros need not write them, and says so ({@link SparseRead}): whole pages of them are
+ * then installed without a copy, and without memory where the kernel has a zero page. `into` belongs to the
+ * source until it answered; the resolver never hands it out twice.
  *
  * A source runs in the resolver's isolate and must not touch the memory being served.
  */
@@ -17,11 +20,11 @@ export interface PageSource {
   readonly synchronous: boolean;
   /** Bytes that can be read. A region that reaches past it is refused when the pager opens. */
   readonly length: number;
-  read(offset: number, into: Uint8Array): number | Promise<number>;
+  read(offset: number, into: Uint8Array): ReadAnswer | Promise<ReadAnswer>;
   /**
    * The address in this process at which `length` bytes from `offset` lie and stay unchanged while
    * the source is open, if there is one: saves the copy into staging. Never memory that someone may
-   * truncate or that is itself being paged.
+   * truncate or that is itself being paged. Undefined also where {@link read} would tell of zeros.
    */
   address?(offset: number, length: number): number | undefined;
   close?(): void | Promise<void>;
@@ -58,10 +61,22 @@ export interface SourceRequest {
 }
 
 export type SourceReply =
-  { readonly id: number; readonly bytes: Uint8Array } | { readonly id: number; readonly error: PlainError };
+  | { readonly id: number; readonly bytes: Uint8Array }
+  /** `bytes` may be left out where all are zeros. */
+  | {
+      readonly id: number;
+      readonly bytes?: Uint8Array;
+      readonly length: number;
+      readonly zeros: readonly ZeroRange[];
+    }
+  | { readonly id: number; readonly error: PlainError };
 
 /** What a {@link ModuleSourceRef} names. */
 export type OpenSource<Options> = (options: Options) => PageSource | Promise<PageSource>;
+
+/** Whether a source's answer is yet to come. */
+export const isPromise = (answer: ReadAnswer | Promise<ReadAnswer>): answer is Promise<ReadAnswer> =>
+  typeof answer === 'object' && answer !== null && 'then' in answer;
 
 export const isModuleSource = (ref: SourceRef): ref is ModuleSourceRef => 'module' in ref;
 export const isPortSource = (ref: SourceRef): ref is PortSourceRef => 'port' in ref;
@@ -122,7 +137,7 @@ export function checkCovers(length: number, regions: readonly Region[]): void {
 
 interface Waiting {
   readonly into: Uint8Array;
-  readonly resolve: (count: number) => void;
+  readonly resolve: (answer: ReadAnswer) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -144,7 +159,7 @@ class PortSource implements PageSource {
     port.unref();
   }
 
-  read(offset: number, into: Uint8Array): Promise<number> {
+  read(offset: number, into: Uint8Array): Promise<ReadAnswer> {
     if (this.#ended) return Promise.reject(this.#ended);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -166,8 +181,8 @@ class PortSource implements PageSource {
     if (this.#waiting.size === 0) this.#port.unref();
     if ('error' in reply) return waiting.reject(DemandPagingError.fromPlain(reply.error));
     // What does not fit is counted, not copied: the resolver refuses the length.
-    waiting.into.set(reply.bytes.subarray(0, waiting.into.length));
-    waiting.resolve(reply.bytes.length);
+    if (reply.bytes) waiting.into.set(reply.bytes.subarray(0, waiting.into.length));
+    waiting.resolve('zeros' in reply ? { length: reply.length, zeros: reply.zeros } : reply.bytes.length);
   }
 
   #end(reason: string): void {
@@ -187,16 +202,10 @@ export function servePort(port: MessagePort, source: PageSource): void {
 async function answer(source: PageSource, { id, offset, length }: SourceRequest): Promise<SourceReply> {
   const bytes = new Uint8Array(length);
   try {
-    const count = await source.read(offset, bytes);
-    if (count !== length) {
-      const error = new DemandPagingError(
-        'SOURCE_LENGTH',
-        `the source gave ${count} bytes where ${length} were asked`,
-        count < length ? { hint: 'Was the image truncated while it is in use?' } : {},
-      );
-      return { id, error: error.toPlain() };
-    }
-    return { id, bytes };
+    const zeros = zerosOf(await source.read(offset, bytes), length);
+    if (zeros instanceof DemandPagingError) return { id, error: zeros.toPlain() };
+    if (zeros.length === 0) return { id, bytes };
+    return zeros[0]!.length === length ? { id, length, zeros } : { id, bytes, length, zeros };
   } catch (thrown) {
     return { id, error: asDemandPagingError(thrown, 'SOURCE_FAILED', 'the source failed').toPlain() };
   }

@@ -19,6 +19,7 @@ export const COUNTERS = [
   'prefetchPages',
   'ensuredPages', // installed because the program asked, not an access
   'zeroPages', // installed as zeros because the page had been removed
+  'holePages', // those among the installed that the source said are zeros: no bytes of them were fetched
   'foreignPages', // found present though the pager had not installed them
   'removedPages',
   'withdrawnPages',

@@ -1,4 +1,4 @@
-import { type PageIndex, type PageSource } from '../api/index.js';
+import { type PageIndex, type PageSource, type ReadAnswer } from '../api/index.js';
 import { type Contents } from './contents.js';
 
 /** What a source does when a page is asked for. `never`: it does not answer. `short` and `long`: a wrong length. */
@@ -7,7 +7,7 @@ export type SourceFault = 'throws' | 'short' | 'long' | 'never';
 interface Pending {
   readonly offset: number;
   readonly into: Uint8Array;
-  readonly settle: (answer: number | Error) => void;
+  readonly settle: (answer: ReadAnswer | Error) => void;
 }
 
 /** A source whose answers, failures and delays a property decides. Asynchronous answers wait until {@link answer}. */
@@ -24,6 +24,7 @@ export class ScriptedSource implements PageSource {
   readonly #contents: Contents;
   readonly #faults = new Map<PageIndex, { readonly fault: SourceFault; times: number }>();
   readonly #held = new Set<PageIndex>();
+  readonly #zeros = new Set<PageIndex>();
   #pending: Pending[] = [];
 
   constructor(contents: Contents, pages: number, synchronous: boolean) {
@@ -37,6 +38,11 @@ export class ScriptedSource implements PageSource {
     this.#faults.set(page, { fault, times });
   }
 
+  /** Of this page the source says that it is zeros, and writes something else. */
+  tellZeros(page: PageIndex): void {
+    this.#zeros.add(page);
+  }
+
   /** Reads that touch this page are answered no more until {@link resume}. Asynchronous sources only. */
   hold(page: PageIndex): void {
     this.#held.add(page);
@@ -46,7 +52,7 @@ export class ScriptedSource implements PageSource {
     this.#held.clear();
   }
 
-  read(offset: number, into: Uint8Array): number | Promise<number> {
+  read(offset: number, into: Uint8Array): ReadAnswer | Promise<ReadAnswer> {
     this.mostUnderWay = Math.max(this.mostUnderWay, ++this.underWay);
     if (this.synchronous) {
       this.meanwhile();
@@ -74,27 +80,27 @@ export class ScriptedSource implements PageSource {
   }
 
   /** Settled by whoever steps, at once: a promise would settle only after the schedule's step. */
-  #later(offset: number, into: Uint8Array): Promise<number> {
-    let done: ((count: number) => void) | undefined;
+  #later(offset: number, into: Uint8Array): Promise<ReadAnswer> {
+    let done: ((answer: ReadAnswer) => void) | undefined;
     let failed: ((error: Error) => void) | undefined;
-    const settle = (answer: number | Error): void => {
-      if (typeof answer === 'number') done?.(answer);
-      else failed?.(answer);
+    const settle = (answer: ReadAnswer | Error): void => {
+      if (answer instanceof Error) failed?.(answer);
+      else done?.(answer);
     };
     this.#pending.push({ offset, into, settle });
     this.onRead();
-    const answer: PromiseLike<number> = {
+    const answer: PromiseLike<ReadAnswer> = {
       // The resolver attaches its callbacks right after the read; nothing can be answered before.
       then: (onDone, onFailed) => {
-        done = onDone as (count: number) => void;
+        done = onDone as (answer: ReadAnswer) => void;
         failed = onFailed as (error: Error) => void;
         return answer as PromiseLike<never>;
       },
     };
-    return answer as Promise<number>;
+    return answer as Promise<ReadAnswer>;
   }
 
-  #fill(offset: number, into: Uint8Array): number | Error {
+  #fill(offset: number, into: Uint8Array): ReadAnswer | Error {
     const found = this.#faultOf({ offset, into });
     if (found && found.times > 0) {
       found.times--;
@@ -103,9 +109,14 @@ export class ScriptedSource implements PageSource {
       return found.fault === 'short' ? into.length - 1 : into.length + 1;
     }
     const { pageBytes } = this.#contents;
-    for (let at = 0; at < into.length; at += pageBytes)
-      into.set(this.#contents.page((offset + at) / pageBytes), at);
-    return into.length;
+    const zeros: { start: number; length: number }[] = [];
+    for (let at = 0; at < into.length; at += pageBytes) {
+      const page = (offset + at) / pageBytes;
+      const isZero = this.#zeros.has(page);
+      if (isZero) zeros.push({ start: at, length: pageBytes });
+      into.set(isZero ? this.#contents.foreign(page) : this.#contents.page(page), at);
+    }
+    return zeros.length > 0 ? { length: into.length, zeros } : into.length;
   }
 
   #faultOf({

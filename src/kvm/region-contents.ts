@@ -6,8 +6,9 @@ import { discardMemory, FoundMemory, type FoundMemoryOptions } from '../linux/in
 import { type PagedRegion } from './paged-memory.js';
 
 /**
- * Sees to it that every page of the memory is missing, or known to the states. Precondition: it is watched already, where a
- * userfaultfd watches it, so that no page comes unheard of after the look; that userfaultfd has no events to wait for.
+ * Sees to it that every page of the memory is missing, or known to the states. Precondition: it is watched
+ * already, where a userfaultfd watches it, so that no page comes unheard of after the look; that userfaultfd
+ * has no events to wait for.
  * Errors: NOT_EMPTY, PAGE_VANISHED; what {@link FoundMemory} and discarding throw.
  */
 export function settleRegions(
@@ -38,7 +39,10 @@ function settleReservation(pages: number, region: Region, { slot }: PagedRegion)
   }
 }
 
-/** Memory that was mapped here nobody else knows of; but where memory is locked (mlockall(2)) it is filled as it is mapped. */
+/**
+ * Memory that was mapped here nobody else knows of; but where memory is locked (mlockall(2)) it is filled as
+ * it is mapped.
+ */
 const placeOf = ({ length, pageSize, hva }: Region, address: number): FoundMemoryOptions => ({
   address,
   length: Number(length),

@@ -14,12 +14,14 @@ export interface DiscardOptions {
 }
 
 /**
- * Discards pages, so that the next access meets a hole. Private memory forgets them by MADV_DONTNEED, locked memory too
- * (Linux 5.18). Of a file they are punched out, because the mapping alone forgetting them leaves the page cache to serve
- * them again; then the mapping forgets, because a hole leaves poison and protection marks where they are.
+ * Discards pages, so that the next access meets a hole. Private memory forgets them by MADV_DONTNEED, locked
+ * memory too (Linux 5.18). Of a file they are punched out, because the mapping alone forgetting them leaves
+ * the page cache to serve them again; then the mapping forgets, because a hole leaves poison and protection
+ * marks where they are.
  *
  * Blocks: where the memory is registered with a userfaultfd that has EVENT_REMOVE, until the event was read.
- * Errors: KERNEL with errno (EINVAL: shared memory that is locked, of no known file). Source: madvise(2), fallocate(2).
+ * Errors: KERNEL with errno (EINVAL: shared memory that is locked, of no known file). Source: madvise(2),
+ * fallocate(2).
  */
 export function discardMemory({ address, length, memory, file }: DiscardOptions): void {
   const range = { start: BigInt(address), length: BigInt(length) };

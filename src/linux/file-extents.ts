@@ -11,8 +11,9 @@ const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
 /**
- * The runs of `[start, end)` of a file that hold data; what lies between reads as zeros. Moves the descriptor's offset.
- * Of a file that cannot tell, or of a place past its end, undefined: what is there must be read to be known.
+ * The runs of `[start, end)` of a file that hold data; what lies between reads as zeros. Moves the
+ * descriptor's offset. Of a file that cannot tell, or of a place past its end, undefined: what is there must
+ * be read to be known.
  * Blocks: as the file system does. Errors: none. Source: lseek(2).
  */
 export function dataRuns(fd: number, start: number, end: number): ByteRun[] | undefined {

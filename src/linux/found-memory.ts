@@ -30,17 +30,19 @@ export interface FoundMemoryOptions {
 }
 
 /**
- * Finds the pages that memory of this process has, so that an access finds them without a page fault that anybody hears of:
- * mapped, swapped out, poisoned, or in the page cache behind the mapping, whoever put them there; those that fallocate(2)
- * has only set aside included, which read as zeros.
+ * Finds the pages that memory of this process has, so that an access finds them without a page fault that
+ * anybody hears of: mapped, swapped out, poisoned, or in the page cache behind the mapping, whoever put them
+ * there; those that fallocate(2) has only set aside included, which read as zeros.
  *
- * Private memory is known from the page tables (/proc/self/pagemap). Of a file, holes are asked for (lseek(2));
- * of huge pages, of a file whose descriptor is not known, and where more is set aside than written, each page is asked
- * for through a second mapping (UFFDIO_CONTINUE, which finds a page or none).
+ * Private memory is known from the page tables (/proc/self/pagemap). Of a file, holes are asked for
+ * (lseek(2)); of huge pages, of a file whose descriptor is not known, and where more is set aside than
+ * written, each page is asked for through a second mapping (UFFDIO_CONTINUE, which finds a page or none).
  *
- * Precondition: made before the memory is registered with a userfaultfd, looked at as often as one likes after.
+ * Precondition: made before the memory is registered with a userfaultfd, looked at as often as one likes
+ * after.
  * Blocks: never for a page. Errors: NOT_SUPPORTED, NO_PERMISSION where this process cannot tell (no /proc, no
- * userfaultfd; EACCES), BAD_RANGE (ENOMEM: not mapped), KERNEL. Source: pagemap.rst (PAGEMAP_SCAN, Linux 6.7), mincore(2), userfaultfd.rst.
+ * userfaultfd; EACCES), BAD_RANGE (ENOMEM: not mapped), KERNEL. Source: pagemap.rst (PAGEMAP_SCAN, Linux
+ * 6.7), mincore(2), userfaultfd.rst.
  */
 export class FoundMemory {
   readonly #o: FoundMemoryOptions;
@@ -56,7 +58,10 @@ export class FoundMemory {
     else this.#alias = secondMappingByName(address, length);
   }
 
-  /** The runs of pages that have something, from the beginning of the memory, in ascending order; none touches the next. */
+  /**
+   * The runs of pages that have something, from the beginning of the memory, in ascending order; none touches
+   * the next.
+   */
   runs(): readonly ByteRun[] {
     const { address, length, shared, file, pageSize: unit, hugePageSize } = this.#o;
     const runs = [...this.#mapped(), ...residentRuns(address, length)];
@@ -97,9 +102,9 @@ function hasNoSwap(): boolean {
 }
 
 /**
- * The runs of bytes from `address` that the page tables of a process know: mapped, swapped out, or marked, as by poison.
- * `process`: its number, or `self`. Blocks: never. Errors: NOT_SUPPORTED without /proc, NO_PERMISSION (EACCES, EPERM: it
- * needs the rights of ptrace), MEMORY_GONE (the process has ended), KERNEL.
+ * The runs of bytes from `address` that the page tables of a process know: mapped, swapped out, or marked, as
+ * by poison. `process`: its number, or `self`. Blocks: never. Errors: NOT_SUPPORTED without /proc,
+ * NO_PERMISSION (EACCES, EPERM: it needs the rights of ptrace), MEMORY_GONE (the process has ended), KERNEL.
  */
 export function mappedRuns(process: number | 'self', address: number, length: number): ByteRun[] {
   const path = `/proc/${process}/pagemap`;
@@ -227,7 +232,10 @@ function fileRuns(
   }
 }
 
-/** Of memory that other mappings share: its address, or `-errno`; 0 of private memory, which no other mapping has. */
+/**
+ * Of memory that other mappings share: its address, or `-errno`; 0 of private memory, which no other mapping
+ * has.
+ */
 function secondMapping(address: number, length: number): number {
   const alias = raw.mremap(address, 0, length, MREMAP.MAYMOVE, 0);
   if (alias === -ERRNO.EINVAL) return 0;
@@ -235,7 +243,10 @@ function secondMapping(address: number, length: number): number {
   return alias;
 }
 
-/** The same of huge pages, which mremap(2) leaves alone: through /proc, which takes CAP_CHECKPOINT_RESTORE (Linux 5.9). */
+/**
+ * The same of huge pages, which mremap(2) leaves alone: through /proc, which takes CAP_CHECKPOINT_RESTORE
+ * (Linux 5.9).
+ */
 function secondMappingByName(address: number, length: number): number {
   let fd: number | undefined;
   try {
@@ -268,7 +279,10 @@ function mappingAt(
   return undefined;
 }
 
-/** Page by page of a mapping that nobody uses: CONTINUE maps what the page cache has, and says where it has nothing. */
+/**
+ * Page by page of a mapping that nobody uses: CONTINUE maps what the page cache has, and says where it has
+ * nothing.
+ */
 function probedRuns(alias: number, length: number, unit: number): readonly ByteRun[] {
   using uffd = openProbe();
   raw.madvise(alias, length, MADV.DONTNEED); // mapped by an earlier look

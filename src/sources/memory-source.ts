@@ -1,4 +1,5 @@
 import { DemandPagingError } from '../api/error.js';
+import { type ReadAnswer } from '../api/read-answer.js';
 import { type ModuleSourceRef, type PageSource } from '../api/source.js';
 import { libc, Mapping } from '../linux/index.js';
 import { checkExtent, MODULE } from './source-module.js';
@@ -13,9 +14,10 @@ export type MemorySourceOptions =
   { readonly native: NativeMemory } | { readonly bytes: SharedArrayBuffer | Uint8Array };
 
 /**
- * Contents that are in memory already. A SharedArrayBuffer and native memory are shared with the resolvers and
- * installed from where they lie, without a copy between; a Uint8Array of ordinary memory is copied to each
- * resolver when the pager opens. None may change, go away or be paged itself while the source is in use.
+ * Contents that are in memory already. A SharedArrayBuffer and native memory are shared with the resolvers
+ * and installed from where they lie, without a copy between; a Uint8Array of ordinary memory is copied to
+ * each resolver when the pager opens. Pages of 4096 zeros are told of and not installed by copy. None may
+ * change, go away or be paged itself while the source is in use.
  * Blocks: never. Errors: RangeError for the bounds; TypeError for anything else.
  */
 export function memory(contents: SharedArrayBuffer | Uint8Array | NativeMemory): ModuleSourceRef {
@@ -53,7 +55,8 @@ function bytesSource(given: SharedArrayBuffer | Uint8Array): PageSource {
   return {
     ...source,
     address(offset, length) {
-      if (offset + length > bytes.length) return undefined;
+      if (offset + length > bytes.length || hasZeroPage(bytes.subarray(offset, offset + length)))
+        return undefined;
       start ??= addressOf(bytes);
       return start === undefined ? undefined : start + offset;
     },
@@ -79,12 +82,41 @@ function nativeSource({ address, length }: NativeMemory): PageSource {
       const count = Math.max(0, Math.min(into.length, length - offset));
       return count === 0 ? 0 : copyOut(into, mapping.bytes(offset, count));
     },
-    address: (offset, count) => (offset + count <= length ? address + offset : undefined),
+    address: (offset, count) =>
+      offset + count <= length && !hasZeroPage(mapping.bytes(offset, count)) ? address + offset : undefined,
     close: () => mapping.dispose(),
   };
 }
 
-function copyOut(into: Uint8Array, bytes: Uint8Array): number {
-  into.set(bytes);
-  return bytes.length;
+/** The unit in which zeros are looked for. */
+const UNIT = 4096;
+const ZEROS = Buffer.alloc(UNIT);
+
+/** Copies what is not zeros, and tells what is. */
+function copyOut(into: Uint8Array, bytes: Uint8Array): ReadAnswer {
+  const zeros: { start: number; length: number }[] = [];
+  for (let at = 0; at + UNIT <= bytes.length; at += UNIT) {
+    if (!isZeroPage(bytes, at)) continue;
+    const last = zeros.at(-1);
+    if (last && last.start + last.length === at) last.length += UNIT;
+    else zeros.push({ start: at, length: UNIT });
+  }
+  let done = 0;
+  for (const { start, length } of [...zeros, { start: bytes.length, length: 0 }]) {
+    if (start > done) into.set(bytes.subarray(done, start), done);
+    done = start + length;
+  }
+  return zeros.length === 0 ? bytes.length : { length: bytes.length, zeros };
+}
+
+function hasZeroPage(bytes: Uint8Array): boolean {
+  for (let at = 0; at + UNIT <= bytes.length; at += UNIT) if (isZeroPage(bytes, at)) return true;
+  return false;
+}
+
+/** A few bytes tell most pages that are not. */
+function isZeroPage(bytes: Uint8Array, at: number): boolean {
+  if (bytes[at] !== 0 || bytes[at + 8] !== 0 || bytes[at + 1000] !== 0 || bytes[at + UNIT - 1] !== 0)
+    return false;
+  return ZEROS.equals(bytes.subarray(at, at + UNIT));
 }

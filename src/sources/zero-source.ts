@@ -6,7 +6,7 @@ export interface ZeroSourceOptions {
 }
 
 /**
- * A source of `length` zero bytes.
+ * A source of `length` zero bytes, none of which is copied where the kernel has a page of zeros.
  * Blocks: never. Errors: RangeError for a length that is no whole number from 0.
  */
 export function zero(length: number): ModuleSourceRef {
@@ -21,8 +21,7 @@ export function openZero({ length }: ZeroSourceOptions): PageSource {
     length,
     read(offset, into) {
       const count = Math.max(0, Math.min(into.length, length - offset));
-      into.fill(0, 0, count);
-      return count;
+      return { length: count, zeros: [{ start: 0, length: count }] };
     },
   };
 }

@@ -10,6 +10,8 @@ import {
   protectsLate,
   tornPage,
   zeroLeak,
+  zerosSpread,
+  zerosUnheard,
 } from './broken/contents.js';
 import {
   deathUnseen,
@@ -65,6 +67,8 @@ const SINS = [
   kernelNeverRecovers,
   deathIsTheEnd,
   viewsLive,
+  zerosSpread,
+  zerosUnheard,
 ];
 
 /** The same plans and schedules every time: what fails here fails always. */

@@ -1,11 +1,29 @@
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { type ModuleSourceRef, type OpenSource, type PageSource } from '../../src/api/index.js';
+import {
+  type ModuleSourceRef,
+  type OpenSource,
+  type PageSource,
+  type ReadAnswer,
+  type ZeroRange,
+} from '../../src/api/index.js';
+import { libc } from '../../src/linux/index.js';
 import * as sources from '../../src/sources/index.js';
 import { file, memory, zero } from '../../src/sources/index.js';
 
@@ -22,10 +40,17 @@ function open(ref: ModuleSourceRef): PageSource {
   return opener(structuredClone(ref.options)) as PageSource;
 }
 
-function read(source: PageSource, offset: number, length: number): { count: number; bytes: Uint8Array } {
+/** `zeros`: which bytes the source told of instead of writing them. */
+function read(
+  source: PageSource,
+  offset: number,
+  length: number,
+): { count: number; bytes: Uint8Array; zeros: readonly ZeroRange[] } {
   const into = new Uint8Array(length).fill(0xee);
-  const count = source.read(offset, into) as number;
-  return { count, bytes: into.subarray(0, count) };
+  const answer = source.read(offset, into) as ReadAnswer;
+  const { length: count, zeros } = typeof answer === 'number' ? { length: answer, zeros: [] } : answer;
+  for (const { start, length: bytes } of zeros) into.fill(0, start, start + bytes);
+  return { count, bytes: into.subarray(0, count), zeros };
 }
 
 function image(name: string, length: number): string {
@@ -56,8 +81,48 @@ describe('file', () => {
     const path = image('shrinking', 10_000);
     const source = open(file(path));
     truncateSync(path, 5000);
-    expect(read(source, 4096, 4096)).toEqual({ count: 904, bytes: pattern(10_000).subarray(4096, 5000) });
+    expect(read(source, 4096, 4096)).toMatchObject({
+      count: 904,
+      bytes: pattern(10_000).subarray(4096, 5000),
+    });
     expect(read(source, 8000, 100).count).toBe(0);
+  });
+
+  test('holes are told of, and not read; at the end of a file that became shorter there are none', (context) => {
+    const path = join(folder, 'sparse');
+    writeFileSync(path, '');
+    truncateSync(path, 1 << 20);
+    const fd = openSync(path, 'r+');
+    for (const at of [0x1_0000, 0x8_0000]) writeSync(fd, pattern(0x1_0000), 0, 0x1_0000, at);
+    if (fstatSync(fd).blocks * 512 >= 1 << 20) context.skip('no sparse files in this file system');
+    closeSync(fd);
+    const source = open(file(path));
+    expect(read(source, 0, 1 << 20)).toMatchObject({
+      count: 1 << 20,
+      zeros: [
+        { start: 0, length: 0x1_0000 },
+        { start: 0x2_0000, length: 0x6_0000 },
+        { start: 0x9_0000, length: 0x7_0000 },
+      ],
+    });
+    expect(Buffer.compare(read(source, 0, 1 << 20).bytes, readFileSync(path))).toBe(0);
+    expect(read(source, 0x1_8000, 0x1_0000).zeros).toEqual([{ start: 0x8000, length: 0x8000 }]);
+    expect(read(source, 0x8_1000, 0x1000)).toMatchObject({ count: 0x1000, zeros: [] });
+    expect(read(open(file(path, { offset: 0x1_0000 })), 0, 0x2_0000).zeros).toEqual([
+      { start: 0x1_0000, length: 0x1_0000 },
+    ]);
+    // By a descriptor of the caller's, whose offset stays where it is.
+    const own = openSync(path, 'r');
+    const before = readFileSync(`/proc/self/fdinfo/${own}`, 'utf8');
+    const byDescriptor = open(file(own));
+    expect(read(byDescriptor, 0, 0x2_0000).zeros).toEqual([{ start: 0, length: 0x1_0000 }]);
+    expect(readFileSync(`/proc/self/fdinfo/${own}`, 'utf8')).toBe(before);
+    void byDescriptor.close?.();
+    closeSync(own);
+    truncateSync(path, 0xa_0000);
+    expect(read(source, 0x9_0000, 0x1_0000)).toMatchObject({ count: 0x1_0000 });
+    expect(read(source, 0x9_8000, 0x1_0000)).toMatchObject({ count: 0x8000, zeros: [] });
+    expect(read(source, 0xa_0000, 0x1_0000)).toMatchObject({ count: 0, zeros: [] });
   });
 
   test('what cannot be opened is SOURCE_FAILED; a closed one refuses', () => {
@@ -87,6 +152,10 @@ describe('file', () => {
       const refused = { code: 'SOURCE_FAILED', message: expect.stringContaining(`it is ${kind}`) as string };
       expect(() => open(file(path, { length: 4096 })), path).toThrow(expect.objectContaining(refused));
     }
+    const descriptor = openSync(folder, 'r');
+    expect(() => open(file(descriptor))).toThrow(/a directory/);
+    closeSync(descriptor);
+    expect(() => open(file(99_999))).toThrow(expect.objectContaining({ code: 'SOURCE_FAILED', errno: 9 }));
     const absent = { code: 'SOURCE_FAILED', errno: 2, message: expect.stringContaining('ENOENT') as string };
     expect(() => open(file('/nope'))).toThrow(expect.objectContaining(absent));
   });
@@ -113,6 +182,7 @@ describe('zero', () => {
   test('is zeros to its end', () => {
     const source = open(zero(5000));
     expect(read(source, 4000, 1000).bytes).toEqual(new Uint8Array(1000));
+    expect(read(source, 4000, 1000).zeros).toEqual([{ start: 0, length: 1000 }]);
     expect(read(source, 4500, 1000).count).toBe(500);
     expect(read(source, 6000, 1000).count).toBe(0);
     expect(() => zero(-1)).toThrow(RangeError);
@@ -133,6 +203,28 @@ describe('memory', () => {
     expect(read(native, 0, 4096).bytes).toEqual(pattern(8192).subarray(4096));
   });
 
+  test('pages of zeros are told of, and have no address to be copied from', () => {
+    const shared = new SharedArrayBuffer(8 * 4096);
+    const bytes = new Uint8Array(shared);
+    for (const page of [1, 4]) bytes.set(pattern(4096), page * 4096);
+    bytes[6 * 4096 + 77] = 1; // not at a place that is looked at first
+    const native = memory({ address: libc().addressOf(bytes), length: bytes.length });
+    for (const source of [open(memory(shared)), open(memory(bytes.slice())), open(native)]) {
+      const { count, bytes: read_, zeros } = read(source, 0, bytes.length);
+      expect([count, Buffer.compare(read_, bytes)]).toEqual([bytes.length, 0]);
+      expect(zeros).toEqual([
+        { start: 0, length: 4096 },
+        { start: 2 * 4096, length: 2 * 4096 },
+        { start: 5 * 4096, length: 4096 },
+        { start: 7 * 4096, length: 4096 },
+      ]);
+      if (!source.address) continue;
+      expect(source.address(0, 2 * 4096)).toBeUndefined();
+      expect(source.address(4096, 4096)).toBeTypeOf('number');
+      expect(source.address(6 * 4096, 4096)).toBeTypeOf('number');
+    }
+  });
+
   test('ordinary bytes are copied, and have no address to rely on', () => {
     const bytes = pattern(5000);
     const source = open(memory(bytes));
@@ -143,6 +235,7 @@ describe('memory', () => {
 
   test('native memory has an address and an end', () => {
     const shared = new SharedArrayBuffer(4096);
+    new Uint8Array(shared).set(pattern(4096));
     const start = open(memory(shared)).address!(0, 4096)!;
     const source = open(memory({ address: start, length: 4000 }));
     expect(source.length).toBe(4000);

@@ -40,8 +40,8 @@ export interface ModelOptions {
   /** The verb that brings contents. Default `copy`. */
   readonly install?: Supports['install'];
   /**
-   * What the memory has of a page before anybody brings it: mapped if it is anonymous, else in the page cache. What becomes
-   * of it the regions' `contents` say. Default: nothing.
+   * What the memory has of a page before anybody brings it: mapped if it is anonymous, else in the page
+   * cache. What becomes of it the regions' `contents` say. Default: nothing.
    */
   readonly contents?: (page: PageIndex) => Uint8Array | undefined;
   /** Staging, in bytes; at least the largest page is taken. Default 256 KiB. */
@@ -67,16 +67,17 @@ const VERBS_OF: Readonly<Record<MemoryKind, readonly Verb[]>> = {
 };
 
 /**
- * The kernel model as a backend: pages real bytes in this process's own memory, on any platform, with
- * nothing native; the embedded default, the reference the conformance suite is first run on, and the
- * ground on which mechanisms are prototyped.
+ * The kernel model as a backend: pages real bytes in this process's own memory, on any platform, with nothing
+ * native; the embedded default, the reference the conformance suite is first run on, and the ground on which
+ * mechanisms are prototyped.
  *
- * Its ports open in the isolate that attached (`here`). Accesses are made through {@link MemoryBackend.kernel}:
- * awaited (`kernel.run`) or stepped by a scheduler (`kernel.access`). `attach` maps nothing, so regions that are
- * mapped already are refused.
+ * Its ports open in the isolate that attached (`here`). Accesses are made through {@link
+ * MemoryBackend.kernel}: awaited (`kernel.run`) or stepped by a scheduler (`kernel.access`). `attach` maps
+ * nothing, so regions that are mapped already are refused.
  *
- * Blocks nobody. Errors: NOT_SUPPORTED for `guest-memfd` memory, for a region with an address or a file,
- * and where the layout's kinds of memory have no install verb in common; NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}).
+ * Blocks nobody. Errors: NOT_SUPPORTED for `guest-memfd` memory, for a region with an address or a file, and
+ * where the layout's kinds of memory have no install verb in common; NOT_EMPTY, PAGE_VANISHED (see {@link
+ * RegionSpec.contents}).
  */
 export function memoryBackend(options: ModelOptions = {}): MemoryBackend {
   const { name = 'memory', sites = watchedSites(() => blocking()) } = options;

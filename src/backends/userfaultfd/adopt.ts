@@ -31,8 +31,8 @@ export interface AdoptOptions {
    */
   readonly uffd: number;
   /**
-   * The process whose memory it is, if known: its end is then noticed at once (MEMORY_GONE), not at the next fault; and
-   * a region can say what is to become of the pages that it has ({@link RegionSpec.contents}).
+   * The process whose memory it is, if known: its end is then noticed at once (MEMORY_GONE), not at the next
+   * fault; and a region can say what is to become of the pages that it has ({@link RegionSpec.contents}).
    */
   readonly pid?: number | undefined;
   /** Modes it registered its memory with. Default `missing`. */
@@ -51,24 +51,25 @@ export interface AdoptOptions {
 
 /**
  * Demand paging of another process's memory, by a userfaultfd received from it (SCM_RIGHTS, a `fork` event,
- * pidfd_getfd). No handshake is done: what was negotiated is what the caller says. Every region of the layout must
- * have its `hva`, an address in the *other* process; nothing is mapped here, so the attachment has no
- * memory and cannot withdraw, and pages cannot be moved in. Closing it closes the descriptor and unregisters nothing:
- * while the other process holds a copy, its accesses wait.
+ * pidfd_getfd). No handshake is done: what was negotiated is what the caller says. Every region of the layout
+ * must have its `hva`, an address in the *other* process; nothing is mapped here, so the attachment has no
+ * memory and cannot withdraw, and pages cannot be moved in. Closing it closes the descriptor and unregisters
+ * nothing: while the other process holds a copy, its accesses wait.
  *
- * `attach` wakes every access that waits in the regions: one whose fault an earlier handler read and did not answer
- * faults anew, and is answered. Precondition: an earlier handler reads the userfaultfd no more, or it takes that fault, too.
+ * `attach` wakes every access that waits in the regions: one whose fault an earlier handler read and did not
+ * answer faults anew, and is answered. Precondition: an earlier handler reads the userfaultfd no more, or it
+ * takes that fault, too.
  *
- * A region's `contents` have no default here: pages that the process has (it, or an earlier handler brought them) are found
- * one by one and left as they are. With `refuse` or `keep` they are looked for (/proc/PID/pagemap; not of shared memory).
- * A handler that takes over from one that was told of removals needs its `states`: what was removed is missing like what
- * never came, and would come from the source again.
+ * A region's `contents` have no default here: pages that the process has (it, or an earlier handler brought
+ * them) are found one by one and left as they are. With `refuse` or `keep` they are looked for
+ * (/proc/PID/pagemap; not of shared memory). A handler that takes over from one that was told of removals
+ * needs its `states`: what was removed is missing like what never came, and would come from the source again.
  *
  * Blocks: never. Errors: RangeError for options out of bounds. `attach`: BAD_DESCRIPTOR (not open; not a
- * userfaultfd; one without its handshake), which leaves the descriptor as it was; BAD_RANGE for a region without an `hva` or
- * with one that is no address of that process; ALREADY_REGISTERED for a second `attach`; MEMORY_GONE (ESRCH: the
- * process has ended); NOT_EMPTY, PAGE_VANISHED, NO_PERMISSION, NOT_SUPPORTED (`contents`, see above); KERNEL.
- * Requires: no privilege. Source: userfaultfd(2), ioctl_userfaultfd(2).
+ * userfaultfd; one without its handshake), which leaves the descriptor as it was; BAD_RANGE for a region
+ * without an `hva` or with one that is no address of that process; ALREADY_REGISTERED for a second `attach`;
+ * MEMORY_GONE (ESRCH: the process has ended); NOT_EMPTY, PAGE_VANISHED, NO_PERMISSION, NOT_SUPPORTED
+ * (`contents`, see above); KERNEL. Requires: no privilege. Source: userfaultfd(2), ioctl_userfaultfd(2).
  */
 export function adopt(options: AdoptOptions): Backend {
   const { faults, asyncWriteProtect, userModeOnly, stagingBytes } = options;

@@ -17,8 +17,8 @@ interface Looked {
 }
 
 /**
- * Sees to it that every page of the memory is one of which somebody hears: the states know it, or an access to it faults.
- * Made before the memory is registered.
+ * Sees to it that every page of the memory is one of which somebody hears: the states know it, or an access
+ * to it faults. Made before the memory is registered.
  */
 export class RegionContents {
   readonly #states: PageStates;
@@ -36,9 +36,10 @@ export class RegionContents {
   }
 
   /**
-   * Looks at the memory and settles what it has. It is registered while it is looked at, so that no page comes unheard of
-   * after the look; and not while pages are discarded, which would wait for whoever reads the events of it. An
-   * accessor that touches a page in between has made one more to discard: then it is looked at again.
+   * Looks at the memory and settles what it has. It is registered while it is looked at, so that no page
+   * comes unheard of after the look; and not while pages are discarded, which would wait for whoever reads
+   * the events of it. An accessor that touches a page in between has made one more to discard: then it is
+   * looked at again.
    *
    * Errors: NOT_EMPTY, PAGE_VANISHED; what {@link FoundMemory} and discarding throw.
    */
@@ -77,7 +78,9 @@ export class RegionContents {
   }
 }
 
-/** Nobody else knows of it; but a process whose memory is locked (mlockall(2)) has it filled as it is mapped. */
+/**
+ * Nobody else knows of it; but a process whose memory is locked (mlockall(2)) has it filled as it is mapped.
+ */
 const isOurs = ({ mapped, fd, ownsFile }: RegionMemory): boolean => mapped && (fd === undefined || ownsFile);
 
 const fileOf = ({ fd, fileOffset }: RegionMemory): { fd: number; offset: number } | undefined =>

@@ -1,4 +1,5 @@
-import { FLAG, OUTCOME, VERB } from 'demand-paging';
+import { FLAG, OUTCOME, type ReadAnswer, Resolver, type ResolverOptions, VERB } from 'demand-paging';
+import { type Engine } from 'demand-paging/conformance';
 import { ALL_DONE, asItIs, isInstall, type Row, type RowOutcome, rowOf, rows, sin } from './sin.js';
 
 const PAGE = 4096;
@@ -168,4 +169,40 @@ export const clampsInput = sin({
       }
     },
   }),
+});
+
+/** What a source answers, made into something else. */
+const answering = (wrong: (answer: ReadAnswer, into: Uint8Array) => ReadAnswer) => {
+  return (options: ResolverOptions): Engine => {
+    const { source } = options;
+    const read = (offset: number, into: Uint8Array): ReadAnswer | Promise<ReadAnswer> => {
+      const answer = source.read(offset, into);
+      if (typeof answer === 'number' || !('then' in answer)) return wrong(answer, into);
+      const then = (done: (answer: ReadAnswer) => void, failed: (error: unknown) => void): unknown =>
+        answer.then((given) => done(wrong(given, into)), failed);
+      return { then } as unknown as Promise<ReadAnswer>;
+    };
+    return new Resolver({
+      ...options,
+      source: { synchronous: source.synchronous, length: source.length, read },
+    });
+  };
+};
+
+/** What the source says of one page is taken for all that were asked for with it. */
+export const zerosSpread = sin({
+  name: 'zeros where the source has data',
+  breaks: 'no-zero-leak',
+  engine: answering((answer) =>
+    typeof answer === 'number'
+      ? answer
+      : { length: answer.length, zeros: [{ start: 0, length: answer.length }] },
+  ),
+});
+
+/** What the source need not have written is installed. */
+export const zerosUnheard = sin({
+  name: 'installs what the source says are zeros',
+  breaks: 'no-zero-leak',
+  engine: answering((answer, into) => (typeof answer === 'number' ? answer : into.length)),
 });

@@ -1,4 +1,4 @@
-import { type Notice, Resolver } from 'demand-paging';
+import { type Notice, type ReadAnswer, Resolver } from 'demand-paging';
 import { type Engine } from 'demand-paging/conformance';
 import { sin } from './sin.js';
 
@@ -9,17 +9,18 @@ export const failureTurnedToZeros = sin({
   engine: (options): Engine => {
     const { source } = options;
     const zeros = (into: Uint8Array): number => into.fill(0).length;
-    const read = (offset: number, into: Uint8Array): number | Promise<number> => {
+    const read = (offset: number, into: Uint8Array): ReadAnswer | Promise<ReadAnswer> => {
       try {
         const answer = source.read(offset, into);
         if (typeof answer === 'number') return answer === into.length ? answer : zeros(into);
+        if (!('then' in answer)) return answer;
         return {
-          then: (done: (count: number) => void) =>
+          then: (done: (answer: ReadAnswer) => void) =>
             void answer.then(
-              () => done(into.length),
+              (given) => done(typeof given === 'number' ? into.length : given),
               () => done(zeros(into)),
             ),
-        } as unknown as Promise<number>;
+        } as unknown as Promise<ReadAnswer>;
       } catch {
         return zeros(into);
       }

@@ -1,4 +1,12 @@
-import { type FaultBatch, type FaultPort, type MemoryEvent, OUTCOME, Resolver, ROW } from 'demand-paging';
+import {
+  type FaultBatch,
+  type FaultPort,
+  type MemoryEvent,
+  OUTCOME,
+  type ReadAnswer,
+  Resolver,
+  ROW,
+} from 'demand-paging';
 import { ALL_DONE, isInstall, rows, sin } from './sin.js';
 
 /** Takes rows out of a batch. */
@@ -121,17 +129,17 @@ export const resurrects = sin({
     const counted = {
       synchronous: source.synchronous,
       length: source.length,
-      read: (offset: number, into: Uint8Array): number | Promise<number> => {
+      read: (offset: number, into: Uint8Array): ReadAnswer | Promise<ReadAnswer> => {
         const answer = source.read(offset, into);
-        if (typeof answer === 'number') return answer;
+        if (typeof answer === 'number' || !('then' in answer)) return answer;
         underWay++;
         const over = (): void => void underWay--;
-        const then = (done: (count: number) => void, failed: (error: unknown) => void): unknown =>
+        const then = (done: (answer: ReadAnswer) => void, failed: (error: unknown) => void): unknown =>
           answer.then(
-            (count) => (over(), done(count)),
+            (given) => (over(), done(given)),
             (error: unknown) => (over(), failed(error)),
           );
-        return { then } as unknown as Promise<number>;
+        return { then } as unknown as Promise<ReadAnswer>;
       },
     };
     const take: FaultPort['take'] = (batch, wait, timeoutMs) => {

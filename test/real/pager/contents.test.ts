@@ -87,7 +87,10 @@ const adopted = (mapping: Mapping, given: Partial<RegionSpec> = {}): RegionSpec 
     ...given,
   });
 
-/** Ways in which memory comes to have pages: of private memory, of shared, of both. Page 7 has something in each. */
+/**
+ * Ways in which memory comes to have pages: of private memory, of shared, of both. Page 7 has something in
+ * each.
+ */
 const WAYS: readonly (readonly [string, 'anonymous' | 'shmem', (mapping: Mapping) => void])[] = [
   ['written', 'anonymous', (mapping) => mapping.bytes(7 * PAGE, PAGE).fill(OLD)],
   [

@@ -337,14 +337,26 @@ describe('states that are handed over', () => {
     const kept = duplicate(f.uffd);
     await f.attachment.close();
     const pagers = [await serve(placed, kept)];
-    // Each child's memory is served by a pager of its own, from the states that its parent's had.
+    // Each child's memory is served by a pager of its own, from the states that its parent's had. A child that
+    // waits for no page may have ended by then.
+    let forks = 0;
+    const ended: unknown[] = [];
+    const serving: Promise<void>[] = [];
     const follow = (pager: Pager): void =>
       void pager.on('forked', (fd, states) => {
-        void serve({ ...placed, pid: f.child.pid! }, fd, states).then((child) => {
-          child.on('stopped', () => {}); // it ends with its process
-          pagers.push(child);
-          follow(child);
-        });
+        forks++;
+        const served = serve(placed, fd, states).then(
+          (child) => {
+            child.on('stopped', () => {}); // it ends with its process
+            pagers.push(child);
+            follow(child);
+          },
+          (error: unknown) => {
+            raw.close(fd);
+            ended.push((error as DemandPagingError).code);
+          },
+        );
+        serving.push(served);
       });
     follow(pagers[0]!);
     expect([await f.ask('l 5'), await f.ask('l 6'), await f.ask('d 5')]).toEqual([6, 7, 0]);
@@ -355,7 +367,9 @@ describe('states that are handed over', () => {
         [9, 10], // missing
       ] as const)
         expect(await f.ask(`${how} ${page}`), `${how} ${page}`).toBe(expected);
-    expect(pagers.length).toBe(1 + 3 + 6);
+    expect(forks).toBe(3 + 6);
+    await Promise.all(serving);
+    expect(ended.every((code) => code === 'MEMORY_GONE')).toBe(true);
     f.child.kill('SIGKILL');
     for (const pager of pagers) await pager.close({ missing: 'leave' });
   });
