@@ -43,7 +43,7 @@ export interface FetchEvents {
   failed(request: FetchRequest, error: DemandPagingError): void;
   /** Something asynchronous is ready for the next turn. */
   work(): void;
-  /** Called before and after asking a synchronous source. */
+  /** Called before and after asking the source. */
   reading(): void;
 }
 
@@ -174,7 +174,7 @@ export class FetchesUnderWay {
     };
     const fail = (cause: unknown): void =>
       settle(asDemandPagingError(cause, 'SOURCE_FAILED', 'the source failed'));
-    if (this.#source.synchronous) this.#events.reading();
+    this.#events.reading();
     try {
       const answer = this.#source.read(Number(this.#layout.sourceOffsetOf(request.pages.first)), bytes);
       if (isPromise(answer)) answer.then(settle, fail);
@@ -182,7 +182,7 @@ export class FetchesUnderWay {
     } catch (cause) {
       fail(cause);
     } finally {
-      if (this.#source.synchronous) this.#events.reading();
+      this.#events.reading();
     }
   }
 

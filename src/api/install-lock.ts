@@ -19,6 +19,11 @@ export class InstallLock {
     this.#at = at;
   }
 
+  /** Control thread: the resolver's thread has ended, perhaps in the middle of a batch, and another resolver goes on. */
+  static release(words: Int32Array, at: number): void {
+    Atomics.compareExchange(words, at, INSTALLING, FREE);
+  }
+
   /** The resolver's thread, before a batch. Where the control thread has taken over it never returns. */
   enter(): void {
     while (Atomics.compareExchange(this.#words, this.#at, FREE, INSTALLING) !== FREE)

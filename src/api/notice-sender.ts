@@ -5,7 +5,9 @@ import { COUNTER, type Counters } from './statistics.js';
 
 /** What a resolver's worker sends to the control thread. */
 export type ResolverMessage =
-  | { readonly kind: 'ready'; readonly sourceLength: number }
+  | { readonly kind: 'ready'; readonly sourceLength: number; readonly synchronous: boolean }
+  /** The source is a synchronous one, which must not share this thread: it was closed, and nothing of the port opened. */
+  | { readonly kind: 'misplaced' }
   | { readonly kind: 'reply'; readonly id: number; readonly reply: CommandReply }
   | { readonly kind: 'notice'; readonly notice: Notice }
   /** The last message of a resolver that ended as told. */

@@ -68,6 +68,14 @@ export interface PagerPolicy {
   readonly onOutsideFault: OutsidePolicy;
   /** How the resolver waits for faults: asleep in the kernel (after a look of microseconds, where faults follow each other), or spinning on a core of its own. */
   readonly wait: 'block' | 'spin';
+  /**
+   * Which thread a resolver runs on. `auto`: resolvers of asynchronous sources share the threads of their source, a
+   * synchronous source has one of its own; the sources of `demand-paging/sources`, and others that say that they may
+   * share one, share when four have one each. `own`: one of its own, whatever the source. `shared`: with the resolvers of
+   * other pagers that ask for it with the same source, even where the source is synchronous; then a read that takes long
+   * delays all of these, and a fault costs a turn of an event loop besides. Means nothing to ports of this isolate.
+   */
+  readonly thread: 'auto' | 'own' | 'shared';
   /** Notices to the control thread under way at once; further ones are dropped and counted. */
   readonly maxNotices: number;
 }
@@ -88,6 +96,7 @@ export const DEFAULT_POLICY: PagerPolicy = {
   onFork: 'poison',
   onOutsideFault: 'refuse',
   wait: 'block',
+  thread: 'auto',
   maxNotices: 1024,
 };
 
@@ -135,6 +144,9 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
   oneOf('onFork', policy.onFork, ['poison', 'hand-over']);
   oneOf('onOutsideFault', policy.onOutsideFault, ['refuse', 'zeros', 'stop']);
   oneOf('wait', policy.wait, ['block', 'spin']);
+  oneOf('thread', policy.thread, ['auto', 'own', 'shared']);
+  if (policy.wait === 'spin' && policy.thread === 'shared')
+    throw new RangeError("the policy's wait 'spin' takes a thread of its own: not thread 'shared'");
   return policy;
 }
 

@@ -22,9 +22,15 @@ export interface ResolverWorkerData {
   readonly source: SourceRef;
   readonly policy: PagerPolicy;
   readonly latency: RecordableHistogram;
+  /** No other resolver runs on this thread, which may sleep in the port. */
+  readonly alone: boolean;
+  /** A synchronous source may share the thread, if it is shared. */
+  readonly anySource: boolean;
+  /** It goes on where a resolver was that ended in the middle of its work, and had not failed. */
+  readonly goesOn: boolean;
 }
 
-/** What the thread is started with: its end of the control port, on which {@link ResolverWorkerData} is the first message. */
+/** What a thread is sent for each resolver: its end of the control port, whose first message is {@link ResolverWorkerData}. */
 export interface ResolverWorkerPort {
   readonly control: MessagePort;
 }
@@ -35,14 +41,26 @@ export const WORD = {
   commands: 0,
   /** Notices the control thread has handled. */
   handled: 1,
-  /** Odd while the resolver is inside a synchronous source; counts up by two a call. */
+  /** Odd while the resolver is inside a call of its source (open, read, close); counts up by two a call. */
   reading: 2,
   /** 1: whatever waited has been seen to, as the resolver was told or because it failed. What decides who cleans up. */
   settled: 3,
   /** See {@link InstallLock}. */
   installing: 4,
-  length: 5,
+  /** 1 from before messages are taken from the port until their events have been applied: ended then, some may be lost. */
+  taking: 5,
+  /** 1: the thread is about to be ended because it does not come back from the source; coming back now, it waits. */
+  condemned: 6,
+  /** See {@link OPENING}. */
+  opening: 7,
+  length: 8,
 } as const;
+
+/**
+ * How the opening of a resolver ends: it opens its port, or it was given up before, and opens none. What a port is opened
+ * by (descriptor numbers) means something else once the pager has closed.
+ */
+export const OPENING = { underWay: 0, through: 1, givenUp: 2 } as const;
 
 export interface CommandMessage {
   readonly id: number;

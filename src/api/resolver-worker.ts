@@ -1,29 +1,30 @@
-import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { type FaultPort, openPort } from './backend.js';
+import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
+import { type FaultPort, importPort, openPortNow } from './backend.js';
 import { asDemandPagingError } from './error.js';
 import { InstallLock } from './install-lock.js';
-import { KeepAlive } from './keep-alive.js';
 import { MemoryLayout } from './layout.js';
 import { NoticeSender, type ResolverMessage } from './notice-sender.js';
 import { PageStates } from './page-states.js';
 import { Signal, runResolver } from './resolver-loop.js';
 import {
   type CommandMessage,
+  OPENING,
   type ResolverWorkerData,
   type ResolverWorkerPort,
   WORD,
 } from './resolver-thread.js';
 import { Resolver } from './resolver.js';
-import { type PageSource, checkCovers, openSource } from './source.js';
+import { type PageSource, called, checkCovers, openSource } from './source.js';
 import { Counters } from './statistics.js';
 
 /**
- * The thread of one resolver. It opens its port and its source by module, since neither crosses
- * isolates, reports `ready`, and turns until told to end.
+ * Runs one resolver on this thread. It opens its port and its source by module, since neither crosses isolates, reports
+ * `ready` with the source's length, and turns until told to end: asleep in its port, if it is alone here and its source is
+ * synchronous, else on the event loop, which it shares with others.
  */
-async function main({ control }: ResolverWorkerPort): Promise<void> {
+async function run({ control }: ResolverWorkerPort): Promise<void> {
   const data = receiveMessageOnPort(control)!.message as ResolverWorkerData;
-  const { policy } = data;
+  const { policy, alone } = data;
   const words = new Int32Array(data.words);
   const lock = new InstallLock(words, WORD.installing);
   const send = (message: ResolverMessage): void => control.postMessage(message);
@@ -32,12 +33,18 @@ async function main({ control }: ResolverWorkerPort): Promise<void> {
   let port: FaultPort | undefined;
   let source: PageSource | undefined;
   try {
-    // What is awaited there may be nothing that keeps this thread's event loop going; the control thread has a time-out.
-    const alive = new KeepAlive();
-    source = await openSource(data.source).finally(() => alive.end());
+    source = await openSource(data.source, () => passage(words));
+    if (!alone && source.synchronous && !data.anySource) {
+      await closed(source, words);
+      return send({ kind: 'misplaced' });
+    }
+    const blocks = alone && source.synchronous;
     const layout = new MemoryLayout(data.layout);
     checkCovers(source.length, layout.regions);
-    port = await openPort(data.place);
+    await importPort(data.place);
+    if (Atomics.compareExchange(words, WORD.opening, OPENING.underWay, OPENING.through) === OPENING.givenUp)
+      return await closed(source, words);
+    port = openPortNow(data.place);
     resolver = new Resolver({
       layout,
       states: new PageStates(data.states),
@@ -49,9 +56,10 @@ async function main({ control }: ResolverWorkerPort): Promise<void> {
       counters: new Counters(data.counters),
       notify: (notice) => notices.notify(notice),
       latency: (elapsed_ns) => data.latency.record(elapsed_ns),
-      reading: () => void Atomics.add(words, WORD.reading, 1),
+      reading: () => passage(words),
       installing: (on) => (on ? lock.enter() : lock.leave()),
       settled: () => Atomics.store(words, WORD.settled, 1),
+      ...(!blocks && { taking: nested((on) => Atomics.store(words, WORD.taking, on ? 1 : 0)) }),
     });
     const signal = new Signal();
     const drain = commandDrain(control, words, resolver, send);
@@ -59,29 +67,58 @@ async function main({ control }: ResolverWorkerPort): Promise<void> {
       execute(resolver!, message, send);
       signal.set();
     });
-    send({ kind: 'ready', sourceLength: source.length });
+    send({ kind: 'ready', sourceLength: source.length, synchronous: source.synchronous });
+    if (data.goesOn) resolver.goOn();
     await runResolver({
       resolver,
       port,
       drain,
-      blocking: source.synchronous ? policy.wait : undefined,
+      blocking: blocks ? policy.wait : undefined,
       signal,
     });
-    await source.close?.();
+    await closed(source, words);
     send({ kind: 'ended' });
   } catch (thrown) {
     const error = asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed');
     try {
-      // Crash cleanup: whatever waits is let go loudly before this thread is gone.
+      // Crash cleanup: whatever waits is let go loudly before this resolver is gone.
       resolver?.abort(error);
-      port?.close();
-      await source?.close?.();
     } finally {
-      send({ kind: 'died', error: error.toPlain() });
+      port?.close();
+      try {
+        if (source) await closed(source, words);
+      } finally {
+        send({ kind: 'died', error: error.toPlain() });
+      }
     }
   } finally {
     control.unref(); // not closed: what was sent last must still arrive
   }
+}
+
+/** Closes a source, whose `close` may never come back. */
+const closed = async (source: PageSource, words: Int32Array): Promise<void> =>
+  called(
+    () => source.close?.(),
+    () => passage(words),
+  );
+
+/**
+ * Into a call of the source's, and out of it. A thread that comes back when it is about to be ended waits for that here, so
+ * that it is ended in no other place: not between taking messages and applying their events, for any resolver on it.
+ */
+function passage(words: Int32Array): void {
+  const isInside = Atomics.add(words, WORD.reading, 1) % 2 === 0;
+  while (!isInside && Atomics.load(words, WORD.condemned) === 1) Atomics.wait(words, WORD.condemned, 1);
+}
+
+/** Calls `tell` for the outermost pair only. */
+function nested(tell: (on: boolean) => void): (on: boolean) => void {
+  let depth = 0;
+  return (on) => {
+    if (on && depth++ === 0) tell(true);
+    if (!on && --depth === 0) tell(false);
+  };
 }
 
 /** The event loop does not run while the resolver blocks in its port: take the messages by hand. */
@@ -109,4 +146,5 @@ function execute(
   resolver.execute(command, (reply) => send({ kind: 'reply', id, reply }));
 }
 
-void main(workerData as ResolverWorkerPort);
+// It keeps the thread, which the control side ends when its last resolver has left.
+parentPort!.on('message', (port: ResolverWorkerPort) => void run(port));

@@ -38,8 +38,10 @@ export interface ResolverOptions {
   notify(notice: Notice): void;
   /** A fault was resolved this long after it was taken. */
   latency?(elapsed_ns: number): void;
-  /** Called before and after each read of a synchronous source, which may never come back. */
+  /** Called before and after each call of the source's `read`, which may never come back. */
   reading?(): void;
+  /** Called before (true) messages are taken from the port, and after their events have been applied. May nest. */
+  taking?(on: boolean): void;
   /** Called before (true) and after each batch that the port carries out. */
   installing?(on: boolean): void;
   /** Called once, when whatever waited has been seen to, as it was told or because it failed. */
@@ -299,6 +301,14 @@ export class Resolver {
     this.#o.settled?.();
   }
 
+  /**
+   * Begins where another resolver of these pages ended in the middle of its work, by the states that it left. What it had
+   * taken and not served is asked for again: every accessor that waits is woken.
+   */
+  goOn(): void {
+    this.#settleAll();
+  }
+
   // ── taking ──
 
   #take(wait: Wait): number {
@@ -310,10 +320,13 @@ export class Resolver {
         : this.#fetching.underWay.expects
           ? Math.max(0, this.nextDueMs - this.#now())
           : Infinity;
+    this.#o.taking?.(true);
     const taken = this.#o.port.take(this.#batch, wait, timeoutMs);
-    if (taken === 0) return 0;
-    this.#decode(taken);
-    this.#applyEvents();
+    if (taken > 0) {
+      this.#decode(taken);
+      this.#applyEvents();
+    }
+    this.#o.taking?.(false);
     return taken;
   }
 

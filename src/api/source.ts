@@ -36,6 +36,11 @@ export interface ModuleSourceRef {
   readonly module: string;
   readonly export: string;
   readonly options: unknown;
+  /**
+   * Its reads return soon enough for its resolver to share a thread with others, though it is synchronous: a read delays
+   * theirs for as long as it takes. Default false. See {@link PagerPolicy.thread}.
+   */
+  readonly mayShare?: boolean;
 }
 
 /**
@@ -81,8 +86,11 @@ export const isPromise = (answer: ReadAnswer | Promise<ReadAnswer>): answer is P
 export const isModuleSource = (ref: SourceRef): ref is ModuleSourceRef => 'module' in ref;
 export const isPortSource = (ref: SourceRef): ref is PortSourceRef => 'port' in ref;
 
-/** Opens a source in this isolate. Throws SOURCE_FAILED when its module or export is not to be had. */
-export async function openSource(ref: SourceRef): Promise<PageSource> {
+/**
+ * Opens a source in this isolate. Throws SOURCE_FAILED when its module or export is not to be had.
+ * `calling`: called before and after the call of the module's export, which may never come back.
+ */
+export async function openSource(ref: SourceRef, calling: () => void = () => {}): Promise<PageSource> {
   if (isPortSource(ref)) return checkedSource(new PortSource(ref));
   if (!isModuleSource(ref)) return checkedSource(ref);
   let open: unknown;
@@ -97,11 +105,21 @@ export async function openSource(ref: SourceRef): Promise<PageSource> {
     throw new DemandPagingError('SOURCE_FAILED', `${ref.module} exports no function '${ref.export}'`);
   let source: PageSource;
   try {
-    source = await (open as OpenSource<unknown>)(ref.options);
+    source = await called(() => (open as OpenSource<unknown>)(ref.options), calling);
   } catch (thrown) {
     throw asDemandPagingError(thrown, 'SOURCE_FAILED', 'the source cannot be opened');
   }
   return checkedSource(source, `${ref.export} of ${ref.module}`);
+}
+
+/** What a call answers; `calling` is called before it and after it, however it ends. */
+export function called<T>(call: () => T, calling: () => void): T {
+  calling();
+  try {
+    return call();
+  } finally {
+    calling();
+  }
 }
 
 /** Refuses what is not a source before anything relies on it. What it has opened it may close. */

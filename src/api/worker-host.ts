@@ -1,17 +1,21 @@
-import { MessageChannel, receiveMessageOnPort, type Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { type PageRange } from './address.js';
 import { importPort, type Shard } from './backend.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
+import { InstallLock } from './install-lock.js';
+import { Opening } from './opening.js';
 import { type ResolverMessage } from './notice-sender.js';
 import { type Command, type MissingAtClose } from './notice.js';
 import { type HostOptions, type ResolverHost, settleCall } from './resolver-host.js';
-import { startThread } from './package-entry.js';
 import {
-  type CommandMessage,
-  type ResolverWorkerData,
-  type ResolverWorkerPort,
-  WORD,
-} from './resolver-thread.js';
+  type Placement,
+  placementAfter,
+  placementOf,
+  type Resident,
+  type ResolverThread,
+  threadFor,
+} from './resolver-pool.js';
+import { type CommandMessage, OPENING, type ResolverWorkerData, WORD } from './resolver-thread.js';
 import { isPortSource } from './source.js';
 import { SourceTime } from './source-time.js';
 import { Counters } from './statistics.js';
@@ -20,8 +24,9 @@ import { Counters } from './statistics.js';
 const TERMINATE_WAIT_MS = 1000;
 
 /**
- * Starts a resolver on a thread of its own. Neither the thread nor its port keeps the event loop going. An opening that is
- * aborted ends the thread; one that is inside a native call (a file system that hangs) is left behind there.
+ * Starts a resolver on another thread. Neither the thread nor its port keeps the event loop going. An opening that is
+ * aborted ends its thread, if no other resolver runs there; one that is inside a native call (a file system that hangs) is
+ * left behind there.
  */
 export async function startWorker(options: HostOptions, signal: AbortSignal): Promise<ResolverHost> {
   signal.throwIfAborted();
@@ -36,26 +41,42 @@ export async function startWorker(options: HostOptions, signal: AbortSignal): Pr
   return host;
 }
 
+interface Call {
+  readonly command: Command;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
 /**
- * The control thread's end of a resolver's thread.
+ * The control thread's end of a resolver on another thread.
  *
  * The thread can end in three ways: as it was told, after it failed and cleaned up, or in the middle of anything (a source
  * that calls process.exit(), an uncaught error in a timer of the source, an exhausted heap, termination). Which it was is decided
  * by the shared word {@link WORD.settled}, and by nothing else: messages can be heard after the thread's end, and a thread
  * that was told to end may not have got so far. Where the word is not set, this side does what the thread has not.
+ *
+ * A thread can serve several resolvers. Where it ends because of one, the others go on, on another thread: nothing about
+ * an accessor that waits is remembered, so a new resolver with the same shared states, which wakes all of them once, knows
+ * what the old one knew. Except for what {@link #goesOn} asks for.
  */
-class WorkerHost implements ResolverHost {
+class WorkerHost implements ResolverHost, Resident {
   readonly shard: Shard;
   readonly pages: PageRange[];
   readonly counters = new Counters();
   readonly ready: Promise<void>;
-  sourceLength = 0;
   readonly ended: Promise<DemandPagingError | undefined>;
+  sourceLength = 0;
   readonly #options: HostOptions;
-  readonly #worker: Worker;
   readonly #words: Int32Array;
-  readonly #control;
-  readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  #placement: Placement | undefined;
+  #thread: ResolverThread | undefined;
+  #control: MessagePort | undefined;
+  readonly #calls = new Map<number, Call>();
+  /** Drops that were begun and not ended. */
+  #drops = 0;
+  /** What a resolver that goes on elsewhere must be told: whose threads are whose, and what is listened to. */
+  readonly #standing = new Map<unknown, Command>();
+  #stopped = false;
   readonly #watchdog: NodeJS.Timeout;
   #nextId = 1;
   /** What it was told to do with missing pages when it was told to end. */
@@ -67,6 +88,10 @@ class WorkerHost implements ResolverHost {
   #started = false;
   /** Why its opening was given up. */
   #refusal: Error | undefined;
+  /** What ends going on on another thread, where the source does not open again. */
+  #reopening: Opening | undefined;
+  /** Which accesses outside the layout were answered is not known any more. */
+  #answersLost = false;
   #finished!: (unsettled: DemandPagingError | undefined) => void;
   #dead: DemandPagingError | undefined;
   /** Why nothing can be sent any more. */
@@ -83,53 +108,73 @@ class WorkerHost implements ResolverHost {
       this.#becameReady = resolve;
       this.#failedToStart = reject;
     });
-    const { port1, port2 } = new MessageChannel();
-    this.#control = port1;
-    this.#setUp();
-    this.#worker = startThread('api/resolver-worker', {
-      workerData: { control: port2 } satisfies ResolverWorkerPort,
-      transferList: [port2],
-      stdout: false,
-    });
-    // Once there is a thread: a port that is listened to keeps the process alive.
-    port1.on('message', (message: ResolverMessage) => this.#receive(message));
-    this.#worker.unref();
-    port1.unref();
-    let cause: unknown;
-    this.#worker.on('error', (thrown) => (cause = thrown));
-    this.#worker.on('exit', () => {
-      // The end of a thread can be heard before what it sent last: why it failed, or that it has ended.
-      for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1))
-        this.#receive(last.message as ResolverMessage);
-      this.#threadEnded(new DemandPagingError('HANDLER_DIED', "the resolver's thread ended", { cause }));
-    });
     this.ended = new Promise((resolve) => (this.#finished = resolve));
     this.#watchdog = this.#watch();
     if (options.shard.port.where === 'worker') void importPort(options.shard.port).catch(() => {}); // said when it is used
+    void this.#start();
   }
 
   send(command: Command): Promise<unknown> {
     if (this.#gone) return Promise.reject(this.#gone);
+    if (command.command === 'add-regions' && this.#answersLost) return Promise.reject(answersLost());
     if (command.command === 'end') this.#told = command.missing;
+    this.#note(command);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#calls.set(id, { resolve, reject });
-      this.#control.postMessage({ id, command } satisfies CommandMessage);
-      Atomics.add(this.#words, WORD.commands, 1); // after the message: a count that is seen has one
-      this.shard.kick();
+      this.#calls.set(id, { command, resolve, reject });
+      this.#post(id, command);
     });
   }
 
+  #post(id: number, command: Command): void {
+    this.#control!.postMessage({ id, command } satisfies CommandMessage);
+    Atomics.add(this.#words, WORD.commands, 1); // after the message: a count that is seen has one
+    this.shard.kick();
+  }
+
+  #note(command: Command): void {
+    if (command.command === 'drop-begin') this.#drops++;
+    if (command.command === 'thread') this.#standing.set(command.thread, command);
+    if (command.command === 'listen') this.#standing.set('listen', command);
+  }
+
+  // ── the thread ──
+
+  async #start(): Promise<void> {
+    const { source, policy } = this.#options;
+    try {
+      const placement = await placementOf(source, policy);
+      if (this.#over) return placement.opened(); // it was given up meanwhile
+      this.#open(placement, false);
+    } catch (thrown) {
+      this.#threadEnded(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver cannot be started'));
+    }
+  }
+
+  #open(placement: Placement, goesOn: boolean): void {
+    this.#placement = placement;
+    const { port1, port2 } = new MessageChannel();
+    this.#control = port1;
+    this.#setUp(placement, goesOn);
+    this.#thread = threadFor(placement);
+    // Once there is a thread: a port that is listened to keeps the process alive.
+    port1.on('message', (message: ResolverMessage) => this.#receive(message));
+    port1.unref();
+    this.#thread.open(this, port2);
+  }
+
   /**
-   * The first message, sent before there is a thread: what cannot be cloned is refused with nothing begun. (Given to the
-   * thread's constructor it would leave a port open that keeps the process alive for ever.)
+   * The first message, sent before there is a thread: what cannot be cloned is refused with nothing begun. (Sent to the
+   * thread it would leave a port open that keeps the process alive for ever.)
    */
-  #setUp(): void {
+  #setUp(placement: Placement, goesOn: boolean): void {
     const { source } = this.#options;
     try {
-      this.#control.postMessage(this.#workerData(), isPortSource(source) ? [source.port] : []);
+      this.#control!.postMessage(
+        this.#workerData(placement, goesOn),
+        isPortSource(source) ? [source.port] : [],
+      );
     } catch (cause) {
-      this.#control.close();
       throw new DemandPagingError(
         'NOT_SUPPORTED',
         `what the resolver's thread needs cannot be cloned: ${String(cause)}`,
@@ -141,7 +186,99 @@ class WorkerHost implements ResolverHost {
     }
   }
 
-  #workerData(): ResolverWorkerData {
+  /** A synchronous source must not share the thread on which it was opened: it is opened anew on one of its own. */
+  #misplaced(): void {
+    if (this.#ending) return;
+    void this.#thread!.leave(this, TERMINATE_WAIT_MS);
+    this.#control!.close();
+    try {
+      this.#open({ ...this.#placement!, alone: true }, this.#started);
+    } catch (thrown) {
+      this.#threadEnded(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver cannot be started'));
+    }
+  }
+
+  /**
+   * Ends an opening that is under way. On a thread that others share only this resolver leaves; unless the source's open is
+   * inside a call that does not come back: then the others go on elsewhere. Once the resolver opens its port it is
+   * through: its start is heard, and who aborted the opening closes the pager.
+   */
+  giveUp(error: Error): void {
+    if (this.#started || this.#over) return;
+    const thread = this.#thread;
+    const isShared = thread !== undefined && thread.count > 1;
+    if (isShared && !this.#claim(OPENING.givenUp)) return;
+    this.#refusal = error;
+    this.#ending ??= asDemandPagingError(error, 'CLOSED', 'the opening was aborted');
+    const reading = Atomics.load(this.#words, WORD.reading);
+    if (!thread) this.#threadEnded(this.#ending);
+    else if (isShared && reading % 2 !== 0 && this.#condemn(reading))
+      void thread.terminate(TERMINATE_WAIT_MS, true);
+    else this.#leave(this.#ending);
+  }
+
+  /** Whether the opening's end is this one. */
+  #claim(end: number): boolean {
+    return Atomics.compareExchange(this.#words, WORD.opening, OPENING.underWay, end) === OPENING.underWay;
+  }
+
+  threadEnded(error: DemandPagingError, { alone, blamed }: Parameters<Resident['threadEnded']>[1]): void {
+    // An answer that is heard now has not been acted upon when the next resolver is told of the regions.
+    const changing = this.#waitsFor('add-regions', 'remove-regions');
+    // The end of a thread can be heard before what it sent last: why it failed, or that it has ended.
+    const control = this.#control!;
+    for (let last = receiveMessageOnPort(control); last; last = receiveMessageOnPort(control))
+      this.#receive(last.message as ResolverMessage);
+    if (!alone && !changing && this.#goesOn) this.#goOn(placementAfter(this.#placement!, blamed));
+    else this.#threadEnded(error);
+  }
+
+  #waitsFor(...commands: readonly Command['command'][]): boolean {
+    return [...this.#calls.values()].some(({ command }) => commands.includes(command.command));
+  }
+
+  /**
+   * Whether a new resolver can go on: this one has not failed, was not ended because of itself, and the thread ended in
+   * no place where something may be lost that is nowhere else. That is an event that was taken and not applied, and
+   * how often the kernel has announced a drop under way; and a source behind a port has ended with the thread.
+   */
+  get #goesOn(): boolean {
+    const reads = Atomics.load(this.#words, WORD.reading) % 2 !== 0;
+    const lost = Atomics.load(this.#words, WORD.taking) === 1 || this.#drops > 0;
+    const over = this.#ending !== undefined || this.#told !== undefined || this.#stopped;
+    return !reads && !lost && !over && !this.#options.cleanup.done && !isPortSource(this.#options.source);
+  }
+
+  #goOn(placement: Placement): void {
+    this.#control!.close();
+    this.#placement!.opened(); // what was to be learnt from it is not known
+    for (const word of [WORD.commands, WORD.handled, WORD.opening]) Atomics.store(this.#words, word, 0);
+    InstallLock.release(this.#words, WORD.installing);
+    this.#answersLost ||= this.counters.get('outsideFaults') > 0;
+    try {
+      this.#open(placement, this.#started);
+      for (const command of this.#standing.values()) this.#post(0, command);
+      for (const [id, { command }] of this.#calls) this.#post(id, command);
+    } catch (thrown) {
+      return this.#threadEnded(
+        asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver cannot be started again'),
+      );
+    }
+    if (this.#started) this.#watchReopening();
+  }
+
+  /** The source must open again in time, too: until then nothing is served. */
+  #watchReopening(): void {
+    this.#reopening?.end();
+    const reopening = new Opening(this.#options.policy.openTimeoutMs, undefined);
+    this.#reopening = reopening;
+    reopening.signal.addEventListener('abort', () => {
+      if (!this.#claim(OPENING.givenUp)) return;
+      this.#leave(reopening.signal.reason as DemandPagingError);
+    });
+  }
+
+  #workerData({ alone, anySource }: Placement, goesOn: boolean): ResolverWorkerData {
     const { layout, states, supports, source, policy, latency, shard } = this.#options;
     if (shard.port.where !== 'worker') throw new TypeError('the port does not open in a worker');
     return {
@@ -155,43 +292,48 @@ class WorkerHost implements ResolverHost {
       source,
       policy,
       latency,
+      alone,
+      anySource,
+      goesOn,
     };
-  }
-
-  /** Ends an opening that is under way. */
-  giveUp(error: Error): void {
-    this.#refusal = error;
-    this.#terminate(asDemandPagingError(error, 'CLOSED', 'the opening was aborted'));
   }
 
   #receive(message: ResolverMessage): void {
     switch (message.kind) {
       case 'ready':
+        this.#reopening?.end();
+        if (this.#started) return; // it goes on
         this.sourceLength = message.sourceLength;
         this.#started = true;
+        this.#placement!.opened(message.synchronous ? 'synchronous' : 'asynchronous', this.#thread);
         return this.#becameReady();
       case 'reply': {
         const call = this.#calls.get(message.id);
         this.#calls.delete(message.id);
+        // Its answer, and not its sending: events of the drop may wait to be applied until then.
+        if (call?.command.command === 'drop-end') this.#drops--;
         return call && settleCall(message.reply, call.resolve, call.reject);
       }
+      case 'misplaced':
+        return this.#misplaced();
       case 'notice':
         Atomics.add(this.#words, WORD.handled, 1);
+        this.#stopped ||= message.notice.kind === 'stopped';
         return this.#options.notify(message.notice);
-      case 'ended': // whatever its source left running in it ends with it
-        return this.#terminate(
+      case 'ended': // whatever its source left running in it ends with the thread, and is granted what a fetch is
+        return this.#leave(
           new DemandPagingError('CLOSED', 'the pager was closed'),
-          this.#options.policy.sourceTimeoutMs, // what its source left running is granted what a fetch is
+          this.#options.policy.sourceTimeoutMs,
         );
       case 'died': {
         const error = DemandPagingError.fromPlain(message.error);
         if (this.#started && this.#options.cleanup.done) this.#die(error, this.#waiters); // said at once
-        return this.#terminate(error);
+        return this.#leave(error);
       }
     }
   }
 
-  /** A synchronous source that does not come back cannot be interrupted from inside: look from here. */
+  /** A call of the source that does not come back cannot be interrupted from inside: look from here. */
   #watch(): NodeJS.Timeout {
     const { sourceTimeoutMs } = this.#options.policy;
     let seen = 0;
@@ -200,32 +342,42 @@ class WorkerHost implements ResolverHost {
     const look = (): void => {
       const now = time.look(performance.now());
       const reading = Atomics.load(this.#words, WORD.reading);
-      if (reading !== seen || reading % 2 === 0) {
+      const isOpening = !this.#started; // that has a time-out of its own
+      if (isOpening || reading !== seen || reading % 2 === 0) {
         seen = reading;
         since = now;
-      } else if (now - since >= sourceTimeoutMs) this.#stuck();
+      } else if (now - since >= sourceTimeoutMs && this.#condemn(seen)) this.#stuck();
     };
     return setInterval(look, time.interval_ms).unref();
+  }
+
+  /**
+   * Whether the thread is inside the call of the source still, or will not get beyond its end. It looks at the one word
+   * when it has set the other, as this side does: both cannot miss it.
+   */
+  #condemn(reading: number): boolean {
+    Atomics.store(this.#words, WORD.condemned, 1);
+    if (Atomics.load(this.#words, WORD.reading) === reading) return true;
+    Atomics.store(this.#words, WORD.condemned, 0);
+    Atomics.notify(this.#words, WORD.condemned);
+    return false;
   }
 
   #stuck(): void {
     const { sourceTimeoutMs } = this.#options.policy;
     const error = new DemandPagingError(
       'SOURCE_TIMEOUT',
-      `a synchronous source did not come back within ${sourceTimeoutMs} ms`,
+      `the source did not come back within ${sourceTimeoutMs} ms`,
     );
     clearInterval(this.#watchdog);
-    this.#terminate(error);
+    this.#ending ??= error;
+    void this.#thread!.terminate(TERMINATE_WAIT_MS, true);
   }
 
-  /**
-   * Ends the thread: no descriptor and no stack of it is left when its end is heard. A thread inside a native call that
-   * does not return cannot be ended: after `boundMs` it is left behind, and runs no more of this code.
-   */
-  #terminate(error: DemandPagingError, boundMs = TERMINATE_WAIT_MS): void {
+  /** The resolver has ended; its thread has with it, if no other runs there. */
+  #leave(error: DemandPagingError, boundMs = TERMINATE_WAIT_MS): void {
     this.#ending ??= error;
-    const bound = setTimeout(() => this.#threadEnded(error), boundMs);
-    void this.#worker.terminate().then(() => clearTimeout(bound));
+    void this.#thread!.leave(this, boundMs).then(() => this.#threadEnded(error));
   }
 
   /** The thread runs no more of this code: what it has not done is done from here. */
@@ -252,11 +404,12 @@ class WorkerHost implements ResolverHost {
   }
 
   #finish(error: DemandPagingError, unsettled: DemandPagingError | undefined): void {
+    if (!this.#started) this.#placement?.opened();
     if (this.#told === undefined || unsettled)
       this.#die(unsettled ?? error, unsettled ? 'blocked' : this.#waiters);
     this.#refuse(new DemandPagingError('CLOSED', 'the pager was closed'));
     this.#failedToStart(this.#refusal ?? error);
-    this.#control.close();
+    this.#control?.close();
     this.#finished(unsettled);
   }
 
@@ -274,8 +427,14 @@ class WorkerHost implements ResolverHost {
   /** No command can be sent any more, and none is answered. */
   #refuse(error: DemandPagingError): void {
     clearInterval(this.#watchdog);
+    this.#reopening?.end();
     this.#gone ??= error;
     for (const { reject } of this.#calls.values()) reject(this.#gone);
     this.#calls.clear();
   }
 }
+
+const answersLost = (): DemandPagingError =>
+  new DemandPagingError('NOT_SUPPORTED', 'regions cannot be added any more: accesses outside were answered', {
+    hint: 'The thread that knew which has ended. Close the pager and open one with the other regions',
+  });

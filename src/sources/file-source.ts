@@ -33,6 +33,7 @@ export function file(
     module: MODULE,
     export: 'openFile',
     options: { path, offset, length } satisfies FileSourceOptions,
+    mayShare: true,
   };
 }
 

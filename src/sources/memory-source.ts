@@ -35,6 +35,7 @@ const refer = (options: MemorySourceOptions): ModuleSourceRef => ({
   module: MODULE,
   export: 'openMemory',
   options,
+  mayShare: true,
 });
 
 /** Opens what {@link memory} names, in this isolate. */
