@@ -203,6 +203,12 @@ export interface Attachment {
    */
   readonly failure?: Promise<DemandPagingError> | undefined;
 
+  /**
+   * {@link close} takes the memory away from every accessor before anything lets them go: an access that waits fails like
+   * one that comes later (SIGBUS, EFAULT). So nothing missing need be poisoned before. Default false.
+   */
+  readonly discards?: boolean;
+
   /** Tells the control side what the port saw happen to the mapping, so that {@link RawMemory} follows. */
   moved(pages: PageRange, to: number): void;
 

@@ -51,6 +51,11 @@ export class CrashCleanup {
     return Atomics.load(this.words, WORD.settled) === 1;
   }
 
+  /** Not done after all: the resolver has ended, and left what waits to the attachment's end. */
+  isDue(): void {
+    Atomics.store(this.words, WORD.settled, 0);
+  }
+
   /** Every missing page is poisoned and every waiter woken. Precondition: no resolver runs. Throws what opening a port throws. */
   abort(error: DemandPagingError, notify: (notice: Notice) => void = () => {}): void {
     this.#resolve(this.#o.states, notify, (resolver) => resolver.abort(error));

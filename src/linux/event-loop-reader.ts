@@ -23,17 +23,14 @@ export class EventLoopReader {
 
   /**
    * `read` is called with the number of bytes in `into` when some have come, and with 0 when the descriptor is
-   * readable and nothing can be read from it (a pidfd; it is not looked at again then). Afterwards nothing is read until
-   * {@link resume}.
+   * readable and nothing can be read from it (a pidfd; it is not looked at again then). Unless it answers true, nothing is
+   * read afterwards until {@link resume}.
    */
-  constructor(fd: number, into: Uint8Array, read: (bytes: number) => void) {
+  constructor(fd: number, into: Uint8Array, read: (bytes: number) => unknown) {
     const [reader, writer] = makePipe(true);
     const onread = {
       buffer: into,
-      callback: (bytes: number): boolean => {
-        read(bytes);
-        return false;
-      },
+      callback: (bytes: number): boolean => read(bytes) === true,
     };
     const options: SocketConstructorOpts & { onread: OnReadOpts } = { fd: reader, writable: false, onread };
     this.#socket = new Socket(options);

@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { promisify } from 'node:util';
 import type * as Koffi from 'koffi';
 import { DemandPagingError } from '../api/error.js';
 
@@ -52,6 +53,15 @@ export interface Libc {
     fd: number,
     offset: number,
   ): number;
+  /** mmap(2) on a thread of libuv's pool. Its errno cannot be had. */
+  mmapAsync(
+    address: number,
+    length: number,
+    protection: number,
+    flags: number,
+    fd: number,
+    offset: number,
+  ): Promise<number>;
   mprotect(address: number, length: number, protection: number): number;
   mremap(address: number, oldLength: number, newLength: number, flags: number, newAddress: number): number;
   munmap(address: number, length: number): number;
@@ -87,7 +97,7 @@ export interface Libc {
   write(fd: number, address: number, length: number): number;
 }
 
-type Native = Exclude<keyof Libc, 'addressOf' | 'errno' | 'view'>;
+type Native = Exclude<keyof Libc, 'addressOf' | 'errno' | 'mmapAsync' | 'view'>;
 type Signature = readonly [result: string, ...parameters: string[]];
 
 const INT = 'int';
@@ -181,6 +191,8 @@ function load(): Libc {
       };
     }
   }
+  const { mmap } = declared as { mmap: Koffi.KoffiFunc<(...args: number[]) => number> };
+  declared['mmapAsync'] = promisify(mmap.async);
   return declared as unknown as Libc;
 }
 

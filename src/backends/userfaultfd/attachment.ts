@@ -2,10 +2,24 @@ import { hex, type PageIndex, type PageRange } from '../../api/address.js';
 import { type Coverage } from '../../api/access.js';
 import { type AddedRegions, type Attachment, type RawMemory, type Shard } from '../../api/backend.js';
 import { type Supports } from '../../api/capability.js';
-import { DemandPagingError } from '../../api/error.js';
+import { asDemandPagingError, DemandPagingError } from '../../api/error.js';
 import { type MemoryLayout, type Region } from '../../api/layout.js';
 import { PageStates } from '../../api/page-states.js';
-import { discardMemory, endWith, raw, type Userfaultfd } from '../../linux/index.js';
+import {
+  check,
+  decodeUffdEvent,
+  discardMemory,
+  endWith,
+  EventLoopReader,
+  libc,
+  MAP,
+  MFD,
+  PROT,
+  raw,
+  UFFD_MSG_BYTES,
+  UFFD_MSG_WORDS,
+  type Userfaultfd,
+} from '../../linux/index.js';
 import { abandon } from './abandoned-child.js';
 import { type AddressMap, type Segment, segmentOf } from './address-map.js';
 import { type Kicker } from './kick.js';
@@ -204,14 +218,22 @@ export class UserfaultfdAttachment implements Attachment {
     this.#handedBack = !this.#parts.memory;
   }
 
+  /** All of the memory was mapped here, and goes with this attachment. */
+  get discards(): boolean {
+    const { memory, regions } = this.#parts;
+    return memory !== undefined && [...regions.values()].every(({ mapped }) => mapped);
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     const { shards, regions, map, memory } = this.#parts;
+    const { discards } = this;
     memory?.close();
-    // Unregistered first, so that unmapping raises no event that somebody would have to read.
+    if (discards) await this.#discard();
     for (const { uffd, pages } of shards) {
-      if (memory) for (const each of pages) unregister(uffd, map.within(each));
+      // Unregistered first, so that unmapping raises no event that nothing reads.
+      if (memory && !discards) for (const each of pages) unregister(uffd, map.within(each));
       if (this.#handedBack) uffd.port.close();
       else uffd.close();
     }
@@ -222,6 +244,67 @@ export class UserfaultfdAttachment implements Attachment {
     for (const [first, region] of regions)
       giveBack(region, this.#pieces({ first, count: this.layout.regionOf(first).pageCount }));
     this.#forget();
+  }
+
+  /**
+   * Takes the memory away under waiting accesses, and then wakes them: what they touch again fails, and cannot be zeros or
+   * anything else. An empty file takes its place, of which every access is past the end: SIGBUS for a thread of this
+   * process, EFAULT for the kernel and other processes, for those that ignore protection (ptrace, /proc/pid/mem), too.
+   * Were the addresses free meanwhile, another mapping could come there before the last waiter has looked.
+   *
+   * It costs nothing for memory that is missing, where poison is a page-table entry for each page. The kernel reports
+   * it as an unmapping, and the call waits until that is read: it is made on a thread of libuv's pool, while this event
+   * loop reads. All threads of the pool may wait in system calls for this very memory; so those are let go first, by
+   * taking their permission: that is no unmapping, and who ignores protection waits on.
+   */
+  async #discard(): Promise<void> {
+    const { shards, map } = this.#parts;
+    const segments = shards.flatMap(({ uffd, pages }) =>
+      pages
+        .flatMap((each) => map.within(each))
+        .map(({ start, count, pageSize }) => ({ uffd, start, length: count * pageSize })),
+    );
+    const readers = shards.map(({ uffd }) => this.#readOn(uffd));
+    try {
+      const made = libc().memfd_create('demand-paging: gone', MFD.CLOEXEC);
+      const empty = check(made === -1 ? -libc().errno() : made, 'memfd_create', 'no memory file can be made');
+      try {
+        for (const { uffd, start, length } of segments) {
+          raw.mprotect(start, length, PROT.NONE);
+          uffd.port.wake(start, length);
+        }
+        for (const { uffd, start, length } of segments) {
+          await cover(start, length, empty);
+          uffd.port.wake(start, length);
+        }
+      } finally {
+        raw.close(empty);
+      }
+    } finally {
+      for (const reader of readers) reader.close();
+    }
+  }
+
+  /** Reads messages on this event loop, though nothing is served any more: what raised an event waits until it is read. */
+  #readOn({ fd }: Userfaultfd): EventLoopReader {
+    const words = new Uint32Array(UFFD_MSG_WORDS * 16);
+    const reader = new EventLoopReader(fd, new Uint8Array(words.buffer), (bytes) => {
+      for (let message = 0; message < bytes / UFFD_MSG_BYTES; message++) this.#heardAtEnd(words, message);
+      return true;
+    });
+    reader.resume();
+    return reader;
+  }
+
+  #heardAtEnd(words: Uint32Array, message: number): void {
+    const event = decodeUffdEvent(words, message);
+    if (event.kind !== 'fork') return;
+    try {
+      this.abandonChild(event.fd);
+    } catch (thrown) {
+      const { message: why, code } = asDemandPagingError(thrown, 'KERNEL', 'a forked child cannot be let go');
+      process.emitWarning(`accesses of a forked child to missing pages will wait: ${why}`, { code });
+    }
   }
 
   /** Where a region's memory is now: it may have been moved in parts. */
@@ -242,6 +325,17 @@ function settleAdded(regions: readonly Region[], memory: readonly RegionMemory[]
   } finally {
     contents.close();
   }
+}
+
+/** Maps an empty file over memory. Throws KERNEL. */
+async function cover(start: number, length: number, empty: number): Promise<void> {
+  const flags = MAP.SHARED | MAP.FIXED | MAP.NORESERVE;
+  const mapped = await libc().mmapAsync(start, length, PROT.READ | PROT.WRITE, flags, empty, 0);
+  if (mapped !== -1) return;
+  throw new DemandPagingError('KERNEL', 'the memory cannot be taken away; accesses wait', {
+    syscall: 'mmap',
+    range: { start: BigInt(start), length: BigInt(length) },
+  });
 }
 
 function unregister(uffd: Userfaultfd, segments: readonly Segment[]): void {
