@@ -85,8 +85,11 @@ export type Command =
   /** Serve nobody any more. */
   | { readonly command: 'end'; readonly missing: MissingAtClose };
 
-/** What becomes of pages that are still missing when the pager closes. */
-export type MissingAtClose = 'poison' | 'zero' | 'leave';
+/**
+ * What becomes of pages that are still missing when the pager closes. `discard`: the attachment takes the memory away, and
+ * with it what waits there; only accesses outside the layout are seen to before.
+ */
+export type MissingAtClose = 'poison' | 'zero' | 'leave' | 'discard';
 
 export interface PrefetchResult {
   readonly installedPages: number;

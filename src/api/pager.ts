@@ -73,7 +73,7 @@ export interface CloseOptions {
    * done; waiting accesses go unserved, which with userfaultfd lets them read zeros once it is closed: only for memory
    * that goes away too, or that somebody else serves on.
    */
-  readonly missing?: MissingAtClose | 'populate';
+  readonly missing?: Exclude<MissingAtClose, 'discard'> | 'populate';
 }
 
 export interface AddRegionsOptions {
@@ -686,8 +686,8 @@ export class Pager implements AsyncDisposable {
     const complete = this.complete;
     const discards = missing === 'poison' && !complete && this.#attachment.discards === true;
     if (missing === 'poison' && !discards) this.#checkPoison(this.#allPages());
-    const end = missing === 'populate' || complete || discards ? 'leave' : missing;
-    if (end === 'leave' && !discards) this.#closedInTime(); // there is nothing to do, or nothing is to be done
+    const end = missing === 'populate' || complete ? 'leave' : discards ? 'discard' : missing;
+    if (end === 'leave') this.#closedInTime(); // there is nothing to do, or nothing is to be done
     if (discards) this.memory?.close(); // before it goes
     const unsettled = await this.#endHosts(end);
     if (unsettled && end !== 'leave') throw unsettled;

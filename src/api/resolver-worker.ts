@@ -59,7 +59,7 @@ async function run({ control }: ResolverWorkerPort): Promise<void> {
       reading: () => passage(words),
       installing: (on) => (on ? lock.enter() : lock.leave()),
       settled: () => Atomics.store(words, WORD.settled, 1),
-      ...(!blocks && { taking: nested((on) => Atomics.store(words, WORD.taking, on ? 1 : 0)) }),
+      ...(!blocks && { taking: (on: boolean) => void Atomics.store(words, WORD.taking, on ? 1 : 0) }),
     });
     const signal = new Signal();
     const drain = commandDrain(control, words, resolver, send);
@@ -110,15 +110,6 @@ const closed = async (source: PageSource, words: Int32Array): Promise<void> =>
 function passage(words: Int32Array): void {
   const isInside = Atomics.add(words, WORD.reading, 1) % 2 === 0;
   while (!isInside && Atomics.load(words, WORD.condemned) === 1) Atomics.wait(words, WORD.condemned, 1);
-}
-
-/** Calls `tell` for the outermost pair only. */
-function nested(tell: (on: boolean) => void): (on: boolean) => void {
-  let depth = 0;
-  return (on) => {
-    if (on && depth++ === 0) tell(true);
-    if (!on && --depth === 0) tell(false);
-  };
 }
 
 /** The event loop does not run while the resolver blocks in its port: take the messages by hand. */

@@ -40,7 +40,10 @@ export interface ResolverOptions {
   latency?(elapsed_ns: number): void;
   /** Called before and after each call of the source's `read`, which may never come back. */
   reading?(): void;
-  /** Called before (true) messages are taken from the port, and after their events have been applied. May nest. */
+  /**
+   * Called with true before messages are taken from the port, and with false when their events have been applied and
+   * nothing of them is kept here alone.
+   */
   taking?(on: boolean): void;
   /** Called before (true) and after each batch that the port carries out. */
   installing?(on: boolean): void;
@@ -111,6 +114,8 @@ export class Resolver {
   #ended = false;
   /** Until when memory that changes is waited for. */
   #deadlineMs = Infinity;
+  /** How often {@link #take} is under way: applying events can take again. */
+  #takes = 0;
   /** Events taken and not yet applied, oldest first. */
   readonly #events: MemoryEvent[] = [];
   /** Answers to commands whose rows are still pending. */
@@ -209,7 +214,10 @@ export class Resolver {
     const idle = !this.busy;
     const taken = this.#take(idle ? wait : 'none');
     if (this.#fetching.underWay.expects) this.#fetching.underWay.collect(this.#now());
-    if (this.#outside.waiting) this.#outside.answer(this.#stopped !== undefined);
+    if (this.#outside.waiting) {
+      this.#outside.answer(this.#stopped !== undefined);
+      this.#toldOfTaking();
+    }
     this.#serve();
     this.#pieces.ensure();
     this.#installer.flush();
@@ -320,14 +328,20 @@ export class Resolver {
         : this.#fetching.underWay.expects
           ? Math.max(0, this.nextDueMs - this.#now())
           : Infinity;
+    this.#takes++;
     this.#o.taking?.(true);
     const taken = this.#o.port.take(this.#batch, wait, timeoutMs);
     if (taken > 0) {
       this.#decode(taken);
       this.#applyEvents();
     }
-    this.#o.taking?.(false);
+    this.#takes--;
+    this.#toldOfTaking();
     return taken;
+  }
+
+  #toldOfTaking(): void {
+    this.#o.taking?.(this.#takes > 0 || this.#outside.waiting);
   }
 
   /** Empties the batch before anything acts on it: acting can flush, and a flush can take again. */

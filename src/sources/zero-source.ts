@@ -11,7 +11,12 @@ export interface ZeroSourceOptions {
  */
 export function zero(length: number): ModuleSourceRef {
   checkExtent('length', length);
-  return { module: MODULE, export: 'openZero', options: { length } satisfies ZeroSourceOptions, mayShare: true };
+  return {
+    module: MODULE,
+    export: 'openZero',
+    options: { length } satisfies ZeroSourceOptions,
+    mayShare: true,
+  };
 }
 
 /** Opens what {@link zero} names, in this isolate. */
