@@ -206,8 +206,8 @@ function report(pager: Pager, backend: Backend, dataPages: number): void {
 }
 
 if (!isMainThread) {
-  const data = workerData as Partial<VcpuData>;
-  if (data.role === 'vcpu') runVcpu(data as VcpuData);
+  const data = workerData as Partial<VcpuData> | undefined; // a resolver's thread imports this for its source
+  if (data?.role === 'vcpu') runVcpu(data as VcpuData);
 } else {
   const [name = 'composite', megabytes = '8', vcpus = '2', kibibytes = '64'] = process.argv.slice(2);
   if (!NAMES.includes(name as Name)) {

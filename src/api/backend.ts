@@ -204,10 +204,11 @@ export interface Attachment {
   readonly failure?: Promise<DemandPagingError> | undefined;
 
   /**
-   * {@link close} takes the memory away from every accessor before anything lets them go: an access that waits fails like
-   * one that comes later (SIGBUS, EFAULT). So nothing missing need be poisoned before. Default false.
+   * Takes the memory away from every accessor, before {@link close}: an access that waits fails like one that comes later
+   * (SIGBUS, SIGSEGV, EFAULT). So nothing missing need be poisoned before. There only where all of the memory is the
+   * attachment's own; the ports have been closed. Rejects with KERNEL; accesses then wait.
    */
-  readonly discards?: boolean;
+  readonly discard?: (() => Promise<void>) | undefined;
 
   /** Tells the control side what the port saw happen to the mapping, so that {@link RawMemory} follows. */
   moved(pages: PageRange, to: number): void;

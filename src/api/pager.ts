@@ -684,16 +684,16 @@ export class Pager implements AsyncDisposable {
     await Promise.allSettled(this.#changes.keys());
     if (missing === 'populate') await this.#populate();
     const complete = this.complete;
-    const discards = missing === 'poison' && !complete && this.#attachment.discards === true;
-    if (missing === 'poison' && !discards) this.#checkPoison(this.#allPages());
-    const end = missing === 'populate' || complete ? 'leave' : discards ? 'discard' : missing;
+    const discard = missing === 'poison' && !complete ? this.#attachment.discard : undefined;
+    if (missing === 'poison' && !discard) this.#checkPoison(this.#allPages());
+    const end = missing === 'populate' || complete ? 'leave' : discard ? 'discard' : missing;
     if (end === 'leave') this.#closedInTime(); // there is nothing to do, or nothing is to be done
-    if (discards) this.memory?.close(); // before it goes
     const unsettled = await this.#endHosts(end);
     if (unsettled && end !== 'leave') throw unsettled;
     // Until it has gone, what waits is let go by the end of the process, should that come first.
-    if (discards) for (const cleanup of this.#cleanups.values()) cleanup.isDue();
-    this.memory?.close();
+    if (discard) for (const cleanup of this.#cleanups.values()) cleanup.isDue();
+    this.memory?.close(); // before it goes
+    await discard?.();
     await this.#attachment.close();
     this.#closedInTime();
     this.#alive.end();

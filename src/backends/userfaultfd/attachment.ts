@@ -218,22 +218,21 @@ export class UserfaultfdAttachment implements Attachment {
     this.#handedBack = !this.#parts.memory;
   }
 
-  /** All of the memory was mapped here, and goes with this attachment. */
-  get discards(): boolean {
+  /** There where all of the memory was mapped here. */
+  get discard(): (() => Promise<void>) | undefined {
     const { memory, regions } = this.#parts;
-    return memory !== undefined && [...regions.values()].every(({ mapped }) => mapped);
+    const isOwn = memory !== undefined && [...regions.values()].every(({ mapped }) => mapped);
+    return isOwn ? () => this.#discard() : undefined;
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     const { shards, regions, map, memory } = this.#parts;
-    const { discards } = this;
     memory?.close();
-    if (discards) await this.#discard();
     for (const { uffd, pages } of shards) {
       // Unregistered first, so that unmapping raises no event that nothing reads.
-      if (memory && !discards) for (const each of pages) unregister(uffd, map.within(each));
+      if (memory) for (const each of pages) unregister(uffd, map.within(each));
       if (this.#handedBack) uffd.port.close();
       else uffd.close();
     }
@@ -258,7 +257,8 @@ export class UserfaultfdAttachment implements Attachment {
    * taking their permission: that is no unmapping, and who ignores protection waits on.
    */
   async #discard(): Promise<void> {
-    const { shards, map } = this.#parts;
+    const { shards, map, memory } = this.#parts;
+    memory?.close();
     const segments = shards.flatMap(({ uffd, pages }) =>
       pages
         .flatMap((each) => map.within(each))
