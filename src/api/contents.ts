@@ -41,6 +41,18 @@ function notEmpty(region: Region, unspoken: readonly PageRange[]): DemandPagingE
   });
 }
 
+/** NOT_SUPPORTED of memory that maps a file privately: its pages are the file's, which others may use. */
+export function cannotDiscard({ gpa, length }: Region): DemandPagingError {
+  return new DemandPagingError(
+    'NOT_SUPPORTED',
+    'memory that maps a file privately cannot be emptied: what the file has shows through it',
+    {
+      range: { start: gpa, length },
+      hint: "Map other memory, or say with contents: 'keep' that what is there is right",
+    },
+  );
+}
+
 function refuseVanished(region: Region, found: readonly PageRange[], states: PageStates): void {
   const { firstPage, pageCount } = region;
   let at = firstPage;

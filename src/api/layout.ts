@@ -44,7 +44,10 @@ export interface RegionSpec {
   readonly pageSize: number;
   /** Where the region is mapped in the address space it belongs to; absent until a backend mapped it. */
   readonly hva?: Hva | undefined;
-  /** The memory file and the region's place in it, where there is one (`shmem`, `hugetlb`). */
+  /**
+   * The memory file and the region's place in it, where there is one (`shmem`, `hugetlb`): what is mapped at `hva`,
+   * if that is given, too. No two regions have a place in common: what is brought for one would be there in the other.
+   */
   readonly file?: { readonly fd: number; readonly offset: FileOffset } | undefined;
   /**
    * What becomes of pages that the memory has when the pager opens, beyond those that its `states` say are

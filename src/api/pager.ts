@@ -441,7 +441,7 @@ export class Pager implements AsyncDisposable {
    * this resolves; an access before is one outside the layout (see {@link PagerPolicy.onOutsideFault}).
    * Blocks: as {@link openPager}. Rejects with NOT_SUPPORTED (see {@link Supports.changeRegions}; a kind of memory that the pager
    * was not opened with), BAD_RANGE (also where an access was answered before), BAD_ALIGNMENT, ALREADY_REGISTERED,
-   * NO_HUGE_PAGES, STOPPED, CLOSED, KERNEL; then nothing of them is served, and nothing is left behind.
+   * NOT_EMPTY, PAGE_VANISHED, NO_HUGE_PAGES, STOPPED, CLOSED, KERNEL; then nothing of them is served, and nothing is left behind.
    */
   addRegions(regions: readonly RegionSpec[], options: AddRegionsOptions = {}): Promise<void> {
     return this.#changeRegions([], () => this.#addRegions(regions, options));

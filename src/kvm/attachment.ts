@@ -248,8 +248,8 @@ function portToken({
     uffd: uffd?.fd ?? -1,
     arrivals: UffdArrivals.share(),
     moves: regions.some(({ slot, drop, alias, hugeUnit }) => {
-      const plain = drop.kind === 'anonymous' && alias === undefined && hugeUnit === undefined;
-      return plain && slot.pageSize >= TRANSPARENT_HUGE_BYTES && canMove(uffd);
+      const plain = drop.kind === 'mapped' && alias === undefined && hugeUnit === undefined;
+      return plain && drop.memory === 'anonymous' && slot.pageSize >= TRANSPARENT_HUGE_BYTES && canMove(uffd);
     }),
     hugeUnits: new Map(
       regions.flatMap(({ slot, hugeUnit }) =>
@@ -261,6 +261,7 @@ function portToken({
         drop.kind === 'file' ? [[slot.page, { fd: drop.fd, offset: drop.fileOffset }] as const] : [],
       ),
     ),
+    zeroFilled: new Set(regions.flatMap(({ slot, zeroFilled }) => (zeroFilled ? [slot.page] : []))),
     aliases: aliases.size > 0 ? aliases : undefined,
     userfault: bitmaps && new Map(regions.map(({ slot }, index) => [slot.page, bitmaps[index]!.address])),
     stagingBytes,

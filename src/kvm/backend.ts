@@ -152,7 +152,7 @@ async function attach(
     });
     const uffd = mediation === 'none' ? undefined : openUserfaultfd(layout, regions);
     if (uffd) undo.push(() => uffd.close());
-    settleRegions(layout, regions, states);
+    settleRegions(layout, regions, states, uffd !== undefined);
     const board = ExitBoard.create(layout.pageCount, choice.vcpus);
     const doorbell = EventFd.create();
     undo.push(() => doorbell.close());

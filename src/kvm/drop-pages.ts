@@ -1,5 +1,6 @@
 import { type PageRange } from '../api/address.js';
 import {
+  discardMemory,
   ERRNO,
   FALLOC,
   MADV,
@@ -25,8 +26,8 @@ export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange, 
   const punch = (fd: number, at: number): void =>
     must(raw.fallocate(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, at, length), 'fallocate', address, length);
   switch (drop.kind) {
-    case 'anonymous':
-      return must(raw.madvise(address, length, MADV.DONTNEED), 'madvise', address, length);
+    case 'mapped':
+      return discardMemory({ address, length, memory: drop.memory });
     case 'file':
       punch(drop.fd, drop.fileOffset + offset);
       return poisoned ? forget(address, length) : undefined;

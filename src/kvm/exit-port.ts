@@ -53,6 +53,8 @@ export interface ExitPortToken {
   readonly hugeUnits: ReadonlyMap<number, number>;
   /** The memory files of plain regions, by first page. */
   readonly files: ReadonlyMap<number, RegionFile>;
+  /** Regions, by first page, in which what is discarded reads as zeros, whatever happens outside. */
+  readonly zeroFilled: ReadonlySet<number>;
   /** For guest_memfd: where each region, by first page, is filled. */
   readonly aliases: ReadonlyMap<number, number> | undefined;
   /** Bitmaps in which pages that come are marked, by the region's first page. */
@@ -575,7 +577,7 @@ function installerOf(
   zeros: Zeros,
   staging: Moving['staging'],
 ): PageInstaller {
-  if (!uffd) return new WrittenInstaller(zeros, token.files);
+  if (!uffd) return new WrittenInstaller(zeros, token.files, token.zeroFilled);
   const base = pageSize();
   const unitOf = (region: SlotRegion): number => token.hugeUnits.get(region.page) ?? base;
   const spare = staging.address + spareAfter(staging.length);

@@ -96,11 +96,16 @@ function writePages(
 export class WrittenInstaller implements PageInstaller {
   readonly #zeros: Zeros;
   readonly #files: ReadonlyMap<number, RegionFile>;
+  readonly #zeroFilled: ReadonlySet<number>;
 
-  /** `files`: the memory files of regions that have one, by first page. */
-  constructor(zeros: Zeros, files: ReadonlyMap<number, RegionFile>) {
+  /**
+   * `files`: the memory files of regions that have one, by first page. `zeroFilled`: regions in which what is discarded
+   * reads as zeros.
+   */
+  constructor(zeros: Zeros, files: ReadonlyMap<number, RegionFile>, zeroFilled: ReadonlySet<number>) {
     this.#zeros = zeros;
     this.#files = files;
+    this.#zeroFilled = zeroFilled;
   }
 
   copy(region: SlotRegion, first: PageIndex, count: number, from: number): Installed {
@@ -108,8 +113,19 @@ export class WrittenInstaller implements PageInstaller {
   }
 
   zero(region: SlotRegion, first: PageIndex, count: number): Installed {
+    if (this.#zeroFilled.has(region.page) && this.#mapZeros(region, first, count)) return whole(count);
     const atOnce = Math.floor(this.#zeros.length / region.pageSize);
     return this.#write(region, { first, count }, atOnce, () => this.#zeros.address);
+  }
+
+  /** The kernel's own zero page costs no memory. False: they must be written (locked memory; before Linux 5.14). */
+  #mapZeros(region: SlotRegion, first: PageIndex, count: number): boolean {
+    const address = addressOf(region, first);
+    const length = count * region.pageSize;
+    return (
+      raw.madvise(address, length, MADV.DONTNEED) === 0 &&
+      raw.madvise(address, length, MADV.POPULATE_READ) === 0
+    );
   }
 
   #write(region: SlotRegion, pages: PageRange, atOnce: number, fromOf: (done: number) => number): Installed {

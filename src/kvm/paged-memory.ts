@@ -35,6 +35,8 @@ export interface PagedRegion {
   /** Where a guest_memfd is filled. */
   readonly alias: number | undefined;
   readonly hugeUnit: number | undefined;
+  /** Private memory that was mapped here: what is discarded of it reads as zeros. */
+  readonly zeroFilled: boolean;
   readonly place: Pick<RegionSpec, 'hva' | 'file'>;
   giveBack(): void;
 }
@@ -123,9 +125,12 @@ function plainRegion(region: Region, mediation: Mediation, undo: (() => void)[])
   }
   return {
     slot: { address, whileMissing, guestMemfd: -1, guestMemfdOffset: 0 },
-    drop: file ? { kind: 'file', fd: file.fd, fileOffset: file.offset } : { kind: 'anonymous' },
+    drop: file
+      ? { kind: 'file', fd: file.fd, fileOffset: file.offset }
+      : { kind: 'mapped', memory: region.memory },
     alias: undefined,
     hugeUnit: region.memory === 'hugetlb' ? defaultHugePageSize() : undefined,
+    zeroFilled: own && file === undefined && region.memory === 'anonymous',
     place: { hva: hva(address), file: file && { fd: file.fd, offset: fileOffset(file.offset) } },
   };
 }
@@ -153,6 +158,7 @@ function guestMemfdRegion(region: Region, vm: KvmVm, undo: (() => void)[]): Brou
     drop: { kind: 'guest-memfd', uffd: -1 },
     alias,
     hugeUnit: undefined,
+    zeroFilled: false,
     place: { hva: hva(address), file: { fd, offset: fileOffset(offset) } },
   };
 }

@@ -1,39 +1,70 @@
 import { type PageRange } from '../api/address.js';
-import { settleContents } from '../api/contents.js';
+import { cannotDiscard, settleContents } from '../api/contents.js';
 import { type MemoryLayout, type Region } from '../api/layout.js';
 import { PageStates } from '../api/page-states.js';
-import { discardMemory, FoundMemory, type FoundMemoryOptions } from '../linux/index.js';
+import {
+  checkPlaces,
+  discardMemory,
+  FoundMemory,
+  type FoundMemoryOptions,
+  type MemoryPlace,
+  ProcessMaps,
+} from '../linux/index.js';
 import { type PagedRegion } from './paged-memory.js';
 
 /**
  * Sees to it that every page of the memory is missing, or known to the states. Precondition: it is watched
- * already, where a userfaultfd watches it, so that no page comes unheard of after the look; that userfaultfd
- * has no events to wait for.
- * Errors: NOT_EMPTY, PAGE_VANISHED; what {@link FoundMemory} and discarding throw.
+ * already, where a userfaultfd watches it (`watched`), so that no page comes unheard of after the look; that
+ * userfaultfd has no events to wait for.
+ * Errors: NOT_EMPTY, PAGE_VANISHED; what {@link checkPlaces}, {@link FoundMemory} and discarding throw.
  */
 export function settleRegions(
   layout: MemoryLayout,
   regions: readonly PagedRegion[],
   states: PageStates,
+  watched: boolean,
 ): void {
+  const others = layout.regions.flatMap((region, i) =>
+    isOurs(region) ? [] : [placeIn(region, regions[i]!)],
+  );
+  checkPlaces(others);
+  const maps = others.length > 0 ? ProcessMaps.read() : undefined;
   for (const [i, region] of layout.regions.entries()) {
     const paged = regions[i]!;
-    const lives = livesIn(region, paged);
-    const isOurs = region.hva === undefined && region.file === undefined;
-    const choice = isOurs ? 'discard' : region.contents;
-    const discards = settleContents(region, runsOf(region, lives), states, choice);
+    const lives = { ...livesIn(region, paged), maps };
+    const { runs, showsFile } = look(region, lives);
+    const choice = isOurs(region) ? 'discard' : region.contents;
+    const discards = settleContents(region, runs, states, choice);
+    if (showsFile && discards.length > 0) throw cannotDiscard(region);
     for (const pages of discards) discard(region, paged, pages);
+    // What is touched since then waits: what is found now was not discarded.
+    if (discards.length > 0 && watched) settleContents(region, look(region, lives).runs, states, 'refuse');
     if (paged.alias !== undefined) settleReservation(layout.pageCount, region, paged);
   }
 }
 
+const isOurs = ({ hva, file }: Region): boolean => hva === undefined && file === undefined;
+
+function placeIn(
+  { gpa, length, memory }: Region,
+  { slot, alias, place: { file } }: PagedRegion,
+): MemoryPlace {
+  return {
+    range: { start: gpa, length },
+    memory,
+    address: alias ?? slot.address,
+    file: file && { fd: file.fd, offset: Number(file.offset) },
+  };
+}
+
 /** Where files are to be mapped over the reservation, nothing of its own may show. */
 function settleReservation(pages: number, region: Region, { slot }: PagedRegion): void {
-  const runs = runsOf(region, placeOf(region, slot.address));
+  const { runs, showsFile } = look(region, placeOf(region, slot.address));
   const isRefused = region.hva !== undefined && (region.contents ?? 'refuse') === 'refuse';
   const nothing = PageStates.create(pages);
-  const choice = isRefused ? 'refuse' : 'discard';
-  for (const { first, count } of settleContents(region, runs, nothing, choice)) {
+  const discards = settleContents(region, runs, nothing, isRefused ? 'refuse' : 'discard');
+  if (showsFile && discards.length > 0) throw cannotDiscard(region);
+  for (const { first, count } of discards) {
     const address = slot.address + (first - region.firstPage) * region.pageSize;
     discardMemory({ address, length: count * region.pageSize, memory: 'anonymous' });
   }
@@ -55,16 +86,21 @@ const placeOf = ({ length, pageSize, hva }: Region, address: number): FoundMemor
 function livesIn(region: Region, { slot, drop, alias, hugeUnit }: PagedRegion): FoundMemoryOptions {
   const file = drop.kind === 'file' ? { fd: drop.fd, offset: drop.fileOffset } : undefined;
   const shared = alias === undefined && region.memory !== 'anonymous';
-  return { ...placeOf(region, alias ?? slot.address), hugePageSize: hugeUnit, shared, file };
+  const place = placeOf(region, alias ?? slot.address);
+  return { ...place, hugePageSize: hugeUnit, shared, file, fresh: place.fresh || alias !== undefined };
 }
 
-function runsOf({ firstPage, pageSize }: Region, options: FoundMemoryOptions): readonly PageRange[] {
+function look(
+  { firstPage, pageSize }: Region,
+  options: FoundMemoryOptions,
+): { readonly runs: readonly PageRange[]; readonly showsFile: boolean } {
   const found = new FoundMemory(options);
   try {
-    return found.runs().map(({ start, length }) => ({
+    const runs = found.runs().map(({ start, length }) => ({
       first: firstPage + start / pageSize,
       count: length / pageSize,
     }));
+    return { runs, showsFile: found.showsFile };
   } finally {
     found.close();
   }

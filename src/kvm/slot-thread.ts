@@ -1,6 +1,7 @@
 import { type MessagePort } from 'node:worker_threads';
 import { type PageRange } from '../api/address.js';
 import { type PlainError } from '../api/error.js';
+import { type MemoryKind } from '../api/layout.js';
 import { type CanaryPlace } from './canary.js';
 import { type ExitBoardToken } from './exit-board.js';
 import { type VmHooksRef } from './pause.js';
@@ -11,8 +12,8 @@ export type SlotStrategy = 'vacated-slot' | 'memslot-hole' | 'userfault-bitmap';
 
 /** What becomes of the memory behind pages that are taken away. */
 export type DropKind =
-  /** Private memory forgets them. */
-  | { readonly kind: 'anonymous' }
+  /** Of no file that is known: they are discarded where they are mapped. */
+  | { readonly kind: 'mapped'; readonly memory: MemoryKind }
   /** They are punched out of the file, in pages of the region. */
   | { readonly kind: 'file'; readonly fd: number; readonly fileOffset: number }
   /** They are punched out of the guest_memfd, and the reservation over which it was mapped is put back. */

@@ -5,7 +5,9 @@ import { libc } from './ffi.js';
 import { type ByteRun, dataRuns } from './file-extents.js';
 import { MADV, MAP, MREMAP, PROT } from './mman.js';
 import { load64, NativeBlock, store64 } from './native-block.js';
+import { checkFileHolds } from './memory-file.js';
 import { pageSize } from './page-size.js';
+import { type MappedPiece, ProcessMaps } from './process-maps.js';
 import * as raw from './raw.js';
 import { PAGEMAP_HIGH } from './residency.js';
 import { UFFD_FEATURE, UFFD_REGISTER_MODE } from './userfaultfd-abi.js';
@@ -21,12 +23,17 @@ export interface FoundMemoryOptions {
   readonly pageSize: number;
   /** Bytes of a huge page of the kernel's, where it is made of those. */
   readonly hugePageSize?: number | undefined;
-  /** Whether it may have pages that this mapping does not map: memory that lies in a file. */
+  /**
+   * Whether it may have pages that this mapping does not map: memory that lies in a file. What maps a file does so in
+   * any case.
+   */
   readonly shared: boolean;
   /** It was mapped just now, and nobody else knows of it: nothing of it is swapped out. Default false. */
   readonly fresh?: boolean | undefined;
   /** The memory file, where it is known, and where in it the memory begins. */
   readonly file?: { readonly fd: number; readonly offset: number } | undefined;
+  /** What is mapped in this process, where that was read already. */
+  readonly maps?: ProcessMaps | undefined;
 }
 
 /**
@@ -37,25 +44,32 @@ export interface FoundMemoryOptions {
  * Private memory is known from the page tables (/proc/self/pagemap). Of a file, holes are asked for
  * (lseek(2)); of huge pages, of a file whose descriptor is not known, and where more is set aside than
  * written, each page is asked for through a second mapping (UFFDIO_CONTINUE, which finds a page or none).
+ * A file that is mapped privately counts, too: its pages show through.
  *
  * Precondition: made before the memory is registered with a userfaultfd, looked at as often as one likes
  * after.
  * Blocks: never for a page. Errors: NOT_SUPPORTED, NO_PERMISSION where this process cannot tell (no /proc, no
- * userfaultfd; EACCES), BAD_RANGE (ENOMEM: not mapped), KERNEL. Source: pagemap.rst (PAGEMAP_SCAN, Linux
+ * userfaultfd; EACCES), BAD_RANGE (ENOMEM: not mapped; a file that is shorter), KERNEL. Source: pagemap.rst (PAGEMAP_SCAN, Linux
  * 6.7), mincore(2), userfaultfd.rst.
  */
 export class FoundMemory {
   readonly #o: FoundMemoryOptions;
-  /** A second mapping of shared memory without a descriptor: its address, or `-errno`. */
-  readonly #alias: number;
+  /** Of a file whose descriptor is not known. */
+  readonly #aliases: readonly Alias[];
+  /** Whether it lies in a file, or the page cache shows through it. */
+  readonly #inFile: boolean;
+  /** Whether it maps a file privately: what the file has shows through, and cannot be discarded from here. */
+  readonly showsFile: boolean;
   #closed = false;
 
   constructor(options: FoundMemoryOptions) {
     this.#o = options;
-    const { shared, file, hugePageSize, address, length } = options;
-    if (!shared || file) this.#alias = 0;
-    else if (hugePageSize === undefined) this.#alias = secondMapping(address, length);
-    else this.#alias = secondMappingByName(address, length);
+    const { shared, fresh, file, address, length } = options;
+    const maps = fresh ? undefined : (options.maps ?? ProcessMaps.read());
+    const pieces = maps?.within(address, length);
+    this.showsFile = pieces?.some((piece) => !piece.shared) ?? false;
+    this.#inFile = shared || (pieces?.length ?? 0) > 0;
+    this.#aliases = this.#inFile && !file ? aliasesOf(pieces, options) : [];
   }
 
   /**
@@ -63,21 +77,18 @@ export class FoundMemory {
    * the next.
    */
   runs(): readonly ByteRun[] {
-    const { address, length, shared, file, pageSize: unit, hugePageSize } = this.#o;
+    const { address, length, file, pageSize: unit, hugePageSize } = this.#o;
     const runs = [...this.#mapped(), ...residentRuns(address, length)];
-    if (file && shared) runs.push(...fileRuns(this.#o, file));
-    if (this.#alias < 0)
-      throw systemError('mremap', -this.#alias, 'what shared memory holds cannot be told', {
-        codes: { [-this.#alias]: 'NOT_SUPPORTED' },
-        hint: "Name the region's file",
-      });
-    if (this.#alias > 0) runs.push(...probedRuns(this.#alias, length, hugePageSize ?? pageSize()));
+    if (file && this.#inFile) runs.push(...fileRuns(this.#o, file));
+    for (const alias of this.#aliases)
+      for (const run of probedRuns(alias.address, alias.length, hugePageSize ?? pageSize()))
+        runs.push({ start: alias.start + run.start, length: run.length });
     return wholePages(runs, unit);
   }
 
   /** Idempotent. */
   close(): void {
-    if (this.#alias > 0 && !this.#closed) raw.munmap(this.#alias, this.#o.length);
+    if (!this.#closed) unmap(this.#aliases);
     this.#closed = true;
   }
 
@@ -232,51 +243,79 @@ function fileRuns(
   }
 }
 
-/**
- * Of memory that other mappings share: its address, or `-errno`; 0 of private memory, which no other mapping
- * has.
- */
-function secondMapping(address: number, length: number): number {
-  const alias = raw.mremap(address, 0, length, MREMAP.MAYMOVE, 0);
-  if (alias === -ERRNO.EINVAL) return 0;
-  if (alias > 0) raw.madvise(alias, length, MADV.DONTFORK);
-  return alias;
+/** A second mapping of a part of the memory. */
+interface Alias {
+  /** From the beginning of the memory. */
+  readonly start: number;
+  readonly length: number;
+  readonly address: number;
+}
+
+/** Second mappings of everything that lies in files. Without /proc it is one file, shared. */
+function aliasesOf(
+  pieces: readonly MappedPiece[] | undefined,
+  memory: Pick<FoundMemoryOptions, 'address' | 'length' | 'hugePageSize'>,
+): readonly Alias[] {
+  const { address, length, hugePageSize } = memory;
+  const aliases: Alias[] = [];
+  const canCopy = hugePageSize === undefined; // mremap(2) leaves huge pages alone
+  try {
+    for (const piece of pieces ?? [undefined]) {
+      const named = piece ? mappedByName(piece) : -ERRNO.ENOENT;
+      const { start, length: bytes, shared } = piece ?? { start: address, length, shared: true };
+      const alias = named < 0 && canCopy && shared ? copied(start, bytes, named) : named;
+      if (alias < 0)
+        throw systemError('mmap', -alias, 'what the file behind the memory holds cannot be told', {
+          codes: { [-alias]: 'NOT_SUPPORTED' },
+          hint: "Name the region's file, and map it shared",
+        });
+      raw.madvise(alias, bytes, MADV.DONTFORK);
+      aliases.push({ start: start - address, length: bytes, address: alias });
+    }
+    return aliases;
+  } catch (error) {
+    unmap(aliases);
+    throw error;
+  }
+}
+
+function unmap(aliases: readonly Alias[]): void {
+  for (const { address, length } of aliases) raw.munmap(address, length);
 }
 
 /**
- * The same of huge pages, which mremap(2) leaves alone: through /proc, which takes CAP_CHECKPOINT_RESTORE
- * (Linux 5.9).
+ * By its name in /proc, which takes CAP_CHECKPOINT_RESTORE (Linux 5.9): the address, or `-errno`.
+ * Errors: BAD_RANGE where the file is shorter.
  */
-function secondMappingByName(address: number, length: number): number {
-  let fd: number | undefined;
+function mappedByName({ name, offset, length }: MappedPiece): number {
+  let fd: number;
   try {
-    const mapping = mappingAt(address);
-    if (mapping?.permissions.endsWith('p')) return 0;
-    if (!mapping || mapping.end < address + length) return -ERRNO.EFAULT;
-    const name = `${mapping.start.toString(16)}-${mapping.end.toString(16)}`;
     fd = openSync(`/proc/self/map_files/${name}`, 'r+');
-    const offset = mapping.offset + address - mapping.start;
-    return raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED | MAP.NORESERVE, fd, offset);
   } catch (thrown) {
     return (thrown as NodeJS.ErrnoException).errno ?? -ERRNO.EACCES;
+  }
+  try {
+    checkFileHolds(fd, offset, length);
+    return raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED | MAP.NORESERVE, fd, offset);
   } finally {
-    if (fd !== undefined) closeSync(fd);
+    closeSync(fd);
   }
 }
 
-/** A line of /proc/self/maps. Source: proc_pid_maps(5). */
-function mappingAt(
-  address: number,
-):
-  | { readonly start: number; readonly end: number; readonly permissions: string; readonly offset: number }
-  | undefined {
-  for (const line of readFileSync('/proc/self/maps', 'latin1').split('\n')) {
-    const [, from, to, permissions, offset] = /^(\w+)-(\w+) (\S+) (\w+)/.exec(line) ?? [];
-    const [start, end] = [parseInt(from!, 16), parseInt(to!, 16)];
-    if (address >= start && address < end)
-      return { start, end, permissions: permissions!, offset: parseInt(offset!, 16) };
+/**
+ * By mremap(2), which needs no name: the address, or `-errno`; `refused` where this process has locked memory,
+ * because the copy of a locked mapping is filled as it is made.
+ */
+function copied(address: number, length: number, refused: number): number {
+  return locksMemory() ? refused : raw.mremap(address, 0, length, MREMAP.MAYMOVE, 0);
+}
+
+function locksMemory(): boolean {
+  try {
+    return !/^VmLck:\s+0 kB$/m.test(readFileSync('/proc/self/status', 'latin1'));
+  } catch {
+    return false; // no /proc to ask
   }
-  return undefined;
 }
 
 /**

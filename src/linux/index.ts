@@ -11,6 +11,8 @@ export { discardMemory, type DiscardOptions } from './discard-memory.js';
 export { dataRuns, type ByteRun } from './file-extents.js';
 export { FoundMemory, mappedRuns, type FoundMemoryOptions } from './found-memory.js';
 export { checkFileHolds, fileEndsBefore } from './memory-file.js';
+export { checkPlaces, type MemoryPlace } from './memory-places.js';
+export { type MappedPiece, ProcessMaps } from './process-maps.js';
 export { guestMemfdSupport, type GuestMemfdSupport, takesWrites } from './guest-memfd.js';
 export {
   hugePagePool,

@@ -64,6 +64,7 @@ test.for([1, 4])(
       arrivals: UffdArrivals.share(),
       moves: false,
       hugeUnits: new Map(),
+      zeroFilled: new Set(),
       files: new Map(),
       aliases: undefined,
       userfault: new Map([[0, bits.address]]),

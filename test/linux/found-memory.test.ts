@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { ftruncateSync, readFileSync } from 'node:fs';
 import koffi from 'koffi';
 import { describe, expect, test } from 'vitest';
 import {
@@ -6,9 +6,11 @@ import {
   type FoundMemoryOptions,
   FoundMemory,
   MADV,
+  MAP,
   mapMemory,
   type Mapping,
   pageSize,
+  PROT,
   raw,
   UFFD_REGISTER_MODE,
   Userfaultfd,
@@ -150,6 +152,65 @@ test('a part of a file is looked at, and nothing beside it', () => {
   const address = whole.address + 4 * PAGE;
   const file = { fd: whole.fd!, offset: 4 * PAGE };
   expect(pagesOf({ address, length: 8 * PAGE, pageSize: PAGE, shared: true, file })).toEqual([4]);
+});
+
+test('memory that is locked is not filled by looking at it', () => {
+  using memory = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
+  expect(mlock(memory.address, memory.length)).toBe(0);
+  memory.punchHole(8 * PAGE);
+  for (const named of [false, true])
+    expect(pagesOf(sharedMemory(memory, named))).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+});
+
+test('memory that lies in several files is looked at in each', () => {
+  using one = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
+  using two = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
+  const half = (PAGES / 2) * PAGE;
+  const flags = MAP.SHARED | MAP.FIXED;
+  const second = one.address + half;
+  expect(raw.mmap(second, half, PROT.READ | PROT.WRITE, flags, two.fd!, 2 * PAGE)).toBe(second);
+  using others = one.alias();
+  others.bytes(3 * PAGE, 1)[0] = 1;
+  others.bytes(12 * PAGE, 1)[0] = 1; // no longer mapped there
+  two.bytes(3 * PAGE, 1)[0] = 1;
+  raw.fallocate(two.fd!, 0, 4 * PAGE, PAGE);
+  expect(pagesOf(sharedMemory(one, false))).toEqual([3, PAGES / 2 + 1, PAGES / 2 + 2]);
+});
+
+test.for(['shmem', 'hugetlb-shmem'] as const)(
+  'what a file has shows through where it is mapped privately (%s), and is found, set aside or written',
+  (kind, context) => {
+    const unit = kind === 'shmem' ? PAGE : HUGE;
+    using _pool = kind === 'shmem' ? undefined : needHugePages(context, 4, HUGE);
+    using file = mapMemory({ kind, length: 4 * unit });
+    const address = raw.mmap(0, 4 * unit, PROT.READ | PROT.WRITE, MAP.PRIVATE | MAP.NORESERVE, file.fd!, 0);
+    expect(address).toBeGreaterThan(0);
+    for (const named of [false, true]) {
+      const options: FoundMemoryOptions = {
+        address,
+        length: 4 * unit,
+        pageSize: unit,
+        hugePageSize: kind === 'shmem' ? undefined : unit,
+        shared: false,
+        file: named ? { fd: file.fd!, offset: 0 } : undefined,
+      };
+      file.punchHole();
+      expect(pagesOf(options)).toEqual([]);
+      file.bytes(unit, 1)[0] = 1;
+      expect(raw.fallocate(file.fd!, 0, 3 * unit, unit)).toBe(0);
+      expect(pagesOf(options)).toEqual([1, 3]);
+      const found = new FoundMemory(options);
+      expect(found.showsFile).toBe(true);
+      found.close();
+    }
+    raw.munmap(address, 4 * unit);
+  },
+);
+
+test('a file that is shorter than the memory that maps it is BAD_RANGE', () => {
+  using memory = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
+  ftruncateSync(memory.fd!, 8 * PAGE);
+  expect(() => pagesOf(sharedMemory(memory, false))).toThrow(expect.objectContaining({ code: 'BAD_RANGE' }));
 });
 
 test('memory that is not mapped is BAD_RANGE', () => {

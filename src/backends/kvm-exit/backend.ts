@@ -13,8 +13,9 @@ import { effectsOf } from './coverage.js';
  * regions have no memslots yet; no process is started while it attaches or drops pages.
  * Blocks: `attach` for the creation of a slot a page; `withdraw` until the vCPUs stand.
  * Errors: RangeError for options out of bounds. `attach`: NO_DEVICE, NO_PERMISSION, NOT_SUPPORTED (memory or
- * strategy this kernel does not take), BAD_RANGE (too few slots; EEXIST: another slot overlaps), COVERAGE_GAP
- * (a slot that should be vacated is not), NO_HUGE_PAGES, KERNEL.
+ * strategy this kernel does not take), BAD_RANGE (too few slots; EEXIST: another slot overlaps; regions with
+ * memory in common), NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}), COVERAGE_GAP (a slot that
+ * should be vacated is not), NO_HUGE_PAGES, KERNEL.
  * Requires: KVM; vacated slots Linux 6.18 with guest_memfd, holes any. Source: KVM's api.rst.
  */
 export const kvmExit = (options: KvmOptions): KvmBackend =>

@@ -118,8 +118,9 @@ function attachForeign(
     };
   });
   takeOver(options.uffd, segments);
-  const settle = (region: Region, known: PageStates): void => settleForeign(region, known, options.pid);
-  for (const region of layout.regions) settle(region, states);
+  const settle = (known: PageStates, regions: readonly Region[], others: readonly Region[]): void =>
+    settleForeign({ regions, others, states: known, pid: options.pid });
+  settle(states, layout.regions, []);
   const process = options.pid === undefined ? undefined : openProcess(options.pid);
   const kicker = new Kicker();
   setNonBlocking(options.uffd, true); // poll(2) answers ERR otherwise

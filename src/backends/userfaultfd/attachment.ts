@@ -7,6 +7,7 @@ import { type MemoryLayout, type Region } from '../../api/layout.js';
 import { PageStates } from '../../api/page-states.js';
 import {
   check,
+  checkPlaces,
   decodeUffdEvent,
   discardMemory,
   endWith,
@@ -31,6 +32,7 @@ import {
   checkRegion,
   giveBack,
   placeOf,
+  placesOf,
   type RegionMemory,
 } from './region-memory.js';
 import { RegionContents } from './region-contents.js';
@@ -59,8 +61,9 @@ export interface AttachmentParts {
   readonly regions: Map<PageIndex, RegionMemory>;
   /** How regions that are added are registered; undefined where another process has done so. */
   readonly mode: number | undefined;
-  /** Looks at what a region of another process has; undefined for memory of this one. */
-  readonly settleForeign: ((region: Region, states: PageStates) => void) | undefined;
+  /** Looks at what regions of another process have, beside others; undefined for memory of this one. */
+  readonly settleForeign:
+    ((states: PageStates, regions: readonly Region[], others: readonly Region[]) => void) | undefined;
 }
 
 /** Memory under userfaultfds of this process, or of another that passed one here. */
@@ -120,7 +123,7 @@ export class UserfaultfdAttachment implements Attachment {
         { hint: 'What the kernel is asked for depends on the kinds of memory that the pager is opened with' },
       );
     }
-    for (const region of regions) settleForeign?.(region, states);
+    settleForeign?.(states, regions, this.layout.regions);
     const brought = mode === undefined ? new Map<PageIndex, RegionMemory>() : this.#bring(regions, states);
     return this.#added(regions, brought);
   }
@@ -136,6 +139,7 @@ export class UserfaultfdAttachment implements Attachment {
           hint: 'Name the memory file: contents are written into its page cache',
         });
       }
+      this.#checkPlaces(regions, [...brought.values()]);
       settleAdded(regions, [...brought.values()], states);
       return brought;
     } catch (error) {
@@ -145,6 +149,14 @@ export class UserfaultfdAttachment implements Attachment {
       }
       throw error;
     }
+  }
+
+  /** Beside the regions that are there, wherever they have moved to. */
+  #checkPlaces(regions: readonly Region[], brought: readonly RegionMemory[]): void {
+    const there = this.layout.regions.filter(({ hva }) => hva !== undefined);
+    const memory = there.map(({ firstPage }) => this.#parts.regions.get(firstPage)!);
+    const others = placesOf(there, memory).map((place) => ({ ...place, file: undefined }));
+    checkPlaces([...others, ...placesOf(regions, brought)]);
   }
 
   #added(regions: readonly Region[], brought: ReadonlyMap<PageIndex, RegionMemory>): AddedRegions {

@@ -3,6 +3,7 @@ import { type Attachment, type Backend } from '../../api/backend.js';
 import { type MemoryLayout, type Region } from '../../api/layout.js';
 import { PageStates } from '../../api/page-states.js';
 import {
+  checkPlaces,
   UFFD_FEATURE,
   UffdArrivals,
   Userfaultfd,
@@ -18,7 +19,7 @@ import { completeOptions, type UserfaultfdBackendOptions, type UserfaultfdChoice
 import { probeUserfaultfd } from './probe.js';
 import { LocalMemory } from './raw-memory.js';
 import { RegionContents } from './region-contents.js';
-import { bringMemory, checkRegion, giveBack, placeOf, type RegionMemory } from './region-memory.js';
+import { bringMemory, checkRegion, giveBack, placeOf, placesOf, type RegionMemory } from './region-memory.js';
 import { registerSegment } from './register.js';
 import { divide } from './shards.js';
 import { supportsOf } from './supports.js';
@@ -36,8 +37,8 @@ import { supportsOf } from './supports.js';
  * read.
  * Errors: RangeError for options out of bounds. `attach`: NO_PERMISSION (EPERM, EACCES; the hint names the
  * setting), NO_DEVICE, NOT_SUPPORTED (features or memory this kernel does not take), ALREADY_REGISTERED
- * (EBUSY), NO_HUGE_PAGES (ENOMEM), BAD_RANGE (ENOMEM: not mapped), NOT_EMPTY, PAGE_VANISHED (see {@link
- * RegionSpec.contents}), KERNEL; then nothing is left behind. Requires: CONFIG_USERFAULTFD; access to
+ * (EBUSY), NO_HUGE_PAGES (ENOMEM), BAD_RANGE (ENOMEM: not mapped; regions with memory in
+ * common, or whose file is another than is mapped), NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}), KERNEL; then nothing is left behind. Requires: CONFIG_USERFAULTFD; access to
  * /dev/userfaultfd, or CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd=1, or `userModeOnly`. `move`: Linux
  * 6.8; `poison`: 6.6; `rwp`: 7.3. Source: ioctl_userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst.
  */
@@ -66,6 +67,7 @@ function attach(layout: MemoryLayout, states: PageStates, choice: UserfaultfdCho
   const undo: Undo = [];
   try {
     const regions = layout.regions.map((region) => bring(region, undo));
+    checkPlaces(placesOf(layout.regions, regions));
     const contents = new RegionContents(layout.regions, regions, states);
     undo.push(() => contents.close());
     const opened = divide(layout.pageCount, choice.shards).map((pages) => {

@@ -1,10 +1,10 @@
 import { type PageRange } from '../../api/address.js';
-import { settleContents } from '../../api/contents.js';
+import { cannotDiscard, settleContents } from '../../api/contents.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type Region } from '../../api/layout.js';
 import { type PageStates } from '../../api/page-states.js';
-import { discardMemory, FoundMemory } from '../../linux/index.js';
-import { type RegionMemory } from './region-memory.js';
+import { discardMemory, FoundMemory, ProcessMaps } from '../../linux/index.js';
+import { fileOf, isOurs, type RegionMemory } from './region-memory.js';
 
 /** How often pages that accessors touch while they are not yet watched are discarded. */
 const MOST_ROUNDS = 16;
@@ -26,9 +26,10 @@ export class RegionContents {
 
   constructor(regions: readonly Region[], memory: readonly RegionMemory[], states: PageStates) {
     this.#states = states;
+    const maps = memory.every(isOurs) ? undefined : ProcessMaps.read();
     try {
       for (const [i, region] of regions.entries())
-        this.#looked.push({ region, memory: memory[i]!, found: foundIn(region, memory[i]!) });
+        this.#looked.push({ region, memory: memory[i]!, found: foundIn(region, memory[i]!, maps) });
     } catch (error) {
       this.close();
       throw error;
@@ -71,22 +72,17 @@ export class RegionContents {
       count: length / region.pageSize,
     }));
     const choice = isOurs(memory) ? 'discard' : region.contents;
-    return settleContents(region, runs, this.#states, choice).map((pages) => ({
-      looked,
-      pages,
-    }));
+    const discards = settleContents(region, runs, this.#states, choice);
+    if (found.showsFile && discards.length > 0) throw cannotDiscard(region);
+    return discards.map((pages) => ({ looked, pages }));
   }
 }
 
-/**
- * Nobody else knows of it; but a process whose memory is locked (mlockall(2)) has it filled as it is mapped.
- */
-const isOurs = ({ mapped, fd, ownsFile }: RegionMemory): boolean => mapped && (fd === undefined || ownsFile);
-
-const fileOf = ({ fd, fileOffset }: RegionMemory): { fd: number; offset: number } | undefined =>
-  fd === undefined ? undefined : { fd, offset: fileOffset };
-
-function foundIn({ memory: kind, pageSize, length }: Region, memory: RegionMemory): FoundMemory {
+function foundIn(
+  { memory: kind, pageSize, length }: Region,
+  memory: RegionMemory,
+  maps: ProcessMaps | undefined,
+): FoundMemory {
   return new FoundMemory({
     address: memory.start,
     length: Number(length),
@@ -95,6 +91,7 @@ function foundIn({ memory: kind, pageSize, length }: Region, memory: RegionMemor
     shared: kind !== 'anonymous',
     fresh: isOurs(memory),
     file: fileOf(memory),
+    maps,
   });
 }
 

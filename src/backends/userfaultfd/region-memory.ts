@@ -10,6 +10,7 @@ import {
   MADV,
   mapMemory,
   type MapOptions,
+  type MemoryPlace,
   pageSize,
   raw,
   residentPages,
@@ -138,4 +139,27 @@ export function isMapped(start: number, length: number): boolean {
     if (error instanceof DemandPagingError && error.errno === ERRNO.ENOMEM) return false;
     throw error;
   }
+}
+
+/**
+ * Nobody else knows of it; but a process whose memory is locked (mlockall(2)) has it filled as it is mapped.
+ */
+export const isOurs = ({ mapped, fd, ownsFile }: RegionMemory): boolean =>
+  mapped && (fd === undefined || ownsFile);
+
+export const fileOf = ({ fd, fileOffset }: RegionMemory): { fd: number; offset: number } | undefined =>
+  fd === undefined ? undefined : { fd, offset: fileOffset };
+
+/** Where regions lie, of memory that others can have, too. */
+export function placesOf(regions: readonly Region[], memory: readonly RegionMemory[]): MemoryPlace[] {
+  return regions.flatMap(({ gpa, length, memory: kind, hva: at }, i) => {
+    const brought = memory[i]!;
+    if (isOurs(brought)) return [];
+    return {
+      range: { start: gpa, length },
+      memory: kind,
+      address: Number(at ?? brought.start),
+      file: fileOf(brought),
+    };
+  });
 }

@@ -301,6 +301,88 @@ describe.each(FILES)('%s: a memory file that is used again', (name, make) => {
   });
 });
 
+const MAPPED = FILES.filter(([name]) => name !== 'guest-memfd');
+
+describe.each(MAPPED)('%s: memory that is not what a region says', (name, make) => {
+  function withVm(context: TestContext, body: (vm: KvmVm, fd: number) => Promise<void>): Promise<void> {
+    let vm: KvmVm;
+    try {
+      using kvm = Kvm.open();
+      vm = kvm.createVm();
+    } catch (error) {
+      return context.skip(`no KVM: ${String(error)}`);
+    }
+    const mapping = mapMemory({ kind: 'shmem', length: 2 * LENGTH });
+    return body(vm, mapping.fd!).finally(() => {
+      mapping.dispose();
+      vm[Symbol.dispose]();
+    });
+  }
+  const at = (fd: number, offset: number, given: Partial<RegionSpec> = {}): RegionSpec =>
+    region(PAGES, 'shmem', { gpa: gpa(START), file: { fd, offset: fileOffset(offset) }, ...given });
+  const attached = async (
+    backend: PagerOptions['backend'],
+    regions: readonly RegionSpec[],
+  ): Promise<string> => {
+    try {
+      await (await backend.attach(new MemoryLayout(regions))).close();
+      return 'attached';
+    } catch (error) {
+      return (error as { code: string }).code;
+    }
+  };
+
+  test('two regions with one place of a file are refused; with places of their own they are taken', (context) =>
+    withVm(context, async (vm, fd) => {
+      const beside = (offset: number): readonly RegionSpec[] => [
+        at(fd, 0),
+        at(fd, offset, { gpa: gpa(2 * START) }),
+      ];
+      expect(await attached(make(vm), beside(0))).toBe('BAD_RANGE');
+      expect(await attached(make(vm), beside(LENGTH / 2))).toBe('BAD_RANGE');
+      expect(await attached(make(vm), beside(LENGTH))).toBe('attached');
+    }));
+
+  test('a region that names another file than is mapped there is refused', (context) =>
+    withVm(context, async (vm, fd) => {
+      using mapping = mapMemory({ kind: 'shmem', length: LENGTH });
+      const spec = at(fd, 0, { hva: hva(mapping.address), contents: 'discard' });
+      mapping.bytes(7 * PAGE, 1)[0] = OLD;
+      expect(await attached(make(vm), [spec])).toBe('BAD_RANGE');
+      const right = { fd: mapping.fd!, offset: fileOffset(0) };
+      expect(await attached(make(vm), [{ ...spec, file: right }])).toBe('attached');
+      expect(mapping.residency().every((there) => there === 0)).toBe(true);
+    }));
+
+  test.for(['shmem', 'anonymous'] as const)(
+    'what is withdrawn of memory whose file is not named (%s) comes from the source again',
+    (kind, context) => {
+      if (name === 'userfaultfd, continue')
+        return context.skip('it writes into the page cache of a file that is named');
+      return withVm(context, async (vm) => {
+        using mapping = mapMemory({ kind, length: LENGTH });
+        const pager = await open(make(vm), adopted(mapping, { file: undefined }));
+        expect(await firstByte(pager, 7)).toBe(contents(7));
+        await pager.memory!.write(gpa(START + 7 * PAGE), Uint8Array.of(OLD));
+        await pager.withdraw([{ start: gpa(START + 7 * PAGE), length: BigInt(PAGE) }]);
+        expect(await firstByte(pager, 7)).toBe(contents(7));
+        await pager.close();
+      });
+    },
+  );
+
+  test('private memory of a file is refused where the file has pages, and not emptied', (context) =>
+    withVm(context, async (vm, fd) => {
+      const address = raw.mmap(0, LENGTH, 3, 2, fd, 0);
+      const spec = region(PAGES, 'anonymous', { gpa: gpa(START), hva: hva(address) });
+      raw.fallocate(fd, 0, 7 * PAGE, PAGE);
+      const continues = make(vm);
+      expect(await attached(continues, [spec])).toBe('NOT_EMPTY');
+      expect(await attached(continues, [{ ...spec, contents: 'discard' }])).toBe('NOT_SUPPORTED');
+      raw.munmap(address, LENGTH);
+    }));
+});
+
 test('what the pager has mapped itself, and a process with locked memory finds full (mlockall), is emptied', () => {
   using mapping = mapMemory({ kind: 'anonymous', length: LENGTH, populate: true });
   const layout = new MemoryLayout([region(PAGES)]);

@@ -12,7 +12,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { gpa, openPager, type Pager, type SourceRef } from '../../../src/api/index.js';
+import { kvmExit } from '../../../src/backends/kvm-exit/index.js';
 import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
+import { Kvm, type KvmVm } from '../../../src/linux/index.js';
 import { file, memory, zero } from '../../../src/sources/index.js';
 import { PAGE, region, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
 
@@ -48,6 +50,33 @@ function residentKib(pager: Pager): number {
   expect(from, 'the mapping is listed').toBeGreaterThanOrEqual(0);
   return Number(/^Rss:\s+(\d+) kB$/m.exec(smaps.slice(from))![1]);
 }
+
+test('kvm-exit: holes of a sparse file are prefetched without memory, and written by a guest as anything', async (context) => {
+  let vm: KvmVm;
+  try {
+    using kvm = Kvm.open();
+    vm = kvm.createVm();
+  } catch (error) {
+    return context.skip(`no KVM: ${String(error)}`);
+  }
+  const START = 0x1_0000_0000;
+  const pager = await openPager({
+    backend: kvmExit({ vm: vm.fd, vcpus: 1 }),
+    regions: [region(PAGES, 'anonymous', { gpa: gpa(START) })],
+    source: file(sparseFile()),
+    needs: [],
+  });
+  await pager.prefetch();
+  expect(pager.complete).toBe(true);
+  expect(residentKib(pager)).toBe(PAGE / 1024);
+  const read = async (page: number): Promise<number> =>
+    (await pager.memory!.read(gpa(START + page * PAGE), 1))[0]!;
+  expect([await read(99), await read(100), await read(101)]).toEqual([0, 7, 0]);
+  await pager.memory!.write(gpa(START + 101 * PAGE), Uint8Array.of(9));
+  expect([await read(101), await read(102)]).toEqual([9, 0]);
+  await pager.close();
+  vm[Symbol.dispose]();
+});
 
 describe.each<readonly [string, () => SourceRef, number]>([
   ['a sparse file', () => file(sparseFile()), 1],

@@ -141,6 +141,18 @@ describe('a region that is added', () => {
     expect(pager.memory!.readBlocking(gpa(BASE + 2 * PAGE), 1)).toEqual(Uint8Array.of(contents(34)));
   });
 
+  test('is refused where it has memory in common with a region that is there', async () => {
+    using mapping = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
+    const pager = await opened({ memory: 'shmem' });
+    const at = { file: { fd: mapping.fd!, offset: fileOffset(0) } };
+    await pager.addRegions([file(at)]);
+    const other = file({ gpa: gpa(2 * BASE), sourceOffset: fileOffset(0) });
+    expect(await code(pager.addRegions([{ ...other, ...at }]))).toBe('BAD_RANGE');
+    expect(await code(pager.addRegions([{ ...other, hva: hva(mapping.address) }]))).toBe('BAD_RANGE');
+    expect(pager.layout.regions.length).toBe(2);
+    expect(pager.memory!.readBlocking(gpa(BASE + 3 * PAGE), 1)).toEqual(Uint8Array.of(contents(35)));
+  });
+
   test('comes with what was removed of it, and is handed on with it, by address', async () => {
     const pager = await opened();
     const states = { present: new Uint8Array(2), removed: Uint8Array.of(1 << 3, 0) };

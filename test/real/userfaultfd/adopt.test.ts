@@ -367,7 +367,10 @@ describe('states that are handed over', () => {
         [9, 10], // missing
       ] as const)
         expect(await f.ask(`${how} ${page}`), `${how} ${page}`).toBe(expected);
-    expect(forks).toBe(3 + 6);
+    // What a child has discarded, whether it was there or not, is its child's zeros.
+    for (const page of [6, 10]) expect(await f.ask(`c ${page}`), `c ${page}`).toBe(0);
+    expect(await f.ask('l 6')).toBe(7);
+    expect(forks).toBe(3 + 6 + 4);
     await Promise.all(serving);
     expect(ended.every((code) => code === 'MEMORY_GONE')).toBe(true);
     f.child.kill('SIGKILL');
