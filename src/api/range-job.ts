@@ -5,10 +5,10 @@ import { type PageStates } from './page-states.js';
 
 /**
  * A request for many pages, worked off piece by piece. A `prefetch` is done when every page was looked
- * at once and what was fetched has arrived; an `ensured` job when every page was seen present.
+ * at and what was fetched has arrived; an `ensured` job when every page was seen present.
  */
 export class RangeJob {
-  readonly #ranges: readonly PageRange[];
+  readonly #ranges: PageRange[];
   /** Where the next piece starts. */
   #range = 0;
   #at: PageIndex;
@@ -26,7 +26,7 @@ export class RangeJob {
     /** Called once, when the job is over. */
     private readonly over: (result: PrefetchResult | DemandPagingError) => void,
   ) {
-    this.#ranges = ranges;
+    this.#ranges = [...ranges];
     this.#at = this.#seenAt = ranges[0]?.first ?? 0;
   }
 
@@ -70,6 +70,21 @@ export class RangeJob {
     this.#outstanding--;
     this.#taken -= missed;
     this.#skipped += missed;
+  }
+
+  /**
+   * A piece's fetch was cancelled because of some of its pages. A prefetch looks at the `rest` of the piece once more,
+   * after everything else; an `ensured` job is {@link rewind}ed.
+   */
+  cancelled(pages: PageRange, rest: readonly PageRange[]): void {
+    this.settled(pages.count);
+    if (this.why !== 'prefetch') return;
+    const wasExhausted = this.exhausted;
+    for (const range of rest) {
+      this.#ranges.push(range);
+      this.#skipped -= range.count;
+    }
+    if (wasExhausted) this.#at = this.#ranges[this.#range]?.first ?? this.#at;
   }
 
   /** Pages may have gone missing again: an `ensured` job looks from where it has seen all present. */

@@ -421,7 +421,7 @@ export class Resolver {
   #cancel(pages: PageRange): void {
     this.#installer.reconsider((page) => within(page, pages));
     for (const request of this.#fetching.underWay.drop(pages)) {
-      request.job?.settled(request.pages.count);
+      request.job?.cancelled(request.pages, without(request.pages, pages));
       this.#installer.wake(request.pages);
     }
     this.#jobs.rewind();

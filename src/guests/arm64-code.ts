@@ -12,6 +12,7 @@
  *   swap: ldr x4,[x0]; swp x4,x5,[x1]; add x0,x0,#8; add x1,x1,#8; sub x2,x2,#1; cbnz x2,swap; b done
  *   walk: ldr x4,[x0]; b done
  *   fetch: mov x9,x12; br x0
+ *   word: ldr w4,[x0]; str w4,[x1]; b done
  */
 export const ARM64_CODE = Uint32Array.of(
   ...[0xf900015f, 0xd61f0120],
@@ -21,6 +22,7 @@ export const ARM64_CODE = Uint32Array.of(
   ...[0xf9400004, 0xf8248025, 0x91002000, 0x91002021, 0xd1000442, 0xb5ffff62, 0x17ffffe2],
   ...[0xf9400004, 0x17ffffe0],
   ...[0xaa0c03e9, 0xd61f0000],
+  ...[0xb9400004, 0xb9000024, 0x17ffffdb],
 );
 
 /** What every exception of the guest's own comes to: it says so by a store as well, to x11, and goes on as `idle` does. */
@@ -35,4 +37,5 @@ export const ARM64_ENTRY = {
   swap: 0x60,
   walk: 0x7c,
   fetch: 0x84,
+  word: 0x8c,
 } as const;

@@ -13,6 +13,7 @@
  *   nothing: out 0x81,al
  *   outs:    rep outsd; out 0x80,al
  *   ins:     rep insd; out 0x80,al
+ *   word:    mov eax,[rsi]; mov [rdi],eax; out 0x80,al
  */
 const CODE =
   'e313488b064889074883c6084883c70848ffc975ed4889d1e30f8a06880748ffc648ffc748ffc975f1e680' +
@@ -23,7 +24,8 @@ const CODE =
   'e680' +
   'e681' +
   'f36fe680' +
-  'f36de680';
+  'f36de680' +
+  '8b068907e680';
 
 export const GUEST_CODE: Uint8Array = Buffer.from(CODE, 'hex');
 
@@ -38,6 +40,7 @@ export const ENTRY = {
   nothing: 0x62,
   outs: 0x64,
   ins: 0x68,
+  word: 0x6c,
 } as const;
 
 export const PORT = { done: 0x80, nothing: 0x81, data: 0x90 } as const;

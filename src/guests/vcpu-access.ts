@@ -90,7 +90,9 @@ export class VcpuAccess implements Disposable {
   #move(code: 'copy' | 'add' | 'swap', from: number, to: number, length: number): void {
     if (code !== 'copy' && length % 8 !== 0)
       throw new RangeError(`${length} bytes: atomics are of eight bytes each`);
-    this.#begin(code, { rsi: from, rdi: to, rcx: Math.floor(length / 8), rdx: length % 8 });
+    // Eight bytes and four are one access each, as where the VMM or the kernel makes them.
+    const piece = code === 'copy' && length === 4 ? 'word' : code;
+    this.#begin(piece, { rsi: from, rdi: to, rcx: Math.floor(length / 8), rdx: length % 8 });
     this.#expectPort(PORT.done);
   }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type PageSource } from '../../src/api/index.js';
-import { PAGES, pattern, setUp } from './engine-world.js';
+import { answered, heldSource, PAGES, pattern, setUp } from './engine-world.js';
 import { FakePort } from './fake-port.js';
 
 describe('Resolver', () => {
@@ -75,6 +75,21 @@ describe('Resolver', () => {
     while (replies.length < 1) resolver.turn('none');
     expect(port.pages[8]).toBe(undefined);
     expect(replies[0]).toEqual({ ok: true, value: { installedPages: PAGES - 2, skippedPages: 2 } });
+  });
+
+  it('prefetches the rest of a piece whose fetch a removal has cancelled', async () => {
+    const { source, questions } = heldSource();
+    const { resolver, port, execute, replies, turn } = setUp({ prefetchPages: 4 }, source);
+    execute({ command: 'prefetch', ranges: [{ first: 4, count: 4 }] });
+    turn();
+    port.event({ kind: 'remove', pages: { first: 3, count: 2 } });
+    turn(2);
+    for (const each of questions) each.succeed();
+    await answered();
+    turn();
+    expect(port.pages.slice(3, 9)).toEqual([undefined, undefined, 6, 7, 8, undefined]);
+    expect(replies).toEqual([{ ok: true, value: { installedPages: 3, skippedPages: 1 } }]);
+    expect(resolver.busy).toBe(false);
   });
 
   it('holds faults while pages are dropped, and fetches anew after', () => {

@@ -167,7 +167,13 @@ export class PageOracle {
     if (this.#hasOrphans && !state.frozen && state.contents.kind === 'removed')
       yield { state: { ...state, contents: PRESENT('zeros') }, done };
     for (const [id, operation] of this.#pending) {
+      // A thaw thaws again whenever a freeze that was under way at its call has ended.
+      if (operation.kind === 'thaw' && done.has(id) && state.frozen)
+        yield { state: { ...state, frozen: false }, done };
       if (done.has(id)) continue;
+      // A prefetch leaves to an access what is being fetched for it, and the access was killed.
+      if (this.#hasOrphans && operation.kind === 'prefetch')
+        yield { state, done: new Map(done).set(id, 'ok') };
       for (const { next, seen } of effectsOf(state, operation, this.rules))
         yield { state: next, done: new Map(done).set(id, seen) };
     }

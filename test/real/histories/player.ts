@@ -31,12 +31,14 @@ const MOST_VCPUS = 12;
 
 /**
  * Four bytes, which no accessor of these sites reads or writes in parts: what was stored, what a page was filled with
- * from beside, and what the source has.
+ * from beside, or what the source has; and of which history it is, so that what an earlier one has left is known.
  */
 const WORD_BYTES = 4;
-const wordOf = (value: number): number => 0x5700_0000 | value;
-const markOf = (number: number): number => 0x4d00_0000 | number;
-const sourceWord = (page: number, offset: number): number =>
+const KIND = { source: 1, mark: 4, word: 5 } as const;
+const HISTORIES = 256;
+const wordOf = (kind: keyof typeof KIND, history: number, value: number): number =>
+  (KIND[kind] << 28) | (history << 20) | value;
+const sourceValue = (page: number, offset: number): number =>
   ((page + 1) << 16) | ((offset / WORD_BYTES) * 2 + 1);
 
 /** A history came out as no order of its steps explains. */
@@ -69,6 +71,8 @@ export interface PlayOptions {
 export class Player {
   readonly #idle = new Map<string, RealAccessor[]>();
   readonly #started: Promise<RealAccessor>[] = [];
+  /** Histories that were begun. */
+  played = 0;
 
   constructor(
     readonly subject: HistorySubject,
@@ -111,10 +115,14 @@ const placeOf = (site: AccessSite, { layout }: Attachment): string =>
 class Run {
   readonly #oracles: PageOracle[];
   readonly #pending = new Map<number, Pending>();
+  /** Writes that have returned and whose event has not come yet. */
+  readonly #untold = new Set<Promise<void>>();
   readonly #timeline: string[] = [];
   readonly #written = new Map<number, number>();
   /** Protected for sure: nothing that lifts it was begun since. */
   readonly #protected = new Set<number>();
+  /** How often something that lifts protection was begun, by page. */
+  readonly #lifts = new Map<number, number>();
   readonly #stopped: string[] = [];
   readonly #began = performance.now();
   readonly #hang_ms: number;
@@ -135,6 +143,7 @@ class Run {
     private readonly attachment: Attachment,
     private readonly control: Int32Array,
     private readonly file: MemoryFile | undefined,
+    private readonly number: number,
   ) {
     const rules = {
       freeze: pager.supports.freeze,
@@ -167,6 +176,8 @@ class Run {
     const { subject, options } = player;
     const file = subject.hasFile ? new MemoryFile(PAGES * PAGE) : undefined;
     const control = new Int32Array(new SharedArrayBuffer(4));
+    const number = player.played++ % HISTORIES;
+    const stamp = wordOf('source', number, 0);
     const region: RegionSpec = {
       gpa: gpa(START),
       length: BigInt(PAGES * PAGE),
@@ -189,11 +200,11 @@ class Run {
       source: {
         module: new URL('./fixtures/source.mjs', import.meta.url).href,
         export: 'open',
-        options: { length: PAGES * PAGE, synchronous: history.synchronous, control: control.buffer },
+        options: { length: PAGES * PAGE, synchronous: history.synchronous, control: control.buffer, stamp },
       },
       policy: { faultAroundPages: history.faultAroundPages, prefetchPages: 2 },
     });
-    return new Run(player, history, pager, attachment!, control, file);
+    return new Run(player, history, pager, attachment!, control, file, number);
   }
 
   async play(): Promise<void> {
@@ -248,11 +259,10 @@ class Run {
     const value = this.#nextValue++;
     const operation: PageOperation = step.kind === 'read' ? { kind: 'read', at } : { kind: 'write', value };
     const accessor = this.player.take(site, this.attachment);
-    const told =
-      step.kind === 'write' && this.#protected.delete(page) ? (this.#written.get(page) ?? 0) : undefined;
+    const told = step.kind === 'write' && this.#protected.delete(page) ? this.#toldOf(page) : undefined;
     const what = `${site} ${step.kind === 'read' ? `reads ${at}` : `writes ${value}`} of page ${page}`;
     const offset = step.kind === 'read' && rest ? REST : 0;
-    const bytes = step.kind === 'write' ? bytesOf(wordOf(value)) : undefined;
+    const bytes = step.kind === 'write' ? bytesOf(wordOf('word', this.number, value)) : undefined;
     const pending = this.#invoke(what, step, [page], operation, accessor, site);
     pending.settled = this.#run(pending, async () => {
       const used = await accessor;
@@ -268,9 +278,16 @@ class Run {
       if (!result.ok && this.#isOfVcpu(site)) this.#lostVcpus++;
       const saw = result.ok ? (bytes ? 'ok' : this.#recognise(result.bytes, page, offset)) : 'error';
       this.#complete(pending, saw, result.ok ? '' : ` errno ${result.errno}`);
-      if (told !== undefined && result.ok) await this.#awaitWritten(page, told, what);
+      // What was begun since may have lifted the protection before the write.
+      if (told === undefined || !result.ok || told.lifts !== this.#toldOf(page).lifts) return;
+      const telling = this.#awaitWritten(page, told.events, what).finally(() => this.#untold.delete(telling));
+      this.#untold.add(telling);
     });
     this.#count(site);
+  }
+
+  #toldOf(page: number): { readonly events: number; readonly lifts: number } {
+    return { events: this.#written.get(page) ?? 0, lifts: this.#lifts.get(page) ?? 0 };
   }
 
   async #awaitWritten(page: number, before: number, what: string): Promise<void> {
@@ -289,7 +306,10 @@ class Run {
     // An access that could find a page poisoned ends the process where it cannot fail.
     if (kind === 'poison' && this.#pendingSilent(pages)) return;
     if (!['ensure', 'prefetch', 'freeze', 'thaw', 'protect'].includes(kind))
-      for (const page of pages) this.#protected.delete(page);
+      for (const page of pages) {
+        this.#protected.delete(page);
+        this.#lifts.set(page, (this.#lifts.get(page) ?? 0) + 1);
+      }
     const pending = this.#invoke(
       `${kind} ${pages[0]}+${pages.length}`,
       { kind, pages: rangeOf(pages) },
@@ -365,7 +385,7 @@ class Run {
         number,
       },
     );
-    const bytes = new Uint32Array(PAGE / WORD_BYTES).fill(markOf(number));
+    const bytes = new Uint32Array(PAGE / WORD_BYTES).fill(wordOf('mark', this.number, number));
     writeSync(this.file.fd, new Uint8Array(bytes.buffer), 0, PAGE, page * PAGE);
     await this.pager.markPresent([this.pager.layout.gpaRangeOf({ first: page, count: 1 })]);
     this.#complete(pending, 'ok');
@@ -541,8 +561,12 @@ class Run {
   /** Waits until nothing is under way. */
   async #idle(what: string): Promise<void> {
     const until = performance.now() + this.#hang_ms;
-    while (this.#pending.size > 0) {
+    while (this.#pending.size + this.#untold.size > 0) {
       this.#check();
+      if (this.#pending.size === 0) {
+        await Promise.race(this.#untold);
+        continue;
+      }
       const left = [...this.#pending.values()];
       if (performance.now() > until)
         this.#fail(`waited for ${what}: ${left.map((each) => each.what).join(', ')}`);
@@ -557,7 +581,11 @@ class Run {
     for (;;) {
       this.#check();
       const must = [...this.#pending.values()].filter((pending) => !this.#mayWait(pending));
-      if (must.length === 0) return;
+      if (must.length === 0) {
+        if (this.#untold.size === 0) return;
+        await Promise.race(this.#untold); // ends, with a failure if need be
+        continue;
+      }
       if (performance.now() > until)
         this.#fail(`nothing came of: ${must.map(({ what }) => what).join(', ')}`);
       await Promise.race([...must.map(({ settled }) => settled), after(200)]);
@@ -688,10 +716,15 @@ class Run {
   #recognise(bytes: Uint8Array, page: number, offset: number): string {
     const word = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
     if (word === 0) return 'zeros';
-    if (word === sourceWord(page, offset)) return 'source';
-    const low = word & 0xff_ffff;
-    if (word === wordOf(low)) return `written-${low}`;
-    if (word === markOf(low)) return `mark-${low}`;
+    const [kind] = Object.entries(KIND).find(([, number]) => number === word >>> 28) ?? [];
+    const history = (word >>> 20) & (HISTORIES - 1);
+    const value = word & 0xf_ffff;
+    if (history !== this.number || kind === undefined) {
+      return `0x${word.toString(16)}, of history ${history}; this is ${this.number}`;
+    }
+    if (kind === 'word') return `written-${value}`;
+    if (kind === 'mark') return `mark-${value}`;
+    if (value === sourceValue(page, offset)) return 'source';
     return `0x${word.toString(16)}`;
   }
 
