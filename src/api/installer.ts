@@ -24,6 +24,7 @@ const MEANS = {
   /** As `demand` for a page that is present already, and poison where the page cache has it no more. */
   mapped: 9,
 } as const;
+const isPoisoning = (means: number): boolean => means === MEANS.poison || means === MEANS.poisonUnmarked;
 const REASONS: readonly (InstallReason | undefined)[] = [
   undefined,
   'demand',
@@ -82,6 +83,8 @@ export class Installer {
   /** Meaning of each row, beside the batch. */
   readonly #means: Uint8Array;
   #staged = 0;
+  /** Rows that poison pages. */
+  #poisonings = 0;
 
   constructor(options: InstallerOptions) {
     this.#o = options;
@@ -92,6 +95,22 @@ export class Installer {
   /** Rows wait for another flush. */
   get pending(): boolean {
     return this.#batch.count > 0;
+  }
+
+  /** Rows wait that poison pages. */
+  get poisoning(): boolean {
+    return this.#poisonings > 0;
+  }
+
+  /** Whether a row waits that poisons the page: the kernel would let contents that come after it replace the poison. */
+  poisons(page: PageIndex): boolean {
+    if (this.#poisonings === 0) return false;
+    for (let row = 0; row < this.#batch.count; row++) {
+      const first = this.#batch.page[row]!;
+      if (isPoisoning(this.#means[row]!) && page >= first && page < first + this.#batch.span[row]!)
+        return true;
+    }
+    return false;
   }
 
   /** Whether `bytes` can be staged without overwriting what pending rows still need. */
@@ -255,6 +274,7 @@ export class Installer {
       } else (failures ??= []).push(this.#failure(row, rest));
     }
     batch.count = kept;
+    this.#poisonings = this.#means.subarray(0, kept).filter(isPoisoning).length;
     failures?.forEach((act) => act());
     return again;
   }
@@ -352,6 +372,7 @@ export class Installer {
   }
 
   #turnIntoWake(row: number): void {
+    if (isPoisoning(this.#means[row]!)) this.#poisonings--;
     this.#batch.verb[row] = VERB.wake;
     this.#batch.flags[row] = 0;
     this.#means[row] = MEANS.wake;
@@ -363,13 +384,14 @@ export class Installer {
     while (this.#batch.full) this.flush();
     this.#staged = staged;
     this.#means[this.#batch.pushRow(verb, first, count, from, flags)] = means;
+    if (isPoisoning(means)) this.#poisonings++;
   }
 
   #done(row: number, pages: PageRange): void {
     const means = this.#means[row]!;
     const why = REASONS[means];
     if (why !== undefined) this.#o.events.present(pages, why);
-    else if (means === MEANS.poison || means === MEANS.poisonUnmarked) this.#o.events.poisoned(pages);
+    else if (isPoisoning(means)) this.#o.events.poisoned(pages);
   }
 
   #foreign(row: number, page: PageIndex): void {

@@ -150,6 +150,7 @@ export class Resolver {
       ...options,
       own,
       drops: this.#drops,
+      installer: this.#installer,
       faultAroundPages: options.policy.faultAroundPages,
       clip: (run, keep) => this.#fetching.underWay.clip(run, keep),
     });

@@ -1,5 +1,6 @@
 import { type PageIndex, type PageRange } from './address.js';
 import { type Drops } from './drops.js';
+import { type Installer } from './installer.js';
 import { type MemoryLayout } from './layout.js';
 import { type PageStates } from './page-states.js';
 
@@ -10,6 +11,7 @@ export interface WantedPagesOptions {
   readonly layout: MemoryLayout;
   readonly states: PageStates;
   readonly drops: Drops;
+  readonly installer: Pick<Installer, 'poisoning' | 'poisons'>;
   /** The resolver's pages; they change with its regions. */
   readonly own: readonly PageRange[];
   readonly faultAroundPages: number;
@@ -29,9 +31,9 @@ export class WantedPages {
     this.#drops = options.drops;
   }
 
-  /** Frozen, or being dropped: whoever accesses the page stays blocked. */
+  /** Frozen, being dropped, or about to be poisoned: an accessor of the page stays blocked until that is over. */
   isHeld(page: PageIndex): boolean {
-    return this.#states.is('frozen', page) || this.#drops.covers(page);
+    return this.#states.is('frozen', page) || this.#drops.covers(page) || this.#o.installer.poisons(page);
   }
 
   /** Missing, nothing special, and not held: contents may be installed. */
@@ -77,8 +79,7 @@ export class WantedPages {
       from = states.nextMissing(present, keep);
     }
     const run = this.#o.clip({ first: from, count: states.nextPresent(keep, end) - from }, keep);
-    const plain =
-      this.#allPlain() || (!SPECIAL.some((plane) => states.any(plane, run)) && this.#drops.none());
+    const plain = this.#allPlain() || (!SPECIAL.some((plane) => states.any(plane, run)) && this.#noneHeld());
     return plain ? run : this.#trim(run, keep);
   }
 
@@ -90,6 +91,11 @@ export class WantedPages {
 
   /** No page is anything but missing or present, and none is held: runs can be found by the word. */
   #allPlain(): boolean {
-    return this.#states.plain && this.#drops.none();
+    return this.#states.plain && this.#noneHeld();
+  }
+
+  /** No page is held but those that are frozen. */
+  #noneHeld(): boolean {
+    return this.#drops.none() && !this.#o.installer.poisoning;
   }
 }

@@ -92,6 +92,20 @@ describe('Resolver', () => {
     expect(resolver.busy).toBe(false);
   });
 
+  it('puts no zeros in a page whose poison the kernel has put off', () => {
+    const { resolver, port, execute, states, replies, turn } = setUp();
+    port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
+    turn();
+    port.againLeft = 12;
+    execute({ command: 'poison', ranges: [{ first: 2, count: 1 }] });
+    expect(replies).toEqual([]);
+    port.fault(2);
+    turn(3);
+    expect([port.pages[2], states.stateOf(2), states.isPresent(2)]).toEqual([-1, 'poisoned', false]);
+    expect(replies).toMatchObject([{ ok: true }]);
+    expect(resolver.busy).toBe(false);
+  });
+
   it('holds faults while pages are dropped, and fetches anew after', () => {
     const { resolver, port, execute, states } = setUp();
     port.fault(0);

@@ -94,7 +94,7 @@ describe('a source behind a port', () => {
 describe('servePort', () => {
   it.each<[string, PageSource['read'], string]>([
     ['a short answer', () => 3, 'SOURCE_LENGTH'],
-    ['no number at all', () => undefined as never, 'SOURCE_LENGTH'],
+    ['no answer at all', () => undefined as never, 'SOURCE_FAILED'],
     ['a rejection', () => Promise.reject(new Error('EIO')), 'SOURCE_FAILED'],
     [
       'a throw',
