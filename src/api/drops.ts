@@ -32,6 +32,25 @@ export class Drops {
     return this.#underWay.length > 0 && this.#underWay.some(({ pages }) => within(page, pages));
   }
 
+  /** Forgets every drop. */
+  clear(): void {
+    this.#underWay.length = 0;
+  }
+
+  /** The runs of pages that are all being dropped, or none of which is. */
+  partsOf({ first, count }: PageRange): readonly (PageRange & { readonly held: boolean })[] {
+    if (this.none()) return [{ first, count, held: false }];
+    const parts: (PageRange & { readonly held: boolean })[] = [];
+    for (let at = first; at < first + count;) {
+      const held = this.covers(at);
+      let end = at + 1;
+      while (end < first + count && this.covers(end) === held) end++;
+      parts.push({ first: at, count: end - at, held });
+      at = end;
+    }
+    return parts;
+  }
+
   begin(pages: PageRange, announcements = 1): void {
     this.#underWay.push({ pages, announcements, announced: [] });
   }

@@ -298,6 +298,7 @@ export class Resolver {
   abort(thrown: unknown, deadlineMs = Infinity): void {
     if (this.#ended) return;
     this.#deadlineMs = deadlineMs;
+    this.#drops.clear(); // their ends are not heard any more
     this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
     // Who waits on a protected page finds nobody to lift the protection any more.
     for (const pages of this.#own) this.#protection.lift(pages);
@@ -665,7 +666,12 @@ export class Resolver {
   }
 
   #poisonMissing(pages: PageRange): void {
-    eachMissing(this.#o.layout, this.#o.states, pages, (missing) => this.#installer.poison(missing));
+    eachMissing(this.#o.layout, this.#o.states, pages, (missing) => {
+      for (const { held, ...run } of this.#drops.partsOf(missing))
+        if (held)
+          this.#poisoned(run); // it would go with the pages: it comes when they have gone
+        else this.#installer.poison(run);
+    });
   }
 
   /**

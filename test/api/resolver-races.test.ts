@@ -421,7 +421,7 @@ describe('a page that has no memory and is accessed all the same, past the mappi
 });
 
 describe('a page that is poisoned while it is being discarded', () => {
-  /** Poisoned after the event was read; then the pages go, and the poison with them. */
+  /** Poison would go with the pages, so that it is put off. */
   function poisonedMeanwhile() {
     const engine = setUp();
     engine.execute({
@@ -431,25 +431,26 @@ describe('a page that is poisoned while it is being discarded', () => {
     });
     engine.execute({ command: 'poison', ranges: one(2) });
     engine.turn();
-    expect(engine.port.pages[2]).toBe(-1);
+    expect(engine.port.pages[2]).toBe(undefined);
+    expect(engine.states.stateOf(2)).toBe('poisoned');
     engine.port.pages.fill(undefined, 0, 4);
     return engine;
   }
 
-  it('is poisoned again when the discard ends', () => {
+  it('is poisoned when the discard ends', () => {
     const { port, execute, turn } = poisonedMeanwhile();
     execute({ command: 'drop-end', ranges: four });
     turn();
     expect(port.pages.slice(0, 4)).toEqual([undefined, undefined, -1, undefined]);
   });
 
-  it('is poisoned again when the resolver stops, as nothing would serve its next fault', () => {
+  it('is poisoned when the resolver stops, as nothing would serve its next fault', () => {
     const { resolver, port } = poisonedMeanwhile();
     resolver.abort(new DemandPagingError('HANDLER_DIED', 'it died'));
     expect(port.pages).toEqual(everywhere);
   });
 
-  it.each(['poison', 'zero'] as const)('is poisoned again at the end, missing: %s', (missing) => {
+  it.each(['poison', 'zero'] as const)('is poisoned at the end, missing: %s', (missing) => {
     const { port, execute } = poisonedMeanwhile();
     execute({ command: 'end', missing });
     expect(port.pages[2]).toBe(-1);

@@ -92,6 +92,16 @@ describe('Resolver', () => {
     expect(resolver.busy).toBe(false);
   });
 
+  it('poisons a page that is being dropped when it has gone, and answers before', () => {
+    const { port, execute, states, replies } = setUp();
+    execute({ command: 'drop-begin', ranges: [{ first: 1, count: 2 }], then: 'missing' });
+    execute({ command: 'poison', ranges: [{ first: 0, count: 2 }] });
+    expect(replies).toMatchObject([{ ok: true }, { ok: true }]);
+    expect([port.log, states.stateOf(1)]).toEqual([['poison 0+1'], 'poisoned']);
+    execute({ command: 'drop-end', ranges: [{ first: 1, count: 2 }] });
+    expect(port.log).toEqual(['poison 0+1', 'poison 1+1', 'wake 1+2']);
+  });
+
   it('puts no zeros in a page whose poison the kernel has put off', () => {
     const { resolver, port, execute, states, replies, turn } = setUp();
     port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
