@@ -120,14 +120,7 @@ export class AddressMap {
   at(page: PageIndex): Segment | undefined {
     const last = this.#last;
     if (page >= last.page && page < last.page + last.count) return last;
-    let low = 0;
-    let high = this.#byPage.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (this.#byPage[middle]!.page <= page) low = middle;
-      else high = middle - 1;
-    }
-    const piece = this.#byPage[low] ?? NOTHING;
+    const piece = this.#byPage[this.#lastAt(page)] ?? NOTHING;
     return page >= piece.page && page < piece.page + piece.count ? (this.#last = piece) : undefined;
   }
 
@@ -150,23 +143,31 @@ export class AddressMap {
 
   /** As {@link pagesIn}, but pages of one run lie side by side in memory, too. */
   runsIn(start: number, end: number): PageRange[] {
-    return this.#byPage.flatMap((piece) => {
+    const runs: PageRange[] = [];
+    for (let i = this.#lastFrom(start); i < this.#byAddress.length; i++) {
+      const piece = this.#byAddress[i]!;
+      if (piece.start >= end) break;
       const from = Math.max(start, piece.start);
       const to = Math.min(end, piece.end);
-      if (from >= to) return [];
+      if (from >= to) continue;
       const first = piece.page + Math.floor((from - piece.start) * piece.pagesPerByte);
-      return [{ first, count: piece.page + Math.ceil((to - piece.start) * piece.pagesPerByte) - first }];
-    });
+      runs.push({ first, count: piece.page + Math.ceil((to - piece.start) * piece.pagesPerByte) - first });
+    }
+    return runs.sort((a, b) => a.first - b.first);
   }
 
   /** The segments, cut to a range of pages, in page order. */
   within(pages: PageRange): Segment[] {
     const end = pages.first + pages.count;
-    return this.#byPage.flatMap((piece) => {
+    const parts: Segment[] = [];
+    for (let i = this.#lastAt(pages.first); i < this.#byPage.length; i++) {
+      const piece = this.#byPage[i]!;
+      if (piece.page >= end) break;
       const first = Math.max(piece.page, pages.first);
       const stop = Math.min(piece.page + piece.count, end);
-      return first < stop ? [part(piece, first - piece.page, stop - first)] : [];
-    });
+      if (first < stop) parts.push(part(piece, first - piece.page, stop - first));
+    }
+    return parts;
   }
 
   /** The bytes from `from` are at `to` now. */
@@ -231,6 +232,18 @@ export class AddressMap {
   #meets(start: number, end: number): boolean {
     const last = this.#byAddress[this.#lastFrom(end - 1)] ?? NOTHING;
     return last.start < end && last.end > start;
+  }
+
+  /** The place in {@link #byPage} of the last piece that begins at a page or before; 0 where none does. */
+  #lastAt(page: PageIndex): number {
+    let low = 0;
+    let high = this.#byPage.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (this.#byPage[middle]!.page <= page) low = middle;
+      else high = middle - 1;
+    }
+    return low;
   }
 
   /** The place in {@link #byAddress} of the last piece that begins at an address or before; 0 where none does. */

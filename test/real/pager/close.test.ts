@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, read, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { startAccessor } from '../../../src/accessors/index.js';
 import { fileOffset, gpa, openPager, type Pager, type PagerOptions } from '../../../src/api/index.js';
 import { userfaultfd, type UserfaultfdBackendOptions } from '../../../src/backends/userfaultfd/index.js';
-import { ERRNO, hugePagePool } from '../../../src/linux/index.js';
+import { ERRNO, hugePagePool, libc } from '../../../src/linux/index.js';
 import { zero } from '../../../src/sources/index.js';
 import { HUGE, PAGE, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
 
@@ -48,6 +48,24 @@ describe('close, of memory that was mapped here', () => {
       await Promise.all(accessors.map((accessor) => accessor.stop()));
     },
   );
+
+  test('every thread of the pool waits in a system call for it: they fail, and closing does not wait for them', async () => {
+    const pager = await open();
+    const zeros = openSync('/dev/zero', 'r');
+    const into = libc().view(Number(pager.layout.hvaOf(0)), 4 * PAGE);
+    const reads = Array.from(
+      { length: 8 },
+      () =>
+        new Promise((resolve) => {
+          read(zeros, new Uint8Array(into, PAGE, 8), 0, 8, null, (error) => resolve(error?.code));
+        }),
+    );
+    await faults(pager, 1);
+    await pager.close();
+    // Those that had no thread before find no memory.
+    expect(await Promise.all(reads)).toEqual(reads.map(() => 'EFAULT'));
+    closeSync(zeros);
+  });
 
   test.each([
     ['by several userfaultfds', { shards: 2 }],

@@ -14,6 +14,7 @@ export interface GuestOptions {
   readonly backend?: UserfaultfdBackendOptions;
   /** Memory of the test's own instead. */
   readonly hva?: number;
+  readonly signal?: AbortSignal;
 }
 
 /** A pager over anonymous memory, whose source is a module of the user's. */
@@ -28,6 +29,7 @@ export function openGuest(options: GuestOptions = {}): Promise<Pager> {
       options: { length: pages * PAGE, ...given },
     },
     policy,
+    ...(options.signal && { signal: options.signal }),
   });
 }
 

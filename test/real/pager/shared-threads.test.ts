@@ -136,3 +136,42 @@ describe('a source that ends its thread', () => {
     expect(guilty.stopped?.code).toBe(inRead ? 'HANDLER_DIED' : undefined);
   });
 });
+
+describe('an opening that does not come back', () => {
+  const words = (): Int32Array => new Int32Array(new SharedArrayBuffer(8));
+  const opened = (how: string, given: Int32Array, more: GuestOptions['policy'] = {}, source = 'openedOne') =>
+    guest({ source, given: { how, words: given }, policy: { faultAroundPages: 1, ...more } });
+
+  test.each([
+    ['late', 'leaves the shared thread to its neighbours, and its source is closed when it does come back'],
+    ['stuck', 'inside a call ends the shared thread, and its neighbours go on elsewhere'],
+  ])('%s: %s', async (how) => {
+    const before = threads();
+    const neighbours = [await opened('at once', words()), await opened('at once', words())];
+    expect(threads() - before).toBe(1);
+    const shut = words();
+    await expect(opened(how, shut, { openTimeoutMs: 200 })).rejects.toMatchObject({ code: 'SOURCE_TIMEOUT' });
+    for (const pager of neighbours) {
+      expect(await read(pager, 3)).toBe(contents(3));
+      expect(pager.stopped).toBeUndefined();
+    }
+    Atomics.store(shut, 0, 1);
+    Atomics.notify(shut, 0);
+    while (how === 'late' && Atomics.load(shut, 1) === 0)
+      await new Promise((resolve) => setImmediate(resolve)); // the source is closed again
+    for (const pager of neighbours) expect(await read(pager, 4)).toBe(contents(4));
+  });
+
+  test('of the first source of a module: others of it are opened meanwhile', async () => {
+    const aborts = new AbortController();
+    const first = openGuest({
+      source: 'openedOther',
+      given: { how: 'stuck', words: words() },
+      signal: aborts.signal,
+    });
+    const second = await opened('at once', words(), {}, 'openedOther');
+    expect(await read(second, 3)).toBe(contents(3));
+    aborts.abort(new Error('enough'));
+    await expect(first).rejects.toThrow('enough');
+  });
+});
