@@ -29,6 +29,7 @@ import { type LocalMemory } from './raw-memory.js';
 import {
   bringMemory,
   checkForeign,
+  checkNamed,
   checkRegion,
   giveBack,
   placeOf,
@@ -134,10 +135,7 @@ export class UserfaultfdAttachment implements Attachment {
       for (const region of regions) {
         const memory = bringMemory(region);
         brought.set(region.firstPage, memory);
-        if (!this.supports.fill || memory.fd !== undefined) continue;
-        throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)} has no file`, {
-          hint: 'Name the memory file: contents are written into its page cache',
-        });
+        if (this.supports.fill) checkNamed(region, memory);
       }
       this.#checkPlaces(regions, [...brought.values()]);
       settleAdded(regions, [...brought.values()], states);

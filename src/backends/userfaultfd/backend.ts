@@ -19,7 +19,15 @@ import { completeOptions, type UserfaultfdBackendOptions, type UserfaultfdChoice
 import { probeUserfaultfd } from './probe.js';
 import { LocalMemory } from './raw-memory.js';
 import { RegionContents } from './region-contents.js';
-import { bringMemory, checkRegion, giveBack, placeOf, placesOf, type RegionMemory } from './region-memory.js';
+import {
+  bringMemory,
+  checkNamed,
+  checkRegion,
+  giveBack,
+  placeOf,
+  placesOf,
+  type RegionMemory,
+} from './region-memory.js';
 import { registerSegment } from './register.js';
 import { divide } from './shards.js';
 import { supportsOf } from './supports.js';
@@ -67,6 +75,7 @@ function attach(layout: MemoryLayout, states: PageStates, choice: UserfaultfdCho
   const undo: Undo = [];
   try {
     const regions = layout.regions.map((region) => bring(region, undo));
+    if (choice.install === 'continue') layout.regions.forEach((region, i) => checkNamed(region, regions[i]!));
     checkPlaces(placesOf(layout.regions, regions));
     const contents = new RegionContents(layout.regions, regions, states);
     undo.push(() => contents.close());

@@ -59,6 +59,14 @@ export function checkRegion(region: Region): void {
   if (region.file) checkFileHolds(region.file.fd, Number(region.file.offset), Number(region.length));
 }
 
+/** Refuses memory whose page cache cannot be written, where contents are brought there. Throws NOT_SUPPORTED. */
+export function checkNamed(region: Region, { fd }: RegionMemory): void {
+  if (fd !== undefined) return;
+  throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)} has no file`, {
+    hint: 'Name the memory file: contents are written into its page cache',
+  });
+}
+
 /** Refuses a region of another process that does not say where it is there. Throws BAD_RANGE. */
 export function checkForeign(region: Region): void {
   if (region.hva !== undefined) return;
