@@ -5,7 +5,7 @@ import { type Coverage } from './access.js';
 import { type Requirements, type Supports } from './capability.js';
 import { type DemandPagingError } from './error.js';
 import { type FaultBatch, type OutsideFault } from './fault.js';
-import { type MemoryLayout, type Region } from './layout.js';
+import { type MemoryKind, type MemoryLayout, type Region } from './layout.js';
 import { type PageStates } from './page-states.js';
 import { type Outcome, type ResolutionBatch } from './resolution.js';
 
@@ -250,8 +250,12 @@ export interface Attachment {
  */
 export interface Backend {
   readonly name: string;
-  /** What this host lacks, and how to get it. Never throws, opens nothing for long. */
-  probe(): Requirements;
+  /**
+   * What this host lacks, and how to get it: every system call that the backend will need is tried, on memory of these
+   * kinds where that makes a difference (default: what the backend is mostly used with). Never throws, leaves nothing
+   * open. Blocks: for some milliseconds.
+   */
+  probe(memory?: readonly MemoryKind[]): Requirements;
   /**
    * Binds to memory: maps regions that have no `hva`, adopts those that do, and asks the kernel to report
    * missing pages from now on. Throws NO_DEVICE, NO_PERMISSION, ALREADY_REGISTERED, NO_HUGE_PAGES,

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { DemandPagingError, type ErrorCode } from './error.js';
 import { type FaultKind, type MemoryEvent } from './fault.js';
 import { type Verb } from './resolution.js';
@@ -19,15 +20,28 @@ export interface Requirement {
   readonly remedy: string;
   /** What opening the backend without it throws. Default NO_DEVICE. */
   readonly code?: ErrorCode;
+  /** The system call or ioctl that was refused, by name, and its positive errno. */
+  readonly syscall?: string | undefined;
+  readonly errno?: number | undefined;
 }
 
 /** A requirement that is not met, as trying it out has shown. `remedy`: where the error knows none. */
 export function unmet(what: string, thrown: unknown, remedy = ''): Requirement {
   if (!(thrown instanceof DemandPagingError)) return { what, met: false, found: String(thrown), remedy };
-  const { message, hint, code } = thrown;
+  const { message, hint, code, syscall, errno } = thrown;
   // A message ends with its hint, which is the remedy here.
   const found = hint === undefined ? message : message.replace(`. ${hint}`, '');
-  return { what, met: false, found, remedy: hint ?? remedy, code };
+  return { what, met: false, found, remedy: hint ?? remedy, code, syscall, errno };
+}
+
+/** A requirement that is not met: a system call was refused that should not be. */
+export function refused(what: string, thrown: unknown): Requirement {
+  const { syscall, errno } = thrown instanceof DemandPagingError ? thrown : {};
+  const remedy =
+    errno === constants.errno.EMFILE || errno === constants.errno.ENFILE
+      ? 'Raise the limit on open files: ulimit -n, or fs.file-max'
+      : `Allow ${syscall ?? 'it'}: a seccomp filter (a container's, a unit's SystemCallFilter) may refuse it, or a limit (ulimit -a)`;
+  return unmet(what, thrown, remedy);
 }
 
 export interface Requirements {

@@ -324,7 +324,8 @@ export class Installer {
     const verb = VERBS[this.#batch.verb[row]!];
     const { code, hint } = refused(outcome, errno, this.#o.layout.regionOf(rest.first));
     const message = `the backend could not ${verb} ${rest.count} pages`;
-    const error = new DemandPagingError(code, message, { errno: errno || undefined, syscall: verb, hint });
+    const syscall = this.#batch.syscall[row] ?? verb;
+    const error = new DemandPagingError(code, message, { errno: errno || undefined, syscall, hint });
     return () => events.failed(rest, error);
   }
 

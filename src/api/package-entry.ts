@@ -23,11 +23,32 @@ export function startThread(name: string, options: Omit<WorkerOptions, 'eval'>):
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
     if (code !== 'ERR_WORKER_INIT_FAILED') throw cause;
-    throw new DemandPagingError('KERNEL', `no thread can be had for ${name}`, {
-      errno: constants.errno.EAGAIN,
-      syscall: 'clone',
-      hint: 'Raise the limit on threads: ulimit -u, pids.max of the control group, or kernel.threads-max',
-      cause,
-    });
+    throw noThread(`no thread can be had for ${name}`, constants.errno.EAGAIN, cause);
   }
 }
+
+/**
+ * The error for a thread that has ended: of one whose event loop could not be made, which Node tells by the thread's
+ * `error`, what the system has refused.
+ */
+export function threadEnded(message: string, cause: unknown): DemandPagingError {
+  const refused = /^Worker initialization failure: (E[A-Z0-9]+)$/.exec(
+    String((cause as Error | undefined)?.message),
+  );
+  if (!refused) return new DemandPagingError('HANDLER_DIED', message, { cause });
+  return new DemandPagingError('KERNEL', `${message}: it could have no event loop`, {
+    errno: (constants.errno as Record<string, number>)[refused[1]!],
+    syscall: 'epoll_create1, eventfd or pipe2',
+    hint: 'Raise the limit on open files (ulimit -n), or allow these calls',
+    cause,
+  });
+}
+
+/** The error for a thread that the system does not give; `errno` is positive. */
+export const noThread = (message: string, errno: number, cause?: unknown): DemandPagingError =>
+  new DemandPagingError('KERNEL', message, {
+    errno,
+    syscall: 'clone',
+    hint: 'Raise the limit on threads (ulimit -u, pids.max of the control group, kernel.threads-max) or on memory (ulimit -v)',
+    cause,
+  });

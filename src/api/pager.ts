@@ -101,7 +101,7 @@ export async function openPager(options: PagerOptions): Promise<Pager> {
     throw new RangeError(`onOpenFailure is '${onOpenFailure}'; it takes ${OPEN_FAILURE_CHOICES.join(', ')}`);
   signal?.throwIfAborted();
   const layout = new MemoryLayout(options.regions);
-  checkRequirements(options.backend);
+  checkRequirements(options.backend, layout);
   const states = PageStates.create(layout.pageCount);
   if (options.states) states.restore(options.states);
   const alive = new KeepAlive();
@@ -135,12 +135,15 @@ async function attached(
   }
 }
 
-function checkRequirements(backend: Backend): void {
-  const lacking = backend.probe().list.filter(({ met }) => !met);
+function checkRequirements(backend: Backend, layout: MemoryLayout): void {
+  const kinds = [...new Set(layout.regions.map(({ memory }) => memory))];
+  const lacking = backend.probe(kinds).list.filter(({ met }) => !met);
   if (lacking.length === 0) return;
-  const [{ code = 'NO_DEVICE' }] = lacking as [(typeof lacking)[0]];
+  const [{ code = 'NO_DEVICE', syscall, errno }] = lacking as [(typeof lacking)[0]];
   const reasons = lacking.map((each) => `${each.what}: ${each.found}`);
   throw new DemandPagingError(code, `${backend.name} cannot be used here. ${reasons.join('; ')}`, {
+    syscall,
+    errno,
     hint: lacking.map((each) => each.remedy).join('; '),
   });
 }

@@ -132,6 +132,8 @@ export class ResolutionBatch {
   readonly done: Float64Array;
   /** Out: positive errno where the outcome is not `installed`, else 0. */
   readonly errno: Int32Array;
+  /** Out: the system call that the errno is of, by name, where it is known. */
+  readonly syscall: (string | undefined)[];
 
   constructor(capacity: number) {
     if (!Number.isInteger(capacity) || capacity < 1) throw new RangeError(`a batch of ${capacity} rows`);
@@ -144,6 +146,7 @@ export class ResolutionBatch {
     this.outcome = new Uint8Array(capacity);
     this.done = new Float64Array(capacity);
     this.errno = new Int32Array(capacity);
+    this.syscall = new Array<string | undefined>(capacity);
   }
 
   get full(): boolean {
@@ -183,7 +186,8 @@ export class ResolutionBatch {
   }
 
   /** Sets a row's outcome: for whoever implements {@link FaultPort.resolve}. */
-  settle(row: number, outcome: number, done: number, errno = 0): void {
+  settle(row: number, outcome: number, done: number, errno = 0, syscall?: string): void {
+    this.syscall[row] = syscall;
     this.outcome[row] = outcome;
     this.done[row] = done;
     this.errno[row] = errno;

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { type MessagePort, type Worker } from 'node:worker_threads';
 import { DemandPagingError } from './error.js';
-import { startThread } from './package-entry.js';
+import { startThread, threadEnded } from './package-entry.js';
 import { type PagerPolicy } from './policy.js';
 import { type ResolverWorkerPort } from './resolver-thread.js';
 import { isModuleSource, isPortSource, type SourceRef } from './source.js';
@@ -160,7 +160,7 @@ export class ResolverThread {
     this.#worker.on('error', (thrown) => (cause = thrown));
     this.#gone = new Promise((resolve) =>
       this.#worker.on('exit', () => {
-        this.#end(new DemandPagingError('HANDLER_DIED', "the resolver's thread ended", { cause }));
+        this.#end(threadEnded("the resolver's thread ended", cause));
         resolve();
       }),
     );

@@ -10,6 +10,7 @@ import {
   mapMemory,
   NativeBlock,
   raw,
+  systemError,
   X86_LONG_MODE_CPUID,
   X86_USER_FLAGS,
   x86UserMode,
@@ -24,6 +25,8 @@ const WINDOW_BYTES = 0x20_0000;
 const CODE = [0x8a, 0x04, 0x25, 0x00, 0x00, 0x01, 0x00, 0xe6, 0x80];
 const USER_TABLE = 7n;
 const USER_PAGE_2M = 0x87n;
+/** What a filter says, and no access of a guest's. */
+const REFUSED: readonly number[] = [ERRNO.EPERM, ERRNO.EACCES, ERRNO.ENOSYS];
 const KVM_SET_MP_STATE = 0x4004_ae99;
 const RUNNABLE = 0;
 /** Of the file, for the slot that is looked at. */
@@ -118,6 +121,7 @@ export class Canary {
     const vcpu = (this.#vcpu ??= this.#makeVcpu());
     this.#prepare(vcpu);
     const errno = -vcpu.enter();
+    if (REFUSED.includes(errno)) throw systemError('ioctl KVM_RUN', errno, 'the canary cannot be run');
     const exit = vcpu.run.exit();
     if (errno === ERRNO.EFAULT && exit.kind === 'memory-fault' && exit.gpa === this.#gpa + AT.bait)
       return undefined;

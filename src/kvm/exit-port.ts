@@ -13,6 +13,7 @@ import {
   pagemap,
   pageSize,
   Poller,
+  raw,
   residentPages,
   SharedBits,
   systemError,
@@ -111,13 +112,18 @@ export class ExitPort implements FaultPort {
     this.#board = new ExitBoard(token.board);
     const largest = Math.max(...token.regions.map((region) => region.pageSize));
     const length = Math.max(largest, token.stagingBytes);
-    this.#staging = token.moves ? mapHuge(length) : mapMemory({ kind: 'anonymous', length });
+    this.#zeros = mapMemory({ kind: 'anonymous', length: Math.max(largest, ZEROS_BYTES) });
+    try {
+      this.#staging = token.moves ? mapHuge(length) : mapMemory({ kind: 'anonymous', length });
+    } catch (error) {
+      this.#zeros.dispose();
+      throw error;
+    }
     this.staging = this.#staging.bytes(0, length);
     this.#doorbell = EventFd.borrow(token.doorbell);
     this.#arrivals = new UffdArrivals(token.arrivals);
     this.#uffd = token.uffd < 0 ? undefined : new UffdPort(token.uffd, MESSAGES, this.#arrivals);
     this.#poller = new Poller([token.doorbell, ...(token.uffd < 0 ? [] : [token.uffd])]);
-    this.#zeros = mapMemory({ kind: 'anonymous', length: Math.max(largest, ZEROS_BYTES) });
     const staging = { address: this.#staging.address, length };
     this.#installer =
       this.#uffd && token.aliases
@@ -321,7 +327,10 @@ export class ExitPort implements FaultPort {
       const region = regionOf(this.#token.regions, page)!;
       const part = Math.min(count - done, region.page + region.count - page);
       const stopped = this.#part(batch, row, region, { first: page, count: part });
-      if (stopped) return batch.settle(row, stopped.outcome, done + stopped.pages, stopped.errno);
+      if (stopped) {
+        const call = stopped.outcome === OUTCOME.failed ? raw.failedCall() : undefined;
+        return batch.settle(row, stopped.outcome, done + stopped.pages, stopped.errno, call);
+      }
       done += part;
     }
     batch.settle(row, OUTCOME.installed, count);

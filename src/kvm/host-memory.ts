@@ -2,7 +2,15 @@ import { type Gpa } from '../api/address.js';
 import { type RawMemory } from '../api/backend.js';
 import { DemandPagingError } from '../api/error.js';
 import { type MemoryLayout } from '../api/layout.js';
-import { isUnreachable, NativeBlock, readMemory, systemError, writeMemory } from '../linux/index.js';
+import {
+  isUnreachable,
+  NativeBlock,
+  OWN_MEMORY_HINT,
+  raw,
+  readMemory,
+  systemError,
+  writeMemory,
+} from '../linux/index.js';
 import { type ExitBoard } from './exit-board.js';
 import { regionOf, type SlotRegion } from './slot-region.js';
 
@@ -68,7 +76,11 @@ export class HostMemory implements RawMemory {
       if (!this.#blocks && !this.#board.has('filled', page)) throw failure('PAGE_MISSING', at);
       const done = copy(region.address + inRegion, bytes, offset, bounce);
       if (isUnreachable(done)) throw failure('PAGE_POISONED', at);
-      if (done <= 0) throw systemError('process_vm_readv', -done, 'guest memory cannot be reached');
+      if (done <= 0) {
+        throw systemError(raw.failedCall(), -done, 'guest memory cannot be reached', {
+          hint: OWN_MEMORY_HINT,
+        });
+      }
       offset += done;
     }
   }

@@ -1,6 +1,7 @@
-import { type Requirement, type Requirements, requirements, unmet } from '../api/capability.js';
-import { Kvm, KVM_CAP, userfaultfdSupport } from '../linux/index.js';
+import { refused, type Requirement, type Requirements, requirements, unmet } from '../api/capability.js';
+import { aThread, Kvm, KVM_CAP, userfaultfdSupport } from '../linux/index.js';
 import { type Mediation } from './paged-memory.js';
+import { rehearse } from './rehearsal.js';
 
 /** What this host lacks to page by KVM's exits. Makes a VM and drops it. Never throws. */
 export function probeKvm(mediation: Mediation): Requirements {
@@ -11,7 +12,18 @@ export function probeKvm(mediation: Mediation): Requirements {
   if (mediation === 'guest-memfd') list.push(sharedGuestMemfd());
   if (mediation !== 'none')
     list.push(tried('a userfaultfd', () => `features 0x${userfaultfdSupport().mask.toString(16)}`));
+  if (list.every(({ met }) => met)) list.push(systemCalls(mediation), aThread());
   return requirements(list);
+}
+
+function systemCalls(mediation: Mediation): Requirement {
+  const what = 'the system calls';
+  try {
+    rehearse(mediation !== 'none');
+    return { what, met: true, found: 'none is refused', remedy: '' };
+  } catch (error) {
+    return refused(what, error);
+  }
 }
 
 function capability(number: number): number {

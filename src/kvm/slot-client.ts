@@ -1,7 +1,7 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort, type Worker } from 'node:worker_threads';
 import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
-import { startThread } from '../api/package-entry.js';
+import { startThread, threadEnded } from '../api/package-entry.js';
 import { ExitBoard } from './exit-board.js';
 import { standBy } from './standing.js';
 import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
@@ -44,7 +44,7 @@ export class SlotClient {
           const { id, error } = last.message as SlotReply;
           this.#settle(id, error);
         }
-        this.#die(new DemandPagingError('HANDLER_DIED', 'the slot thread ended', { cause }));
+        this.#die(threadEnded('the slot thread ended', cause));
         resolve();
       });
     });

@@ -47,7 +47,7 @@ class SlotThread {
     this.#hooks = hooks;
     this.#vm = KvmVm.borrow(vm, runBytes);
     this.#table = tableOf(data, this.#vm);
-    this.#canary = canary && new Canary(this.#vm, canary);
+    this.#canary = canary && new Canary(this.#vm, canary); // the last that can fail
     const isFile = data.drops.some(({ kind }) => kind === 'guest-memfd');
     if (isFile) this.#room = new MappingRoom(data.regions, (...run) => this.#hideRun(...run));
   }
@@ -137,8 +137,13 @@ class SlotThread {
 
   /** Undoes what a failed start left. */
   giveUp(): void {
-    this.#table.clear();
-    this.#release();
+    try {
+      this.#table.clear();
+    } catch {
+      // What KVM refuses to delete is the VMM's to see in its VM; why the start failed is what is told.
+    } finally {
+      this.#release();
+    }
   }
 
   /** After a failure the thread stays, to take the slots away in the end. */

@@ -69,6 +69,8 @@ export interface Libc {
   pipe2(fds: number, flags: number): number;
   poll(fds: number, count: number, timeout: number): number;
   pread(fd: number, address: number, length: number, offset: number): number;
+  pthread_create(thread: number, attributes: number, start: number, argument: number): number;
+  pthread_join(thread: number, result: number): number;
   process_vm_readv(
     pid: number,
     local: number,
@@ -141,6 +143,8 @@ const SIGNATURES: Readonly<Record<Native, Signature>> = {
   pread: [LONG, INT, PTR, SIZE, LONG],
   process_vm_readv: [LONG, INT, PTR, SIZE, PTR, SIZE, SIZE],
   process_vm_writev: [LONG, INT, PTR, SIZE, PTR, SIZE, SIZE],
+  pthread_create: [INT, PTR, PTR, PTR, PTR],
+  pthread_join: [INT, PTR, PTR],
   pwrite: [LONG, INT, PTR, SIZE, LONG],
   read: [LONG, INT, PTR, SIZE],
   recvmsg: [LONG, INT, PTR, INT],

@@ -66,7 +66,7 @@ export { EventFd } from './event-fd.js';
 export { EventLoopReader } from './event-loop-reader.js';
 export { UffdArrivals } from './userfaultfd-arrivals.js';
 export { endWith } from './process-end.js';
-export { isUnreachable, readMemory, writeMemory } from './remote-memory.js';
+export { isUnreachable, OWN_MEMORY_HINT, readMemory, writeMemory } from './remote-memory.js';
 export { copyMemory, fillMemory, load8, loadWord, store8, storeWord } from './touch.js';
 export {
   closeDescriptor,
@@ -90,6 +90,7 @@ export {
   type PeerCredentials,
   type Received,
 } from './unix-socket.js';
+export { aThread } from './thread.js';
 export { openProcess, takeDescriptor } from './pidfd.js';
 export {
   GUEST_MEMFD_FLAG,

@@ -36,21 +36,26 @@ export class Kvm {
   readonly runBytes: number;
   #closed = false;
 
-  private constructor(fd: number) {
+  private constructor(fd: number, runBytes: number) {
     this.fd = fd;
-    this.runBytes = must(raw.ioctl(fd, KVM.GET_VCPU_MMAP_SIZE, 0), 'GET_VCPU_MMAP_SIZE');
+    this.runBytes = runBytes;
   }
 
   /** Errors: NO_DEVICE, NO_PERMISSION (with what to do), NOT_SUPPORTED for an API version other than 12. */
   static open(): Kvm {
     const fd = openDescriptor(KVM_DEVICE, O.RDWR);
-    const version = raw.ioctl(fd, KVM.GET_API_VERSION, 0);
-    if (version === API_VERSION) return new Kvm(fd);
-    raw.close(fd);
-    throw new DemandPagingError(
-      'NOT_SUPPORTED',
-      `KVM speaks version ${version} of its API, not ${API_VERSION}`,
-    );
+    try {
+      const version = must(raw.ioctl(fd, KVM.GET_API_VERSION, 0), 'GET_API_VERSION');
+      if (version === API_VERSION)
+        return new Kvm(fd, must(raw.ioctl(fd, KVM.GET_VCPU_MMAP_SIZE, 0), 'GET_VCPU_MMAP_SIZE'));
+      throw new DemandPagingError(
+        'NOT_SUPPORTED',
+        `KVM speaks version ${version} of its API, not ${API_VERSION}`,
+      );
+    } catch (error) {
+      raw.close(fd);
+      throw error;
+    }
   }
 
   /** What KVM_CHECK_EXTENSION says: 0 when it is missing, else its value. */
@@ -165,7 +170,12 @@ export class KvmVm {
     store64(argument.words, 2, flags);
     const result = raw.ioctl(this.fd, KVM.CREATE_GUEST_MEMFD, argument.address);
     const fd = must(result, 'CREATE_GUEST_MEMFD', { codes: { [ERRNO.EINVAL]: 'NOT_SUPPORTED' } });
-    setCloseOnExec(fd, true);
+    try {
+      setCloseOnExec(fd, true);
+    } catch (error) {
+      raw.close(fd);
+      throw error;
+    }
     return fd;
   }
 

@@ -1,6 +1,7 @@
 import { ERRNO } from './failure.js';
 import { libc } from './ffi.js';
 import { NativeBlock, store64 } from './native-block.js';
+import * as raw from './raw.js';
 
 const IOVEC_BYTES = 16;
 let vectors: NativeBlock | undefined;
@@ -24,16 +25,18 @@ function setVectors(local: number, remote: number, length: number): number {
  */
 export function readMemory(to: number, from: number, length: number, pid: number = libc().getpid()): number {
   const local = setVectors(to, from, length);
-  const result = libc().process_vm_readv(pid, local, 1, local + IOVEC_BYTES, 1, 0);
-  return result === -1 ? -libc().errno() : result;
+  return raw.processRead(pid, local, local + IOVEC_BYTES);
 }
 
 /** The other way: from `from` here to `to` in process `pid`. Otherwise as {@link readMemory}. */
 export function writeMemory(to: number, from: number, length: number, pid: number = libc().getpid()): number {
   const local = setVectors(from, to, length);
-  const result = libc().process_vm_writev(pid, local, 1, local + IOVEC_BYTES, 1, 0);
-  return result === -1 ? -libc().errno() : result;
+  return raw.processWrite(pid, local, local + IOVEC_BYTES);
 }
+
+/** What to do where the kernel refuses these calls on this very process: no setting of ptrace does. */
+export const OWN_MEMORY_HINT =
+  'A seccomp filter refuses process_vm_readv and process_vm_writev, as those of containers do without CAP_SYS_PTRACE: allow both';
 
 /** Whether a result means that the memory could not be reached, as opposed to misuse. */
 export const isUnreachable = (result: number): boolean =>

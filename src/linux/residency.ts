@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { libc } from './ffi.js';
-import { check } from './failure.js';
+import { check, systemError } from './failure.js';
 import { NativeBlock } from './native-block.js';
 import { pageSize } from './page-size.js';
 
@@ -44,10 +44,22 @@ export interface PagemapEntry {
   readonly writeProtected: boolean;
 }
 
+/** Errors: KERNEL (ENOENT: no /proc is mounted; EMFILE), NO_PERMISSION. */
+function openPagemap(): number {
+  try {
+    return openSync('/proc/self/pagemap', 'r');
+  } catch (cause) {
+    const { errno = 0, syscall = 'open' } = cause as NodeJS.ErrnoException;
+    throw systemError(syscall, -errno, 'the page tables cannot be looked at by /proc/self/pagemap', {
+      hint: 'Mount /proc here (mount -t proc proc /proc), or show it in the container',
+    });
+  }
+}
+
 /** The page table entries of `count` base pages from `address`. Blocks: never. Source: pagemap.rst. */
 export function pagemap(address: number, count: number): PagemapEntry[] {
   const buffer = Buffer.alloc(count * 8);
-  const fd = openSync('/proc/self/pagemap', 'r');
+  const fd = openPagemap();
   try {
     const read = readSync(fd, buffer, 0, buffer.length, (address / pageSize()) * 8);
     return Array.from({ length: read / 8 }, (_, page) => {

@@ -6,6 +6,7 @@ import { type MemoryLayout, type Region } from '../../api/layout.js';
 import { PageStates } from '../../api/page-states.js';
 import { type Verb } from '../../api/resolution.js';
 import {
+  aThread,
   openProcess,
   setNonBlocking,
   UFFD_FEATURE,
@@ -88,7 +89,7 @@ export function adopt(options: AdoptOptions): Backend {
   let attached = false;
   return {
     name: 'userfaultfd (adopted)',
-    probe: () => requirements([]),
+    probe: () => requirements([aThread()]),
 
     attach: async (layout, states = PageStates.create(layout.pageCount)) => {
       if (attached)
@@ -121,9 +122,15 @@ function attachForeign(
   const settle = (known: PageStates, regions: readonly Region[], others: readonly Region[]): void =>
     settleForeign({ regions, others, states: known, pid: options.pid });
   settle(states, layout.regions, []);
-  const process = options.pid === undefined ? undefined : openProcess(options.pid);
-  const kicker = new Kicker();
   setNonBlocking(options.uffd, true); // poll(2) answers ERR otherwise
+  const kicker = new Kicker();
+  let process: number | undefined;
+  try {
+    process = options.pid === undefined ? undefined : openProcess(options.pid);
+  } catch (error) {
+    kicker.close();
+    throw error;
+  }
   const token = {
     uffd: options.uffd,
     kick: kicker.token,

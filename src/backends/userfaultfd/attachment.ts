@@ -236,6 +236,11 @@ export class UserfaultfdAttachment implements Attachment {
   }
 
   async close(): Promise<void> {
+    this.release();
+  }
+
+  /** {@link close}, which has nothing to wait for. */
+  release(): void {
     if (this.#closed) return;
     this.#closed = true;
     const { shards, regions, map, memory } = this.#parts;

@@ -1,5 +1,5 @@
 import { type PageRange } from '../../api/address.js';
-import { type Attachment, type Backend } from '../../api/backend.js';
+import { type Backend } from '../../api/backend.js';
 import { type MemoryLayout, type Region } from '../../api/layout.js';
 import { PageStates } from '../../api/page-states.js';
 import {
@@ -54,7 +54,7 @@ export function userfaultfd(options: UserfaultfdBackendOptions = {}): Backend {
   const choice = completeOptions(options);
   return {
     name: 'userfaultfd',
-    probe: () => probeUserfaultfd(choice),
+    probe: (memory) => probeUserfaultfd(choice, attach, memory),
 
     attach: async (layout, states = PageStates.create(layout.pageCount)) => attach(layout, states, choice),
   };
@@ -63,7 +63,7 @@ export function userfaultfd(options: UserfaultfdBackendOptions = {}): Backend {
 /** What to undo, newest first, when something fails half-way. */
 type Undo = (() => void)[];
 
-function attach(layout: MemoryLayout, states: PageStates, choice: UserfaultfdChoice): Attachment {
+function attach(layout: MemoryLayout, states: PageStates, choice: UserfaultfdChoice): UserfaultfdAttachment {
   layout.regions.forEach(checkRegion);
   const descriptor = {
     via: choice.via === 'auto' ? 'either' : choice.via,
@@ -101,7 +101,7 @@ function attach(layout: MemoryLayout, states: PageStates, choice: UserfaultfdCho
       supports: supportsOf({ choice, features, segments, local: true }),
       shards,
       map,
-      memory: new LocalMemory(mapped, map, choice.userModeOnly && !choice.sigbus),
+      memory: new LocalMemory(mapped, map, choice.userModeOnly && !choice.sigbus, choice.sigbus),
       regions: new Map(layout.regions.map(({ firstPage }, i) => [firstPage, regions[i]!])),
       mode,
       settleForeign: undefined,

@@ -13,6 +13,7 @@ import {
   POLL,
   Poller,
   residentPages,
+  raw,
   systemError,
   UFFD_COPY_MODE,
   UFFD_RWPROTECT_MODE,
@@ -308,6 +309,7 @@ export class UserfaultfdPort implements FaultPort {
       const count = Math.min(span - done, segment.count - skip);
       const errno = this.#pages(segment, skip, count, verb, from + done * segment.pageSize, flags);
       done += errno === 0 ? count : Math.floor(this.#bytes / segment.pageSize);
+      if (this.#filler?.failed) return batch.settle(row, OUTCOME.failed, done, errno, raw.failedCall());
       if (errno !== 0) return this.#settle(batch, row, done, errno, segment);
     }
     batch.settle(row, OUTCOME.installed, span, 0);
@@ -336,7 +338,7 @@ export class UserfaultfdPort implements FaultPort {
       case ERRNO.ESRCH:
         return batch.settle(row, OUTCOME.gone, done, errno);
       default:
-        return batch.settle(row, OUTCOME.failed, done, errno);
+        return batch.settle(row, OUTCOME.failed, done, errno, raw.failedCall());
     }
   }
 

@@ -1,19 +1,10 @@
-import {
-  ERRNO,
-  MADV,
-  MAP,
-  PAGEMAP_HIGH,
-  PROT,
-  raw,
-  NativeBlock,
-  libc,
-  writeMemory,
-} from '../../linux/index.js';
+import { ERRNO, MADV, MAP, PAGEMAP_HIGH, PROT, raw, NativeBlock, writeMemory } from '../../linux/index.js';
 import { type Segment } from './address-map.js';
 
 const ENTRY_BYTES = 8;
 const PAGES_PER_LOOK = 512;
 const O_RDONLY_CLOEXEC = 0o2000000;
+const PAGEMAP = '/proc/self/pagemap';
 
 /**
  * Whether a place of shared memory has a page, or poison. A page that is under way to another frame counts as swapped
@@ -44,11 +35,23 @@ export class PageCacheFiller {
     this.#basePage = basePage;
   }
 
+  /**
+   * What failed last was a call of the filler's own: its errno says nothing of the memory, and the same call will fail
+   * again. See {@link raw.failedCall}.
+   */
+  failed = false;
+
+  #fails(result: number): number {
+    this.failed = true;
+    return result;
+  }
+
   /** How many of `count` pages from `address` are not mapped, up to the first that is; or `-errno`. */
   unmapped(address: number, count: number, pageSize: number): number {
+    this.failed = false;
     if (this.#pagemap < 0) {
-      const fd = libc().open('/proc/self/pagemap', O_RDONLY_CLOEXEC, 0);
-      if (fd === -1) return -libc().errno();
+      const fd = raw.open(PAGEMAP, O_RDONLY_CLOEXEC);
+      if (fd < 0) return this.#fails(fd);
       this.#pagemap = fd;
     }
     const stride = pageSize / this.#basePage; // a huge page is mapped whole: its first entry speaks for it
@@ -58,7 +61,7 @@ export class PageCacheFiller {
       const entries = (look - 1) * stride + 1;
       const at = ((address + page * pageSize) / this.#basePage) * ENTRY_BYTES;
       const read = raw.pread(this.#pagemap, this.#entries.address, entries * ENTRY_BYTES, at);
-      if (read < 0) return read;
+      if (read < 0) return this.#fails(read);
       for (let i = 0; i < look; i++) if (isTaken(this.#entries.words[i * stride * 2 + 1]!)) return page + i;
     }
     return count;

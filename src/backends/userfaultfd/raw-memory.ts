@@ -8,7 +8,9 @@ import {
   isUnreachable,
   NativeBlock,
   pagemap,
+  OWN_MEMORY_HINT,
   pageSize,
+  raw,
   readMemory,
   systemError,
   writeMemory,
@@ -32,13 +34,16 @@ export class LocalMemory implements RawMemory {
   readonly #layout: MemoryLayout;
   readonly #map: AddressMap;
   readonly #direct: boolean;
+  readonly #missingFails: boolean;
   #bounce: NativeBlock | undefined;
   #closed = false;
 
-  constructor(layout: MemoryLayout, map: AddressMap, direct: boolean) {
+  /** `missingFails`: an access to a missing page fails, and does not wait. */
+  constructor(layout: MemoryLayout, map: AddressMap, direct: boolean, missingFails: boolean) {
     this.#layout = layout;
     this.#map = map;
     this.#direct = direct;
+    this.#missingFails = missingFails;
   }
 
   load(address: Gpa, into: Uint8Array): void {
@@ -97,17 +102,27 @@ export class LocalMemory implements RawMemory {
 
   #failure(result: number, at: Gpa, host: number): DemandPagingError {
     const range = { start: at, length: 1n };
+    const call = raw.failedCall();
     if (!isUnreachable(result))
-      return systemError('process_vm_readv', -result, 'guest memory cannot be reached', { range });
-    const entry = pagemap(host - (host % pageSize()), 1)[0];
-    // A poison marker is a swap entry that no access brings back.
-    const poisoned =
-      result === -ERRNO.EHWPOISON ||
-      (entry !== undefined && !entry.present && entry.swapped && !entry.writeProtected);
+      return systemError(call, -result, 'guest memory cannot be reached', {
+        range,
+        hint: OWN_MEMORY_HINT,
+      });
+    const poisoned = result === -ERRNO.EHWPOISON || this.#isPoisoned(host);
     const [code, message] = poisoned
       ? (['PAGE_POISONED', 'the page is poisoned'] as const)
       : (['PAGE_MISSING', 'the page is missing'] as const);
-    return new DemandPagingError(code, message, { errno: -result, syscall: 'process_vm_readv', range });
+    return new DemandPagingError(code, message, { errno: -result, syscall: call, range });
+  }
+
+  /** A poison marker is a swap entry that no access brings back. Without /proc: what fails is poisoned where a missing page blocks. */
+  #isPoisoned(host: number): boolean {
+    try {
+      const entry = pagemap(host - (host % pageSize()), 1)[0];
+      return entry !== undefined && !entry.present && entry.swapped && !entry.writeProtected;
+    } catch {
+      return !this.#missingFails;
+    }
   }
 }
 

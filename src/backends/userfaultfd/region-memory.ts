@@ -8,6 +8,7 @@ import {
   hugePageSizes,
   libc,
   MADV,
+  type Mapping,
   mapMemory,
   type MapOptions,
   type MemoryPlace,
@@ -92,7 +93,7 @@ export function bringMemory(region: Region): RegionMemory {
   const options: MapOptions = { ...kindOf(region), length };
   if (fd === undefined) {
     const mapping = mapMemory(options);
-    noHugePages(mapping.address, length, region);
+    noHugePages(mapping, region);
     return {
       start: mapping.address,
       fd: mapping.fd,
@@ -102,7 +103,7 @@ export function bringMemory(region: Region): RegionMemory {
     };
   }
   const mapping = mapMemory({ ...options, kind: 'file', fd, fileOffset: offset });
-  noHugePages(mapping.address, length, region);
+  noHugePages(mapping, region);
   return { start: mapping.address, fd, fileOffset: offset, mapped: true, ownsFile: false };
 }
 
@@ -117,11 +118,13 @@ function kindOf(region: Region): Pick<MapOptions, 'kind' | 'hugePageSize'> {
   }
 }
 
-function noHugePages(address: number, length: number, region: Region): void {
+/** Of what fails nothing is left but a file that is the caller's. */
+function noHugePages({ address, length, fd }: Mapping, region: Region): void {
   if (region.memory === 'hugetlb') return;
   const result = raw.madvise(address, length, MADV.NOHUGEPAGE);
-  if (result === -ERRNO.EINVAL) return; // a kernel without transparent huge pages has none to avoid
-  if (result < 0) raw.munmap(address, length);
+  if (result >= 0 || result === -ERRNO.EINVAL) return; // a kernel without transparent huge pages has none to avoid
+  raw.munmap(address, length);
+  if (fd !== undefined && !region.file) raw.close(fd);
   check(result, 'madvise', 'cannot switch transparent huge pages off');
 }
 

@@ -1,8 +1,10 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hex } from '../../api/address.js';
 import { DemandPagingError } from '../../api/error.js';
-import { ERRNO, mapMemory, systemError, UffdPort } from '../../linux/index.js';
+import { type Verb } from '../../api/resolution.js';
+import { ERRNO, mapMemory, raw, systemError, UffdPort } from '../../linux/index.js';
 import { type Segment } from './address-map.js';
+import { verbsOf } from './verb-mask.js';
 
 const LINK = 'anon_inode:[userfaultfd]';
 /** A bit of the features that the kernel sets with the handshake. Source: fs/userfaultfd.c. */
@@ -22,6 +24,43 @@ export function takeOver(fd: number, segments: readonly Segment[]): void {
     if (result < 0) throw refusal(fd, -result, start, length);
   }
   checkLives(port, segments);
+  checkVerbs(port, segments);
+}
+
+/** Refusals that no kernel gives to a verb itself: a filter does, and will for a page, too. */
+const FILTERED: readonly number[] = [ERRNO.EPERM, ERRNO.EACCES, ERRNO.ENOSYS];
+
+/** Tries every verb that pages will be resolved by, on nothing (EINVAL), so that nothing is changed. */
+function checkVerbs(port: UffdPort, segments: readonly Segment[]): void {
+  for (const { start, verbs } of segments)
+    for (const verb of verbsOf(verbs)) {
+      const errno = -tryOnNothing(port, verb, start);
+      if (FILTERED.includes(errno))
+        throw systemError(
+          raw.failedCall(),
+          errno,
+          `the kernel does not ${verb} a page of the other process`,
+          {
+            hint: 'A seccomp filter of this process refuses it',
+          },
+        );
+    }
+}
+
+function tryOnNothing(port: UffdPort, verb: Verb, start: number): number {
+  switch (verb) {
+    case 'copy':
+      return port.copy(start, start, 0);
+    case 'zeropage':
+    case 'continue':
+    case 'poison':
+      return port[verb](start, 0);
+    case 'writeprotect':
+    case 'rwprotect':
+      return port[verb](start, 0, 0);
+    default:
+      return 0; // waking was tried; the others are not for another process
+  }
 }
 
 /** By its name in /proc, where there is one: reading or writing whatever it is would change it. */

@@ -1,0 +1,55 @@
+import {
+  check,
+  duplicate,
+  ERRNO,
+  EventFd,
+  installKickSignal,
+  mapMemory,
+  OWN_MEMORY_HINT,
+  pageSize,
+  Poller,
+  raw,
+  readMemory,
+  UFFD_REGISTER_MODE,
+  Userfaultfd,
+  writeMemory,
+} from '../linux/index.js';
+
+/**
+ * Tries the system calls that these backends make beside KVM's own, which attaching makes before any page is served.
+ * `watched`: with a userfaultfd. Blocks: never. Errors: what was refused, by its system call. Nothing is left behind.
+ */
+export function rehearse(watched: boolean): void {
+  using doorbell = EventFd.create();
+  raw.close(duplicate(doorbell.fd));
+  using poller = new Poller([doorbell.fd]);
+  check(poller.wait(0), 'poll', 'faults cannot be waited for');
+  check(doorbell.ring(), 'write', 'an eventfd cannot be rung');
+  installKickSignal();
+  using memory = mapMemory({ kind: 'anonymous', length: 2 * pageSize() });
+  const half = memory.address + pageSize();
+  const context = { hint: OWN_MEMORY_HINT };
+  check(writeMemory(memory.address, half, 8), 'process_vm_writev', 'memory cannot be written', context);
+  check(readMemory(memory.address, half, 8), 'process_vm_readv', 'memory cannot be read', context);
+  if (watched) rehearseUserfaultfd(memory.address);
+}
+
+/** What a filter answers, and no kernel to these. */
+const FILTERED: readonly number[] = [ERRNO.EPERM, ERRNO.EACCES, ERRNO.ENOSYS];
+
+/** Tries verbs on nothing, which the kernel refuses with EINVAL. */
+function rehearseUserfaultfd(address: number): void {
+  using uffd = Userfaultfd.open();
+  uffd.register(address, pageSize(), UFFD_REGISTER_MODE.MISSING);
+  const { port } = uffd;
+  check(port.wake(address, pageSize()), 'ioctl UFFDIO_WAKE', 'waiters cannot be woken');
+  const onNothing = [
+    () => port.copy(address, address, 0),
+    () => port.zeropage(address, 0),
+    () => port.poison(address, 0),
+  ];
+  for (const verb of onNothing) {
+    const result = verb();
+    if (FILTERED.includes(-result)) check(result, raw.failedCall(), 'the kernel installs no pages');
+  }
+}

@@ -1,0 +1,43 @@
+import { type Requirement, refused } from '../api/capability.js';
+import { noThread } from '../api/package-entry.js';
+import { libc } from './ffi.js';
+import { makePipe } from './descriptor.js';
+import { load64, NativeBlock } from './native-block.js';
+import * as raw from './raw.js';
+
+/**
+ * Makes a thread and waits for its end, and as many descriptors as one of Node's needs: whether this process may have
+ * another one. The thread runs a function of the C
+ * library that does nothing of note. Blocks: for a moment. Errors: KERNEL naming clone (EAGAIN) or pipe2 (EMFILE). Source: pthread_create(3).
+ */
+function tryThread(): void {
+  using thread = new NativeBlock(8);
+  const errno = libc().pthread_create(thread.address, 0, libc().dlsym(0, 'getpid'), 0);
+  if (errno !== 0) throw noThread('this process can have no further thread', errno);
+  libc().pthread_join(load64(thread.words, 0), 0);
+  tryDescriptors();
+}
+
+/** Pipes whose ends are as many descriptors as the event loop of a thread of Node's has open, and what it opens first. */
+const PIPES = 6;
+
+/** Node leaves descriptors behind where one for an event loop is refused half-way: it is not let come to that. */
+function tryDescriptors(): void {
+  const open: number[] = [];
+  try {
+    for (let pipe = 0; pipe < PIPES; pipe++) open.push(...makePipe());
+  } finally {
+    for (const fd of open) raw.close(fd);
+  }
+}
+
+/** A thread, as every resolver needs one. Never throws. */
+export function aThread(): Requirement {
+  const what = 'a thread';
+  try {
+    tryThread();
+    return { what, met: true, found: 'it can be had', remedy: '' };
+  } catch (error) {
+    return refused(what, error);
+  }
+}
