@@ -143,7 +143,13 @@ function revivedCause(cause: unknown): unknown {
 export function asDemandPagingError(thrown: unknown, code: ErrorCode, message: string): DemandPagingError {
   if (thrown instanceof DemandPagingError) return thrown;
   const reason = thrown instanceof Error ? thrown.message : String(thrown);
-  return new DemandPagingError(code, `${message}: ${reason}`, { cause: thrown });
+  return new DemandPagingError(code, `${message}: ${reason}`, { ...failedCallOf(thrown), cause: thrown });
+}
+
+/** The system call that an error of Node's is about, by name, with its positive errno. */
+export function failedCallOf(thrown: unknown): Pick<ErrorDetails, 'errno' | 'syscall'> {
+  const { errno, syscall } = (thrown ?? {}) as { readonly errno?: unknown; readonly syscall?: unknown };
+  return typeof errno === 'number' && typeof syscall === 'string' ? { errno: Math.abs(errno), syscall } : {};
 }
 
 const NAMES = new Map<number, string>(

@@ -2,7 +2,7 @@ import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { pathToFileURL } from 'node:url';
 import { Worker, type WorkerOptions } from 'node:worker_threads';
-import { DemandPagingError } from './error.js';
+import { DemandPagingError, failedCallOf } from './error.js';
 
 /** The built file of an entry of this package, wherever the code that asks was bundled to: found by the package's own name. */
 export const entryFile = (name: string): string =>
@@ -35,7 +35,7 @@ export function threadEnded(message: string, cause: unknown): DemandPagingError 
   const refused = /^Worker initialization failure: (E[A-Z0-9]+)$/.exec(
     String((cause as Error | undefined)?.message),
   );
-  if (!refused) return new DemandPagingError('HANDLER_DIED', message, { cause });
+  if (!refused) return new DemandPagingError('HANDLER_DIED', message, { ...failedCallOf(cause), cause });
   return new DemandPagingError('KERNEL', `${message}: it could have no event loop`, {
     errno: (constants.errno as Record<string, number>)[refused[1]!],
     syscall: 'epoll_create1, eventfd or pipe2',

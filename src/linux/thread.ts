@@ -19,7 +19,7 @@ function tryThread(): void {
 }
 
 /** Pipes whose ends are as many descriptors as the event loop of a thread of Node's has open, and what it opens first. */
-const PIPES = 6;
+const PIPES = 8;
 
 /** Node leaves descriptors behind where one for an event loop is refused half-way: it is not let come to that. */
 function tryDescriptors(): void {

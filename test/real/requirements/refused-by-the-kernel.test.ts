@@ -1,0 +1,104 @@
+import { execFile } from 'node:child_process';
+import { constants } from 'node:os';
+import { promisify } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import { skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
+
+skipWithoutUserfaultfd();
+
+interface Life {
+  readonly open: boolean;
+  readonly failures: readonly {
+    readonly what: string;
+    readonly chain: readonly { readonly name: string; readonly code?: string; readonly syscall?: string }[];
+  }[];
+  readonly wrong: readonly string[];
+  readonly left: Readonly<Record<string, number>>;
+  readonly probed: { readonly met: boolean };
+}
+
+const { EAGAIN, ENOSYS, EPERM } = constants.errno;
+const NOTHING = { mappings: 0, fds: 0, threads: 0 };
+const run = promisify(execFile);
+
+/** A life in a process of its own, which ends by itself. */
+async function lifeOf(program: string, ...args: readonly string[]): Promise<Life> {
+  const file = new URL(`./fixtures/${program}`, import.meta.url).pathname;
+  const { stdout } = await run(process.execPath, [file, ...args], { timeout: 60_000 });
+  return JSON.parse(stdout) as Life;
+}
+
+/** What opening says that it was refused: the system calls named, from the outermost error in. */
+const refusalsOf = ({ failures }: Life): readonly (string | undefined)[] =>
+  failures
+    .filter(({ what }) => what === 'open')
+    .flatMap(({ chain }) => chain)
+    .map(({ name, syscall }) => (name === 'DemandPagingError' ? syscall : name));
+
+const IOCTL = 16;
+const ioctl = (request: number): object => ({ calls: [IOCTL], argument: { index: 1, values: [request] } });
+const madvise = (advice: number): object => ({ calls: [28], argument: { index: 2, values: [advice] } });
+
+/** System calls of x86-64 that opening, serving and closing a pager make, and that Node lives without. */
+const REFUSED: readonly (readonly [string, string, object, number])[] = [
+  ['eventfd2', 'eventfd', { calls: [290] }, EPERM],
+  ['pipe2', 'pipe2', { calls: [293] }, EPERM],
+  ['process_vm_readv', 'process_vm_readv', { calls: [310] }, EPERM],
+  ['process_vm_readv', 'process_vm_readv', { calls: [310] }, ENOSYS],
+  ['process_vm_writev', 'process_vm_writev', { calls: [311] }, EPERM],
+  ['poll', 'poll', { calls: [7] }, EPERM],
+  ['clone and clone3', 'clone', { calls: [56, 435] }, EAGAIN],
+  ['madvise of MADV_DONTFORK', 'madvise', madvise(10), EPERM],
+  ['madvise of MADV_NOHUGEPAGE', 'madvise', madvise(15), EPERM],
+  ['UFFDIO_API', 'ioctl UFFDIO_API', ioctl(0xc018_aa3f), EPERM],
+  ['UFFDIO_REGISTER', 'ioctl UFFDIO_REGISTER', ioctl(0xc020_aa00), EPERM],
+  ['UFFDIO_WAKE', 'ioctl UFFDIO_WAKE', ioctl(0x8010_aa02), EPERM],
+  ['UFFDIO_COPY', 'ioctl UFFDIO_COPY', ioctl(0xc028_aa03), EPERM],
+  ['UFFDIO_ZEROPAGE', 'ioctl UFFDIO_ZEROPAGE', ioctl(0xc020_aa04), EPERM],
+  ['UFFDIO_POISON', 'ioctl UFFDIO_POISON', ioctl(0xc020_aa08), EPERM],
+];
+
+describe.skipIf(process.arch !== 'x64')('where the kernel refuses a system call to the process', () => {
+  test.each(REFUSED)(
+    '%s: opening a pager and the probe say the same, the error names %s, and nothing is left',
+    async (_, syscall, refusal, errno) => {
+      const life = await lifeOf(
+        'filtered.mjs',
+        JSON.stringify({ name: 'userfaultfd', refusal: { ...refusal, errno } }),
+      );
+      expect(life).toMatchObject({ open: false, wrong: [], left: NOTHING, probed: { met: false } });
+      expect(refusalsOf(life)).toContain(syscall);
+    },
+  );
+
+  test('UFFDIO_COPY, to one that has adopted a userfaultfd: opening names it', async () => {
+    const refusal = { ...ioctl(0xc028_aa03), errno: EPERM };
+    const life = await lifeOf('filtered.mjs', JSON.stringify({ name: 'adopt', refusal }));
+    expect(life).toMatchObject({ open: false, wrong: [] });
+    expect(refusalsOf(life)).toContain('ioctl UFFDIO_COPY');
+  });
+
+  test('fallocate, which memory without a file does not need: the pager opens and works', async () => {
+    const refusal = { calls: [285], errno: EPERM };
+    const life = await lifeOf('filtered.mjs', JSON.stringify({ name: 'userfaultfd', refusal }));
+    expect(life).toMatchObject({ open: true, failures: [], wrong: [], left: NOTHING, probed: { met: true } });
+  });
+});
+
+describe.each(['userfaultfd', 'userfaultfd by continue'])(
+  '%s, with fewer descriptors than it needs',
+  (name) => {
+    test('opens and works, or names what was refused; nothing is left', async () => {
+      let opened = 0;
+      for (const spare of [0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20]) {
+        const life = await lifeOf('limited.mjs', name, `${spare}`);
+        expect(life, `${spare} to spare`).toMatchObject({ wrong: [], left: NOTHING });
+        if (life.open) opened++;
+        else expect(refusalsOf(life)[0], `${spare} to spare`).toBeDefined();
+        if (life.open) expect(life.failures, `${spare} to spare`).toEqual([]);
+      }
+      expect(opened).toBeGreaterThan(0);
+      expect(opened).toBeLessThan(11);
+    });
+  },
+);
