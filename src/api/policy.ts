@@ -70,8 +70,8 @@ export interface PagerPolicy {
   readonly wait: 'block' | 'spin';
   /**
    * Which thread a resolver runs on. `auto`: resolvers of asynchronous sources share the threads of their source, a
-   * synchronous source has one of its own; the sources of `demand-paging/sources`, and others that say that they may
-   * share one, share when four have one each. `own`: one of its own, whatever the source. `shared`: with the resolvers of
+   * synchronous source has one of its own until 16 have, and then shares one with up to 15 of the same source; the sources
+   * of `demand-paging/sources`, and others that say that they may share one, share when four have one each. `own`: one of its own, whatever the source. `shared`: with the resolvers of
    * other pagers that ask for it with the same source, even where the source is synchronous; then a read that takes long
    * delays all of these, and a fault costs a turn of an event loop besides. Means nothing to ports of this isolate.
    */

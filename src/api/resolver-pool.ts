@@ -6,11 +6,16 @@ import { type PagerPolicy } from './policy.js';
 import { type ResolverWorkerPort } from './resolver-thread.js';
 import { isModuleSource, isPortSource, type SourceRef } from './source.js';
 
-/** Most threads that a synchronous source which may share one has to itself, of all in this isolate. */
-const OWN_THREADS = 4;
+/** Most resolvers of this isolate that have a thread to themselves because their source is synchronous. */
+const OWN_THREADS = {
+  /** Of sources that may share one. */
+  ours: 4,
+  /** Of others, whose reads may wait for anything. */
+  others: 16,
+} as const;
 /** A further thread for the resolvers of one source is started when each it has serves so many. */
 const RESOLVERS_PER_THREAD = 16;
-/** Most threads that the resolvers of one source share. */
+/** Most threads that the resolvers of one source share, where its reads are not expected to block them. */
 const SHARED_THREADS = Math.max(1, Math.floor(availableParallelism() / 2));
 
 /** What runs on a thread, as the thread sees it. */
@@ -32,6 +37,8 @@ export interface Placement {
   readonly key: string;
   /** A synchronous source may share a thread. */
   readonly anySource: boolean;
+  /** Its reads may wait for long: as many threads as 16 resolvers each need. */
+  readonly mayWait?: boolean;
   /**
    * Must be called: what the source turned out to be when it was opened, and where; or, with no arguments, that it
    * could not be opened.
@@ -46,8 +53,8 @@ const LEARN_MS = 1000;
 const OURS = '';
 
 const shared = new Map<string, Set<ResolverThread>>();
-/** Those that have a thread of their own, though they may share one. */
-const ownOfOurs = new Set<Placement>();
+/** Those that have a thread of their own until there are too many of them. */
+const own = { ours: new Set<Placement>(), others: new Set<Placement>() } as const;
 /** What sources by module turned out to be. */
 const known = new Map<string, SourceKind>();
 /** Sources by module that are being opened for the first time. */
@@ -60,6 +67,7 @@ const learning = new Map<string, Promise<void>>();
  *   So the number of threads does not grow with the number of pagers, and what a source's code does to its thread (blocks
  *   it, ends it) is done to no other source's.
  * - A synchronous source has a thread of its own, which sleeps in the kernel: a read that takes long delays nothing else.
+ *   When 16 have one, it shares one with up to 15 others of its module and export.
  * - One that says that it may share ({@link ModuleSourceRef.mayShare}) has one while fewer than 4 have; then it shares.
  */
 export async function placementOf(source: SourceRef, policy: PagerPolicy): Promise<Placement> {
@@ -73,22 +81,20 @@ export async function placementOf(source: SourceRef, policy: PagerPolicy): Promi
   if (thread !== 'auto') return { alone: thread === 'own', key, anySource: true, opened: ignored };
   if (isPortSource(source)) return { alone: false, key, anySource: true, opened: ignored };
   if (key === OURS) {
-    if (ownOfOurs.size >= OWN_THREADS) return { alone: false, key, anySource: true, opened: ignored };
-    const placement: Placement = {
-      alone: true,
-      key,
-      anySource: true,
-      opened: (kind) => void (kind ?? ownOfOurs.delete(placement)),
-    };
-    ownOfOurs.add(placement); // at once: many may be opened in one turn
-    return placement;
+    if (own.ours.size >= OWN_THREADS.ours) return { alone: false, key, anySource: true, opened: ignored };
+    return counted('ours', { alone: true, key, anySource: true, opened: ignored });
   }
   for (let first = learning.get(key); first && !known.has(key); first = learning.get(key)) await first;
   const expects = known.get(key);
-  if (expects) return { alone: expects === 'synchronous', key, anySource: false, opened };
+  if (expects === 'asynchronous') return { alone: false, key, anySource: false, opened };
+  if (expects === 'synchronous') {
+    if (own.others.size >= OWN_THREADS.others)
+      return { alone: false, key: `${key} synchronous`, anySource: true, mayWait: true, opened: ignored };
+    return counted('others', { alone: true, key, anySource: false, opened });
+  }
   // The first that opens it finds out, on a thread of its own.
   const settle = learn(key);
-  return {
+  return counted('others', {
     alone: true,
     key,
     anySource: false,
@@ -96,7 +102,20 @@ export async function placementOf(source: SourceRef, policy: PagerPolicy): Promi
       opened(kind, on);
       settle();
     },
+  });
+}
+
+/** Counted at once, because many may be opened in one turn; until its thread ends, or it is no synchronous source. */
+function counted(kind: keyof typeof own, placement: Placement): Placement {
+  const counts: Placement = {
+    ...placement,
+    opened(found, on) {
+      placement.opened(found, on);
+      if (found !== 'synchronous' && !(found && kind === 'ours')) own[kind].delete(counts);
+    },
   };
+  own[kind].add(counts);
+  return counts;
 }
 
 /** Others wait until the answer is called; or not much longer, where the source that is being opened hangs. */
@@ -115,8 +134,8 @@ function learn(key: string): () => void {
 }
 
 /** Where a resolver goes on whose thread was ended because of another: apart from it, or, if that is not known, from all. */
-export function placementAfter({ key }: Placement, blamed: boolean): Placement {
-  return { alone: !blamed && key !== OURS, key, anySource: true, opened: () => {} };
+export function placementAfter({ key, mayWait = false }: Placement, blamed: boolean): Placement {
+  return { alone: !blamed && key !== OURS, key, anySource: true, mayWait, opened: () => {} };
 }
 
 function keyOf(source: SourceRef): string {
@@ -132,11 +151,12 @@ function share(key: string, thread: ResolverThread): void {
 
 /** The thread for a resolver: one that it shares, or a new one. */
 export function threadFor(placement: Placement): ResolverThread {
-  const { alone, key } = placement;
-  if (alone) return new ResolverThread(() => ownOfOurs.delete(placement));
+  const { alone, key, mayWait } = placement;
+  if (alone) return new ResolverThread(() => [own.ours, own.others].forEach((set) => set.delete(placement)));
   const threads = [...(shared.get(key) ?? [])].sort((a, b) => a.count - b.count);
   const [least] = threads;
-  if (least && (threads.length >= SHARED_THREADS || least.count < RESOLVERS_PER_THREAD)) return least;
+  const most = mayWait ? Infinity : SHARED_THREADS;
+  if (least && (threads.length >= most || least.count < RESOLVERS_PER_THREAD)) return least;
   const thread = new ResolverThread();
   share(key, thread);
   return thread;

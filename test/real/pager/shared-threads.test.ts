@@ -74,6 +74,18 @@ describe('resolvers share a thread', () => {
     expect(await Promise.all(asked.map((pager) => read(pager, 5)))).toEqual([contents(5), contents(5)]);
   });
 
+  test('synchronous sources of a module, more than sixteen: the further ones share a thread', async () => {
+    const before = threads();
+    const pagers = await Promise.all(Array.from({ length: 20 }, () => guest({ source: 'open' })));
+    expect(threads() - before).toBe(17);
+    expect(await Promise.all(pagers.map((pager, page) => read(pager, page % 16)))).toEqual(
+      pagers.map((_, page) => contents(page % 16)),
+    );
+    const own = await guest({ policy: { thread: 'own' } });
+    expect(threads() - before).toBe(18);
+    expect(await read(own, 3)).toBe(contents(3));
+  });
+
   test('a module that is synchronous once and asynchronous once: each comes to a thread of its kind', async () => {
     const words = new Int32Array(new SharedArrayBuffer(8));
     const of = (synchronous: boolean): Promise<Pager> =>
