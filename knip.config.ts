@@ -31,7 +31,18 @@ const config: KnipConfig = {
   // Run by path from scripts/checks.mjs, where no import shows it.
   ignoreDependencies: ['@arethetypeswrong/cli', 'publint'],
   // The compiler and the package tools of the host, for tests that skip without them; mkfifo, mount and their like are every host's.
-  ignoreBinaries: ['gcc', 'apt-get', 'dpkg', 'mkfifo', 'flock', 'unshare', 'dmesg', 'mount', 'umount'],
+  ignoreBinaries: [
+    'gcc',
+    'apt-get',
+    'dpkg',
+    'mkfifo',
+    'flock',
+    'unshare',
+    'dmesg',
+    'mount',
+    'umount',
+    'setpriv',
+  ],
   // A module that names one that is not there is a test's input.
   ignoreUnresolved: [/nowhere\.mjs$/],
   // A contract's types are worth exporting before a second file needs them.

@@ -303,16 +303,21 @@ function mappedByName({ name, offset, length }: MappedPiece): number {
 }
 
 /**
- * By mremap(2), which needs no name: the address, or `-errno`; `refused` where this process has locked memory,
- * because the copy of a locked mapping is filled as it is made.
+ * By mremap(2), which needs no name: the address, or `-errno`; `refused` where the mapping is locked, because the copy
+ * of a locked mapping is filled as it is made.
  */
 function copied(address: number, length: number, refused: number): number {
-  return locksMemory() ? refused : raw.mremap(address, 0, length, MREMAP.MAYMOVE, 0);
+  return isLocked(address) ? refused : raw.mremap(address, 0, length, MREMAP.MAYMOVE, 0);
 }
 
-function locksMemory(): boolean {
+/** Whether the mapping at an address is locked (mlock(2)). Source: proc_pid_smaps(5). */
+function isLocked(address: number): boolean {
   try {
-    return !/^VmLck:\s+0 kB$/m.test(readFileSync('/proc/self/status', 'latin1'));
+    if (/^VmLck:\s+0 kB$/m.test(readFileSync('/proc/self/status', 'latin1'))) return false;
+    const smaps = readFileSync('/proc/self/smaps', 'latin1');
+    for (const [, from, to, flags] of smaps.matchAll(/^(\w+)-(\w+) .*\n(?:[A-Z].*\n)*?VmFlags:(.*)$/gm))
+      if (parseInt(from!, 16) <= address && address < parseInt(to!, 16)) return / lo\b/.test(flags!);
+    return false;
   } catch {
     return false; // no /proc to ask
   }

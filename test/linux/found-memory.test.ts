@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { ftruncateSync, readFileSync } from 'node:fs';
 import koffi from 'koffi';
 import { describe, expect, test } from 'vitest';
@@ -160,6 +161,17 @@ test('memory that is locked is not filled by looking at it', () => {
   memory.punchHole(8 * PAGE);
   for (const named of [false, true])
     expect(pagesOf(sharedMemory(memory, named))).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+});
+
+test('locked memory of no known file is refused without the right to open it by name, and not filled', (context) => {
+  const script = new URL('./fixtures/locked-memory.mjs', import.meta.url).pathname;
+  const without = '-sys_admin,-checkpoint_restore';
+  const options = ['--bounding-set', without, '--inh-caps', without, process.execPath, script];
+  const { error, status, stdout, stderr } = spawnSync('setpriv', options, { encoding: 'utf8' });
+  if (error) return context.skip('no setpriv here');
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  const found = [{ start: PAGE, length: PAGE }];
+  expect(stdout.trim().split('\n')).toEqual([JSON.stringify(found), '"NOT_SUPPORTED"', 'false']);
 });
 
 test('memory that lies in several files is looked at in each', () => {
