@@ -221,6 +221,12 @@ export class Pager implements AsyncDisposable {
     Promise<void>,
     { readonly what: 'drop' | 'freeze' | 'regions'; readonly pages: readonly PageRange[] }
   >();
+  /** Discards that were begun and not ended. */
+  #discards = 0;
+  /** Of these, those whose pages are going now. */
+  #withdrawing = 0;
+  /** Settles when what waits at discarded pages has been let go, where a resolver has died meanwhile. */
+  #lettingGo: Promise<unknown> = Promise.resolve();
   /** Settles when the last change of regions is over: one at a time. */
   #regionChange: Promise<unknown> = Promise.resolve();
 
@@ -738,7 +744,7 @@ export class Pager implements AsyncDisposable {
       source,
       cleanup: this.#cleanups.get(shard)!,
       notify: (notice) => this.#notice(notice),
-      died: (error, waiters) => this.#stop(error, waiters),
+      died: (error, waiters) => this.#died(shard, error, waiters),
     };
   }
 
@@ -855,15 +861,55 @@ export class Pager implements AsyncDisposable {
   /** Between begin and end the resolvers install nothing there, so what is dropped stays dropped. */
   async #dropPages(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
     const announcements = (range: PageRange): number => this.#attachment.removalsAnnounced?.(range) ?? 1;
-    await this.#sendEach(pages, (own) => ({
-      command: 'drop-begin',
-      ranges: own.map((range) => ({ ...range, announcements: announcements(range) })),
-      then,
-    }));
+    this.#discards++;
     try {
-      for (const range of pages) await this.#attachment.withdraw(range);
+      await this.#sendEach(pages, (own) => ({
+        command: 'drop-begin',
+        ranges: own.map((range) => ({ ...range, announcements: announcements(range) })),
+        then,
+      }));
+      try {
+        for (const range of pages) await this.#withdraw(range);
+      } finally {
+        await this.#sendEvenClosing(pages, (own) => ({ command: 'drop-end', ranges: own }));
+      }
     } finally {
-      await this.#sendEvenClosing(pages, (own) => ({ command: 'drop-end', ranges: own }));
+      this.#discards--;
+      await this.#lettingGo;
+    }
+  }
+
+  async #withdraw(range: PageRange): Promise<void> {
+    this.#withdrawing++;
+    try {
+      await this.#attachment.withdraw(range);
+    } finally {
+      this.#withdrawing--;
+    }
+  }
+
+  #died(shard: Shard, error: DemandPagingError, waiters: 'poisoned' | 'blocked'): void {
+    this.#stop(error, waiters);
+    if (this.#discards > 0 && shard.port.where === 'worker')
+      this.#lettingGo = Promise.all([
+        this.#lettingGo,
+        this.#letGoOfDiscarded(this.#cleanups.get(shard)!, error),
+      ]);
+  }
+
+  /**
+   * A resolver has died while pages are being discarded. What discards them waits until the event of that was read, and
+   * nothing else reads it any more; and the poison that the crash cleanup has put there may go with the pages. So
+   * that is done again, until the pages have gone, and once after.
+   */
+  async #letGoOfDiscarded(cleanup: CrashCleanup, error: DemandPagingError): Promise<void> {
+    try {
+      do {
+        await new Promise<void>((resolve) => setImmediate(resolve));
+        cleanup.abort(error);
+      } while (this.#withdrawing > 0);
+    } catch {
+      // no port can be opened: that accesses wait was said when the resolver died
     }
   }
 

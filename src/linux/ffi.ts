@@ -53,6 +53,8 @@ export interface Libc {
     fd: number,
     offset: number,
   ): number;
+  /** madvise(2) on a thread of libuv's pool. Its errno cannot be had. */
+  madviseAsync(address: number, length: number, advice: number): Promise<number>;
   /** mmap(2) on a thread of libuv's pool. Its errno cannot be had. */
   mmapAsync(
     address: number,
@@ -99,7 +101,7 @@ export interface Libc {
   write(fd: number, address: number, length: number): number;
 }
 
-type Native = Exclude<keyof Libc, 'addressOf' | 'errno' | 'mmapAsync' | 'view'>;
+type Native = Exclude<keyof Libc, 'addressOf' | 'errno' | 'madviseAsync' | 'mmapAsync' | 'view'>;
 type Signature = readonly [result: string, ...parameters: string[]];
 
 const INT = 'int';
@@ -195,8 +197,9 @@ function load(): Libc {
       };
     }
   }
-  const { mmap } = declared as { mmap: Koffi.KoffiFunc<(...args: number[]) => number> };
-  declared['mmapAsync'] = promisify(mmap.async);
+  const { madvise, mmap } = declared as Record<string, Koffi.KoffiFunc<(...args: number[]) => number>>;
+  declared['madviseAsync'] = promisify(madvise!.async);
+  declared['mmapAsync'] = promisify(mmap!.async);
   return declared as unknown as Libc;
 }
 

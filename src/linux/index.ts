@@ -7,7 +7,7 @@ export { defaultHugePageSize, hugePageSizes, pageSize } from './page-size.js';
 export { Mapping, mapMemory, type MapOptions, type MappingKind, type MappingToken } from './mapping.js';
 export { WINDOW_LIMIT } from './view-window.js';
 export { pagemap, PAGEMAP_HIGH, residentPages, type PagemapEntry } from './residency.js';
-export { discardMemory, type DiscardOptions } from './discard-memory.js';
+export { discardMemory, discardMemoryLater, type DiscardOptions } from './discard-memory.js';
 export { dataRuns, type ByteRun } from './file-extents.js';
 export { FoundMemory, mappedRuns, type FoundMemoryOptions } from './found-memory.js';
 export { checkFileHolds, fileEndsBefore } from './memory-file.js';

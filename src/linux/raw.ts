@@ -81,6 +81,13 @@ export const munmap = (address: number, length: number): number =>
 export const madvise = (address: number, length: number, advice: number): number =>
   orErrno(libc().madvise(address, length, advice), 'madvise');
 
+/**
+ * As {@link madvise}, which waits where a userfaultfd has events until one was read: on a thread of libuv's. What fails is
+ * tried again here, for its errno; that does not wait, because what is refused is refused before.
+ */
+export const madviseLater = async (address: number, length: number, advice: number): Promise<number> =>
+  (await libc().madviseAsync(address, length, advice)) === 0 ? 0 : madvise(address, length, advice);
+
 /** mprotect(2). */
 export const mprotect = (address: number, length: number, protection: number): number =>
   orErrno(libc().mprotect(address, length, protection), 'mprotect');

@@ -9,7 +9,7 @@ import {
   check,
   checkPlaces,
   decodeUffdEvent,
-  discardMemory,
+  discardMemoryLater,
   endWith,
   EventLoopReader,
   libc,
@@ -90,14 +90,21 @@ export class UserfaultfdAttachment implements Attachment {
     this.#forget = parts.memory ? endWith() : () => {};
   }
 
-  withdraw(pages: PageRange): void {
+  async withdraw(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     if (!this.supports.withdraw)
       throw new DemandPagingError(
         'NOT_SUPPORTED',
         'the memory of another process cannot be dropped from here',
       );
-    for (const segment of this.#parts.map.within(pages)) drop(segment);
+    const end = pages.first + pages.count;
+    // Looked up one by one: memory may be moved meanwhile.
+    for (let at = pages.first; at < end;) {
+      const [segment] = this.#parts.map.within({ first: at, count: end - at });
+      if (!segment) return;
+      await drop(segment);
+      at = segment.page + segment.count;
+    }
   }
 
   removalsAnnounced(pages: PageRange): number {
@@ -388,7 +395,7 @@ function shardOf({ pages, kicker, token }: OpenShard, map: AddressMap): Shard {
 /** Of a file that is not known both calls of {@link drop} are madvise, which raises an event. */
 const isRemovedTwice = ({ memory, fd }: Segment): boolean => memory !== 'anonymous' && fd < 0;
 
-function drop({ start, count, pageSize, fd, fileOffset, memory }: Segment): void {
+function drop({ start, count, pageSize, fd, fileOffset, memory }: Segment): Promise<void> {
   const file = fd < 0 ? undefined : { fd, offset: fileOffset };
-  discardMemory({ address: start, length: count * pageSize, memory, file });
+  return discardMemoryLater({ address: start, length: count * pageSize, memory, file });
 }

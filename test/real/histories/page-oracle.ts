@@ -69,7 +69,7 @@ export class PageOracle {
   #configurations = new Map<string, Configuration>();
   readonly #pending = new Map<number, PageOperation>();
   #comesUnasked: boolean;
-  /** An access was killed: the page may come for it all the same, zeros included, and the access is not made. */
+  /** An access was killed or has failed: the page may come for it all the same, zeros included, and the access is not made. */
   #hasOrphans = false;
 
   constructor(private readonly rules: OracleRules) {
@@ -104,7 +104,11 @@ export class PageOracle {
   /** The operation has returned and saw this. Returns whether some order of effects explains it. */
   complete(id: number, saw: (seen: string) => boolean): boolean {
     this.#close();
-    return this.#retire(id, ({ done }) => done.has(id) && saw(done.get(id)!));
+    const kind = this.#pending.get(id)?.kind;
+    const kept = this.#retire(id, ({ done }) => done.has(id) && saw(done.get(id)!));
+    // The resolver may have its fault yet.
+    if ((kind === 'read' || kind === 'write') && saw('error')) this.#comesUnasked = this.#hasOrphans = true;
+    return kept;
   }
 
   /** The operation was refused and must have changed nothing. */

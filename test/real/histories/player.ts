@@ -224,10 +224,12 @@ class Run {
     await this.pager
       .close({ missing: 'zero' })
       .catch(() => this.pager.close({ missing: 'leave' }).catch(() => {}));
-    for (const { accessor, site } of this.#pending.values())
+    const left = [...this.#pending.values()];
+    this.#pending.clear(); // no accessor of these is used again
+    for (const { accessor, site } of left)
       if (site && this.player.subject.real.killable.includes(site))
         void accessor?.then((each) => each.stop());
-    await Promise.race([Promise.all([...this.#pending.values()].map(({ settled }) => settled)), after(5000)]);
+    await Promise.race([Promise.all(left.map(({ settled }) => settled)), after(5000)]);
     this.file?.[Symbol.dispose]();
   }
 
@@ -426,8 +428,11 @@ class Run {
   }
 
   async #thawAll(): Promise<void> {
-    if (this.#stopped.length === 0) this.#command('thaw', pagesOf(0, PAGES));
-    else await this.pager.thaw([this.#all]).catch(() => {});
+    if (this.#stopped.length === 0) return this.#command('thaw', pagesOf(0, PAGES));
+    // Nothing is frozen where no resolver runs, whatever becomes of the command.
+    const pending = this.#invoke('thaw of what has stopped', thawAll, pagesOf(0, PAGES), { kind: 'thaw' });
+    await this.pager.thaw([this.#all]).catch(() => {});
+    this.#complete(pending, 'ok');
   }
 
   async #resolverDies(): Promise<void> {
@@ -437,7 +442,6 @@ class Run {
     if (missing < 0) return;
     // Accesses that wait on frozen pages are let go by the crash cleanup, and must be able to fail.
     if ([...this.#pending.values()].some(({ site }) => site && !this.#canFail(site))) return;
-    if ([...this.#pending.values()].some(({ step }) => ['withdraw', 'remove'].includes(step.kind))) return;
     const pending = this.#invoke('the resolver dies', { kind: 'stop' }, pagesOf(0, PAGES), { kind: 'stop' });
     Atomics.store(this.control, 0, 1);
     const range = this.pager.layout.gpaRangeOf({ first: missing, count: 1 });
@@ -777,6 +781,8 @@ class Run {
     tally?.set(what, (tally.get(what) ?? 0) + 1);
   }
 }
+
+const thawAll = { kind: 'thaw', pages: { first: 0, count: PAGES } } as const;
 
 const pagesOf = (first: number, count: number): readonly number[] =>
   Array.from({ length: count }, (_, at) => first + at);
