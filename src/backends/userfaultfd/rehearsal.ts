@@ -4,7 +4,7 @@ import { FaultBatch } from '../../api/fault.js';
 import { type MemoryKind, MemoryLayout } from '../../api/layout.js';
 import { PageStates } from '../../api/page-states.js';
 import { FLAG, OUTCOME, ResolutionBatch, VERB, type Verb, VERBS } from '../../api/resolution.js';
-import { pageSize, systemError } from '../../linux/index.js';
+import { discardMemory, pageSize, systemError } from '../../linux/index.js';
 import { type UserfaultfdAttachment } from './attachment.js';
 import { openUserfaultfdPort, type UserfaultfdPort } from './fault-port.js';
 import { type UserfaultfdChoice } from './options.js';
@@ -56,7 +56,8 @@ export function rehearse(attach: Attach, choice: UserfaultfdChoice, memory: Memo
     } finally {
       port.close();
     }
-    attachment.withdraw({ first: 0, count: PAGE.count });
+    const { hva } = attachment.layout.regions[0]!;
+    discardMemory({ address: Number(hva), length: PAGE.count * size, memory });
   } finally {
     attachment.release();
   }
