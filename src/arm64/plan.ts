@@ -32,6 +32,8 @@ export interface PlanOptions extends WorkLimits {
    * as it comes.
    */
   readonly signal?: AbortSignal;
+  /** Resolves after a turn of the event loop (default by setImmediate): for memory with a clock of its own. */
+  readonly turn?: () => Promise<void>;
 }
 
 /** The bound of a plan that it reached. */
@@ -108,7 +110,7 @@ export async function planOperation(
   try {
     const attempt = (goesAhead: boolean): Promise<DryRun> => {
       const copy = vgic.clone(vgic.mode, limits);
-      return dryRun(new DryRun(copy, memory, fetches, options, goesAhead), operation, signal);
+      return dryRun(new DryRun(copy, memory, fetches, options, goesAhead), operation, options);
     };
     const first = await attempt(true);
     await fetches.settle();
@@ -277,10 +279,10 @@ class DryRun {
 async function dryRun(
   run: DryRun,
   operation: (copy: Vgic) => Program<Status>,
-  signal: AbortSignal | undefined,
+  { signal, turn }: PlanOptions,
 ): Promise<DryRun> {
   const program = operation(run.vgic);
-  const turns = new EventLoopTurns(signal);
+  const turns = new EventLoopTurns(signal, turn);
   try {
     let step = program.next();
     while (step.done !== true) {

@@ -68,7 +68,7 @@ async function makePlan(
     },
     release() {},
   };
-  const options: PlanOptions = { inFlight, ...(speculate ? { speculation: {} } : {}) };
+  const options: PlanOptions = { inFlight, turn: source.turn, ...(speculate ? { speculation: {} } : {}) };
   const plan = await planRestore(vgic, memory, 0, options);
   return { plan, fetches: source.fetches, elapsed_ms: source.now_ms, structures };
 }

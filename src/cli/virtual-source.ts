@@ -1,4 +1,4 @@
-import { type Gpa } from '../api/index.js';
+import { eventLoopTurn, type Gpa } from '../api/index.js';
 
 /** When a page was fetched, in milliseconds of the source's clock. */
 export interface FetchTime {
@@ -16,6 +16,8 @@ export class VirtualSource {
   now_ms = 0;
   #waiting: { readonly due_ms: number; readonly arrive: () => void }[] = [];
   #ticking = false;
+  /** Turns of the event loop that are being taken by what goes on without a page. */
+  #turns = 0;
 
   constructor(private readonly latency_ms: number) {}
 
@@ -30,12 +32,20 @@ export class VirtualSource {
     for (const page of pages) this.fetches.push({ page, from_ms, to_ms: due_ms });
   }
 
+  /** A turn of the event loop, in which no time passes. */
+  readonly turn = async (): Promise<void> => {
+    this.#turns++;
+    await eventLoopTurn();
+    this.#turns--;
+  };
+
   /** Once everything that can go on without a page has done so, the next arrival is. */
   #tick(): void {
     if (this.#ticking) return;
     this.#ticking = true;
     setImmediate(() => {
       this.#ticking = false;
+      if (this.#turns > 0) return this.#tick();
       this.now_ms = Math.min(...this.#waiting.map(({ due_ms }) => due_ms));
       const due = this.#waiting.filter(({ due_ms }) => due_ms <= this.now_ms);
       this.#waiting = this.#waiting.filter(({ due_ms }) => due_ms > this.now_ms);
