@@ -396,7 +396,11 @@ export class Pager implements AsyncDisposable {
     await this.#drop(ranges, 'missing', 'withdraw');
   }
 
-  /** Stops every access to the pages without losing their contents, until {@link thaw}. PAGE_HELD, NOT_SUPPORTED (see {@link Supports.freeze}). */
+  /**
+   * Stops every access to the pages without losing their contents, until {@link thaw}. On KVM backends an access of
+   * KVM's own that waits for a frozen page keeps changes of memslots waiting, and so other discards and freezes. Rejects with
+   * PAGE_HELD, NOT_SUPPORTED (see {@link Supports.freeze}).
+   */
   async freeze(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
     this.#holds.check(pages, 'freeze');
