@@ -129,9 +129,9 @@ describe('memory of another process', () => {
         memory: undefined,
         supports: { withdraw: false, fill: false, residency: false, threadIds: true },
       });
-      expect(() => f.attachment.withdraw({ first: 0, count: 1 })).toThrow(
-        expect.objectContaining({ code: 'NOT_SUPPORTED' }),
-      );
+      await expect(f.attachment.withdraw({ first: 0, count: 1 })).rejects.toMatchObject({
+        code: 'NOT_SUPPORTED',
+      });
       const value = f.ask('l 5');
       expect(f.take()).toMatchObject([{ kind: 'missing', page: 5, write: false, thread: f.child.pid }]);
       f.install(5, 0x5a);

@@ -180,7 +180,7 @@ describe('withdraw', () => {
       await using s = await Scene.open([region(8, memory)], { events: [] });
       s.install(2, 1);
       s.resolve({ verb: 'poison', pages: { first: 3, count: 1 } });
-      s.attachment.withdraw({ first: 2, count: 2 });
+      await s.attachment.withdraw({ first: 2, count: 2 });
       expect(s.port.resident(2)).toBe(false);
       const values = s.actor.walk(s.at(2), PAGE, 2);
       for (const page of [2, 3]) {
@@ -195,7 +195,7 @@ describe('withdraw', () => {
     using _pool = needHugePages(context, 2, HUGE);
     await using s = await openOrSkip(context, [region(2, 'hugetlb')], { events: [] });
     s.resolve({ verb: 'copy', pages: { first: 1, count: 1 }, from: s.stage(1, 0, HUGE) });
-    s.attachment.withdraw({ first: 1, count: 1 });
+    await s.attachment.withdraw({ first: 1, count: 1 });
     const value = s.actor.load(s.at(1));
     expect(s.take()).toMatchObject([{ kind: 'missing', page: 1 }]);
     s.resolve({ verb: 'copy', pages: { first: 1, count: 1 }, from: s.stage(2, 0, HUGE) });
