@@ -13,7 +13,7 @@ import { type CommandContext } from './context.js';
 import { EXIT, UsageError } from './failure.js';
 import { paragraph } from './paragraph.js';
 import { type Terminal } from './terminal.js';
-import { textTable } from './text-table.js';
+import { textTable, textTablesWithin } from './text-table.js';
 
 interface ScenarioCommandOptions {
   readonly uapi?: readonly string[];
@@ -97,9 +97,11 @@ function overview(
         verdicts.find((verdict) => verdict.uapi === name && verdict.scenario === scenario)!.grade,
     ),
   ]);
-  for (const line of textTable(rows, { head: ['', ...scenarios.map(({ name }) => name)], indent: 0 }))
-    terminal.out(line);
-  terminal.out('');
+  const head = ['', ...scenarios.map(({ name }) => name)];
+  for (const table of textTablesWithin(terminal.columns, rows, { head, indent: 0 })) {
+    for (const line of table) terminal.out(line);
+    terminal.out('');
+  }
   const legend =
     'The worst case of each: works; needs-vmm: right if the VMM does more; slow; cannot: there is no way to ask for it; fails: somebody is told; hangs; silent: nobody is told. `scenario <name>` says more.';
   for (const line of paragraph(legend, terminal.columns, 0)) terminal.out(line);

@@ -46,3 +46,28 @@ export function textTable(rows: readonly (readonly Cell[])[], options: TextTable
     .map((line) => (margin + line).trimEnd())
     .filter((line) => line !== '');
 }
+
+/**
+ * As {@link textTable}, in as many tables one below the other as it takes to stay inside `columns`: each with the first
+ * column, and as many of the others as fit.
+ */
+export function textTablesWithin(
+  columns: number,
+  rows: readonly (readonly Cell[])[],
+  options: TextTableOptions & { readonly head: readonly string[] },
+): string[][] {
+  const { head, ...others } = options;
+  const of = (from: number, to: number): string[] => {
+    const part = <T>(row: readonly T[]): T[] => [row[0]!, ...row.slice(from, to)];
+    return textTable(rows.map(part), { ...others, head: part(head) });
+  };
+  const fits = (lines: readonly string[]): boolean => lines.every((line) => line.length <= columns);
+  const tables: string[][] = [];
+  for (let from = 1; from < head.length;) {
+    let to = from + 1;
+    while (to < head.length && fits(of(from, to + 1))) to++;
+    tables.push(of(from, to));
+    from = to;
+  }
+  return tables;
+}

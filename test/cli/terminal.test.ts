@@ -66,7 +66,12 @@ describe('every command in a terminal', () => {
 
   test.each<[string, number, readonly string[]]>([
     ['--help', 0, ['--help']],
-    ['doctor', 0, ['doctor', '--brief']],
+    ['doctor --brief', 0, ['doctor', '--brief']],
+    ['doctor', 0, ['doctor']],
+    ['scenario, every UAPI', 0, ['scenario']],
+    ['scenario', 0, ['scenario', 'balloon', '--uapi', 'present-bitmap+uffd']],
+    ['scenario --help', 0, ['scenario', '--help']],
+    ['conformance --help', 0, ['conformance', '--help']],
     ['its replay', 0, ['its', 'replay', vectors('B')]],
     ['its dump', 0, ['its', 'dump', vectors('B')]],
     ['its plan', 0, ['its', 'plan', `${vectors('B')}#B-060`, '--explain']],
@@ -100,6 +105,8 @@ describe('every command in a terminal', () => {
     using run = new TerminalRun(['conformance', '--runs', '100000'], 80, place.options);
     await run.terminal.shows(/cells judged/);
     run.terminal.type('\x03');
-    expect((await run.ended).status).toBe('SIGINT');
+    const { status, written } = await run.ended;
+    expect(status).toBe('SIGINT');
+    expectFit(written, 80);
   });
 });
