@@ -11,6 +11,7 @@ const config: KnipConfig = {
     'test/cli/fixtures/**/*.ts',
     'test/package/consumers/*.ts',
     'bench/*.ts',
+    'test/soak/soak.ts',
     'lab/lab.ts',
     'lab/guest/*.mjs',
     'lab/suites.tsup.config.ts',
