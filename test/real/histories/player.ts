@@ -151,7 +151,8 @@ class Run {
     } as const;
     this.#oracles = Array.from({ length: PAGES }, () => new PageOracle(rules));
     this.#hang_ms = player.options.hang_ms ?? 60_000;
-    this.#mayFailOnly = false;
+    // What a mutant does to memory ends this process where an access cannot fail.
+    this.#mayFailOnly = player.options.around !== undefined;
     pager.on('written', ({ first, count }) => {
       for (let page = first; page < first + count; page++)
         this.#written.set(page, (this.#written.get(page) ?? 0) + 1);
