@@ -1,6 +1,7 @@
 import { type PageRange } from './address.js';
 import { DemandPagingError } from './error.js';
 import { type ContentsChoice, type Region } from './layout.js';
+import { missingRuns } from './page-runs.js';
 import { type PageStates } from './page-states.js';
 
 /**
@@ -41,8 +42,31 @@ function notEmpty(region: Region, unspoken: readonly PageRange[]): DemandPagingE
   });
 }
 
-/** NOT_SUPPORTED of memory that maps a file privately: its pages are the file's, which others may use. */
-export function cannotDiscard({ gpa, length }: Region): DemandPagingError {
+/** Memory of this process that was looked at. */
+interface Found {
+  /** The runs of bytes of whole pages that have something, from the beginning of the memory. */
+  runs(): readonly { readonly start: number; readonly length: number }[];
+  /** Whether it maps a file privately: its pages are the file's, which others may use. */
+  readonly showsFile: boolean;
+}
+
+/** As {@link settleContents}, of what was found in memory. Errors: NOT_SUPPORTED, too, where it cannot be discarded. */
+export function settleFound(
+  region: Region,
+  found: Found,
+  states: PageStates,
+  choice: ContentsChoice | undefined,
+): readonly PageRange[] {
+  const { firstPage, pageSize } = region;
+  const runs = found
+    .runs()
+    .map(({ start, length }) => ({ first: firstPage + start / pageSize, count: length / pageSize }));
+  const discards = settleContents(region, runs, states, choice);
+  if (found.showsFile && discards.length > 0) throw cannotDiscard(region);
+  return discards;
+}
+
+function cannotDiscard({ gpa, length }: Region): DemandPagingError {
   return new DemandPagingError(
     'NOT_SUPPORTED',
     'memory that maps a file privately cannot be emptied: what the file has shows through it',
@@ -66,19 +90,5 @@ function refuseVanished(region: Region, found: readonly PageRange[], states: Pag
       });
     }
     at = first + count;
-  }
-}
-
-/** The runs of a range that the states know nothing of. */
-function* missingRuns(states: PageStates, { first, count }: PageRange): Generator<PageRange> {
-  const end = first + count;
-  for (let at = states.nextMissing(first, end); at < end;) {
-    const stop = states.nextPresent(at, end);
-    const run = { first: at, count: stop - at };
-    if (!states.any('poisoned', run) && !states.any('unmapped', run)) yield run;
-    else
-      for (let page = at; page < stop; page++)
-        if (!states.is('poisoned', page) && !states.is('unmapped', page)) yield { first: page, count: 1 };
-    at = states.nextMissing(stop, end);
   }
 }

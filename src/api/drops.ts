@@ -1,4 +1,5 @@
 import { type PageIndex, type PageRange } from './address.js';
+import { within } from './page-range.js';
 
 /** Pages to drop, and how often the kernel announces their removal. */
 export interface DropRange extends PageRange {
@@ -15,9 +16,6 @@ interface Dropping {
 }
 
 const samePages = (a: PageRange, b: PageRange): boolean => a.first === b.first && a.count === b.count;
-
-const within = (page: PageIndex, { first, count }: PageRange): boolean =>
-  page >= first && page < first + count;
 
 /** The drops that the control thread carries out: between begin and end nothing may be installed in their pages. */
 export class Drops {

@@ -274,7 +274,7 @@ export class Installer {
       } else (failures ??= []).push(this.#failure(row, rest));
     }
     batch.count = kept;
-    this.#poisonings = this.#means.subarray(0, kept).filter(isPoisoning).length;
+    if (this.#poisonings > 0) this.#poisonings = this.#means.subarray(0, kept).filter(isPoisoning).length;
     failures?.forEach((act) => act());
     return again;
   }

@@ -28,6 +28,10 @@ const CHOICES: readonly unknown[] = ['refuse', 'discard', 'keep', undefined] sat
   ContentsChoice | undefined
 )[];
 
+/** The pages of regions, a range for each. */
+export const pagesOf = (regions: readonly Region[]): readonly PageRange[] =>
+  regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
+
 /** Whether its pages lie in a page cache, so that what a mapping knows of a place outlives the page. */
 export const hasPageCache = (memory: MemoryKind): boolean => memory === 'shmem' || memory === 'hugetlb';
 

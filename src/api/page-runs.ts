@@ -14,24 +14,28 @@ export function perRegion(layout: MemoryLayout, { first, count }: PageRange): re
   return ranges;
 }
 
-/** Visits the runs of pages of a range that are missing or removed, region by region. What a visit changes is seen by the next. */
+/** The runs of pages of a range that are missing or removed. What changes in between is seen. */
+export function* missingRuns(states: PageStates, { first, count }: PageRange): Generator<PageRange> {
+  const end = first + count;
+  for (let at = states.nextMissing(first, end); at < end;) {
+    const stop = states.nextPresent(at, end);
+    const run = { first: at, count: stop - at };
+    if (!states.any('poisoned', run) && !states.any('unmapped', run)) yield run;
+    else
+      for (let page = at; page < stop; page++)
+        if (['missing', 'removed'].includes(states.stateOf(page))) yield { first: page, count: 1 };
+    at = states.nextMissing(stop, end);
+  }
+}
+
+/** Visits {@link missingRuns}, region by region. What a visit changes is seen by the next. */
 export function eachMissing(
   layout: MemoryLayout,
   states: PageStates,
-  { first, count }: PageRange,
+  pages: PageRange,
   visit: (pages: PageRange) => void,
 ): void {
-  const end = first + count;
-  for (let at = states.nextMissing(first, end); at < end;) {
-    const region = layout.regionOf(at);
-    const stop = states.nextPresent(at, Math.min(end, region.firstPage + region.pageCount));
-    const run = { first: at, count: stop - at };
-    if (!states.any('poisoned', run) && !states.any('unmapped', run)) visit(run);
-    else
-      for (let page = at; page < stop; page++)
-        if (['missing', 'removed'].includes(states.stateOf(page))) visit({ first: page, count: 1 });
-    at = states.nextMissing(stop, end);
-  }
+  for (const part of perRegion(layout, pages)) for (const run of missingRuns(states, part)) visit(run);
 }
 
 /** Visits the runs of present pages of a range, region by region. What a visit changes is seen by the next. */

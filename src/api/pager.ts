@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 import { createHistogram } from 'node:perf_hooks';
 import { threadId } from 'node:worker_threads';
 import { match } from 'ts-pattern';
+import { abandonChild } from './abandoned-child.js';
 import { type GpaRange, type PageRange, hex, hva } from './address.js';
 import { ACCESS_CLASSES, type AccessClass, type Coverage, coverageGaps, effectAt } from './access.js';
 import { type Attachment, type Backend, type Shard } from './backend.js';
@@ -14,7 +15,8 @@ import { GuestMemory } from './guest-memory.js';
 import { type Hold, Holds } from './holds.js';
 import { KeepAlive } from './keep-alive.js';
 import { Opening } from './opening.js';
-import { MemoryLayout, type Region, type RegionSpec } from './layout.js';
+import { eventLoopTurn } from './event-loop-turns.js';
+import { MemoryLayout, pagesOf, type RegionSpec } from './layout.js';
 import {
   type Command,
   type MissingAtClose,
@@ -22,6 +24,7 @@ import {
   type OutsideAnswer,
   type PrefetchResult,
 } from './notice.js';
+import { intersection, without } from './page-range.js';
 import { eachPresent } from './page-runs.js';
 import { PageStates, type PageStatesSnapshot } from './page-states.js';
 import {
@@ -795,7 +798,7 @@ export class Pager implements AsyncDisposable {
       .with({ kind: 'forked' }, ({ fd, states }) => {
         const wanted = this.#policy.onFork === 'hand-over' && this.#emitter.listenerCount('forked') > 0;
         if (wanted) emit('forked', fd, states);
-        else this.#abandonChild(fd);
+        else abandonChild(this.#attachment, fd);
       })
       .with({ kind: 'outside-fault' }, ({ fault, answer }) => this.#outside(fault, answer))
       .with({ kind: 'retrying' }, ({ pages, attempt, error }) =>
@@ -811,16 +814,6 @@ export class Pager implements AsyncDisposable {
         this.#stop(DemandPagingError.fromPlain(error), waiters),
       )
       .exhaustive();
-  }
-
-  /** A child that cannot be abandoned keeps its descriptor, so that it waits and does not read zeros; that must be heard. */
-  #abandonChild(fd: number): void {
-    try {
-      this.#attachment.abandonChild(fd);
-    } catch (thrown) {
-      const { message, code } = asDemandPagingError(thrown, 'KERNEL', 'a forked child cannot be let go');
-      process.emitWarning(`accesses of a forked child to missing pages will wait: ${message}`, { code });
-    }
   }
 
   #outsideSaid = false;
@@ -909,7 +902,7 @@ export class Pager implements AsyncDisposable {
   async #letGoOfDiscarded(cleanup: CrashCleanup, error: DemandPagingError): Promise<void> {
     try {
       do {
-        await new Promise<void>((resolve) => setImmediate(resolve));
+        await eventLoopTurn();
         cleanup.abort(error);
       } while (this.#withdrawing > 0);
     } catch {
@@ -960,29 +953,12 @@ export class Pager implements AsyncDisposable {
   }
 }
 
-function intersection(a: PageRange, b: PageRange): readonly PageRange[] {
-  const first = Math.max(a.first, b.first);
-  const end = Math.min(a.first + a.count, b.first + b.count);
-  return end > first ? [{ first, count: end - first }] : [];
-}
-
-const pagesOf = (regions: readonly Region[]): readonly PageRange[] =>
-  regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
-
 const meet = (some: readonly PageRange[], others: readonly PageRange[]): boolean =>
   some.some((a) => others.some((b) => intersection(a, b).length > 0));
 
 /** What of a range is in none of the others, each of which holds it whole, in part or not at all. */
-function outside(range: PageRange, others: readonly PageRange[]): readonly PageRange[] {
-  let left: readonly PageRange[] = [range];
-  for (const { first, count } of others) {
-    left = left.flatMap((one) => [
-      ...intersection(one, { first: 0, count: first }),
-      ...intersection(one, { first: first + count, count: Infinity }),
-    ]);
-  }
-  return left;
-}
+const outside = (range: PageRange, others: readonly PageRange[]): readonly PageRange[] =>
+  others.reduce<readonly PageRange[]>((left, other) => left.flatMap((one) => without(one, other)), [range]);
 
 const badChoice = (method: string, given: string): RangeError =>
   new RangeError(`${method}() takes missing: ${CLOSE_CHOICES.join(', ')}, not '${given}'`);

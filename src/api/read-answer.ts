@@ -1,3 +1,4 @@
+import { joinedRuns } from './byte-runs.js';
 import { DemandPagingError } from './error.js';
 
 /** Bytes of a read, counted from its first. */
@@ -26,7 +27,7 @@ export function zerosOf(answer: unknown, asked: number): readonly ZeroRange[] | 
     );
   const wrong =
     lengthError(answer.length, asked) ?? answer.zeros.map((range) => rangeError(range, asked)).find(Boolean);
-  return wrong ?? joined(answer.zeros);
+  return wrong ?? joinedRuns(answer.zeros);
 }
 
 const isSparse = (answer: unknown): answer is SparseRead =>
@@ -48,17 +49,6 @@ function rangeError(range: ZeroRange, asked: number): DemandPagingError | undefi
     return undefined;
   const told = `${String(start)}+${String(length)}`;
   return new DemandPagingError('SOURCE_FAILED', `the source told of zeros at ${told} of ${asked} bytes`);
-}
-
-function joined(zeros: readonly ZeroRange[]): readonly ZeroRange[] {
-  const ranges: { start: number; length: number }[] = [];
-  for (const { start, length } of [...zeros].sort((a, b) => a.start - b.start)) {
-    const last = ranges.at(-1);
-    if (length === 0) continue;
-    if (!last || last.start + last.length < start) ranges.push({ start, length });
-    else last.length = Math.max(last.length, start + length - last.start);
-  }
-  return ranges;
 }
 
 /** SOURCE_LENGTH where a source gave anything but what was asked; undefined where it gave exactly that. */

@@ -1,4 +1,5 @@
 import { type FaultPort } from './backend.js';
+import { eventLoopTurn } from './event-loop-turns.js';
 import { type Resolver } from './resolver.js';
 
 /** Set once, waited for once, again and again: a wake-up that is not lost when it comes before the wait. */
@@ -55,7 +56,7 @@ export async function runResolver({
   while (!resolver.ended) {
     drain();
     if (resolver.turn('none') || resolver.busy) {
-      await yieldTurn(); // answers arrive by the event loop
+      await eventLoopTurn(); // answers arrive by the event loop
       continue;
     }
     if (resolver.ended) return;
@@ -73,8 +74,6 @@ export async function runResolver({
     if (failure) throw failure.thrown;
   }
 }
-
-const yieldTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 async function untilSignalled(signal: Signal, timeoutMs: number): Promise<void> {
   if (timeoutMs === Infinity) return signal.wait();

@@ -13,9 +13,10 @@ import { Fetching } from './fetching.js';
 import { GonePages } from './gone-pages.js';
 import { Installer } from './installer.js';
 import { JobPieces } from './job-pieces.js';
-import { hasPageCache, type MemoryLayout, type Region } from './layout.js';
+import { hasPageCache, type MemoryLayout, pagesOf, type Region } from './layout.js';
 import { type Command, type CommandReply, type MissingAtClose, type Notice } from './notice.js';
 import { PageLedger } from './page-ledger.js';
+import { within, without } from './page-range.js';
 import { eachMissing, eachPoisoned, eachPresent, perRegion } from './page-runs.js';
 import { type PageStates, type PageStatesSnapshot } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
@@ -55,22 +56,8 @@ export interface ResolverOptions {
 
 const ESRCH = 3;
 
-const pagesOf = (regions: readonly Region[]): readonly PageRange[] =>
-  regions.map(({ firstPage, pageCount }) => ({ first: firstPage, count: pageCount }));
-
-/** What is left of a range without those pages. */
-function without({ first, count }: PageRange, pages: PageRange): readonly PageRange[] {
-  const end = first + count;
-  const before = { first, count: Math.min(end, pages.first) - first };
-  const after = Math.max(first, pages.first + pages.count);
-  return [before, { first: after, count: end - after }].filter((range) => range.count > 0);
-}
-
 /** Told to end and to leave what waits to others: those have the messages that are unread, too. */
 const isLeaving = (command: Command): boolean => command.command === 'end' && command.missing === 'leave';
-
-const within = (page: PageIndex, { first, count }: PageRange): boolean =>
-  page >= first && page < first + count;
 
 /**
  * The paging engine: takes faults and events from a port, decides, fetches, installs. No I/O of its own,

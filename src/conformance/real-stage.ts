@@ -15,6 +15,7 @@ import {
   servePort,
   type SourceRef,
   VERB,
+  eventLoopTurn,
 } from '../api/index.js';
 import { type Contents } from './contents.js';
 import { PropertyFailure, Stuck } from './failure.js';
@@ -215,9 +216,7 @@ export class RealStage implements Stage, RealClock {
       } else looks++;
       if (this.moment - since > HANG_MS)
         throw new Stuck(`nothing came within ${HANG_MS} ms, waiting for ${wait.what}`);
-      await (looks < EAGER_LOOKS
-        ? new Promise((resolve) => setImmediate(resolve))
-        : new Promise((resolve) => setTimeout(resolve, 1)));
+      await (looks < EAGER_LOOKS ? eventLoopTurn() : new Promise((resolve) => setTimeout(resolve, 1)));
     }
     this.#check();
   }

@@ -2,6 +2,7 @@ import { type AccessSite, type Coverage, type Effect, type SiteCoverage } from '
 import { fileOffset, gpa, type PageIndex } from '../api/address.js';
 import { type FaultPort, openPort } from '../api/backend.js';
 import { requirements, type Requirement, type Requirements, unmet } from '../api/capability.js';
+import { eventLoopTurn } from '../api/event-loop-turns.js';
 import { FaultBatch } from '../api/fault.js';
 import { MemoryLayout } from '../api/layout.js';
 import { OUTCOME, ResolutionBatch } from '../api/resolution.js';
@@ -170,7 +171,7 @@ class Trial {
     for (const end = performance.now() + DEADLINE_MS; result === undefined && performance.now() < end;) {
       const fault = this.#serve();
       first ??= fault;
-      await new Promise((resolve) => setImmediate(resolve));
+      await eventLoopTurn();
     }
     if (result === undefined || result === 'failed') return undefined;
     if (!result.ok) {

@@ -1,5 +1,5 @@
 import { type PageRange } from '../api/address.js';
-import { cannotDiscard, settleContents } from '../api/contents.js';
+import { settleFound } from '../api/contents.js';
 import { type MemoryLayout, type Region } from '../api/layout.js';
 import { PageStates } from '../api/page-states.js';
 import {
@@ -32,13 +32,10 @@ export function settleRegions(
   for (const [i, region] of layout.regions.entries()) {
     const paged = regions[i]!;
     const lives = { ...livesIn(region, paged), maps };
-    const { runs, showsFile } = look(region, lives);
-    const choice = isOurs(region) ? 'discard' : region.contents;
-    const discards = settleContents(region, runs, states, choice);
-    if (showsFile && discards.length > 0) throw cannotDiscard(region);
+    const discards = look(region, lives, states, isOurs(region) ? 'discard' : region.contents);
     for (const pages of discards) discard(region, paged, pages);
     // What is touched since then waits: what is found now was not discarded.
-    if (discards.length > 0 && watched) settleContents(region, look(region, lives).runs, states, 'refuse');
+    if (discards.length > 0 && watched) look(region, lives, states, 'refuse');
     if (paged.alias !== undefined) settleReservation(layout.pageCount, region, paged);
   }
 }
@@ -59,11 +56,10 @@ function placeIn(
 
 /** Where files are to be mapped over the reservation, nothing of its own may show. */
 function settleReservation(pages: number, region: Region, { slot }: PagedRegion): void {
-  const { runs, showsFile } = look(region, placeOf(region, slot.address));
   const isRefused = region.hva !== undefined && (region.contents ?? 'refuse') === 'refuse';
   const nothing = PageStates.create(pages);
-  const discards = settleContents(region, runs, nothing, isRefused ? 'refuse' : 'discard');
-  if (showsFile && discards.length > 0) throw cannotDiscard(region);
+  const choice = isRefused ? 'refuse' : 'discard';
+  const discards = look(region, placeOf(region, slot.address), nothing, choice);
   for (const { first, count } of discards) {
     const address = slot.address + (first - region.firstPage) * region.pageSize;
     discardMemory({ address, length: count * region.pageSize, memory: 'anonymous' });
@@ -90,17 +86,16 @@ function livesIn(region: Region, { slot, drop, alias, hugeUnit }: PagedRegion): 
   return { ...place, hugePageSize: hugeUnit, shared, file, fresh: place.fresh || alias !== undefined };
 }
 
+/** Looks at memory once, and settles what it has: the pages to be discarded. */
 function look(
-  { firstPage, pageSize }: Region,
+  region: Region,
   options: FoundMemoryOptions,
-): { readonly runs: readonly PageRange[]; readonly showsFile: boolean } {
+  states: PageStates,
+  choice: Region['contents'],
+): readonly PageRange[] {
   const found = new FoundMemory(options);
   try {
-    const runs = found.runs().map(({ start, length }) => ({
-      first: firstPage + start / pageSize,
-      count: length / pageSize,
-    }));
-    return { runs, showsFile: found.showsFile };
+    return settleFound(region, found, states, choice);
   } finally {
     found.close();
   }

@@ -1,7 +1,6 @@
 import {
   check,
   duplicate,
-  ERRNO,
   EventFd,
   installKickSignal,
   mapMemory,
@@ -14,6 +13,7 @@ import {
   Userfaultfd,
   writeMemory,
 } from '../linux/index.js';
+import { isFiltered } from '../linux/failure.js';
 
 /**
  * Tries the system calls that these backends make beside KVM's own, which attaching makes before any page is served.
@@ -34,9 +34,6 @@ export function rehearse(watched: boolean): void {
   if (watched) rehearseUserfaultfd(memory.address);
 }
 
-/** What a filter answers, and no kernel to these. */
-const FILTERED: readonly number[] = [ERRNO.EPERM, ERRNO.EACCES, ERRNO.ENOSYS];
-
 /** Tries verbs on nothing, which the kernel refuses with EINVAL. */
 function rehearseUserfaultfd(address: number): void {
   using uffd = Userfaultfd.open();
@@ -50,6 +47,6 @@ function rehearseUserfaultfd(address: number): void {
   ];
   for (const verb of onNothing) {
     const result = verb();
-    if (FILTERED.includes(-result)) check(result, raw.failedCall(), 'the kernel installs no pages');
+    if (isFiltered(-result)) check(result, raw.failedCall(), 'the kernel installs no pages');
   }
 }

@@ -28,6 +28,10 @@ export const ERRNO = {
 
 export type ErrnoName = keyof typeof ERRNO;
 
+/** Refusals that no kernel gives to a verb of a userfaultfd itself: a filter does, and will for a page, too. */
+export const isFiltered = (errno: number): boolean =>
+  errno === ERRNO.EPERM || errno === ERRNO.EACCES || errno === ERRNO.ENOSYS;
+
 /** What an errno means where nothing more particular is said. */
 const CODES: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
   [ERRNO.EPERM, 'NO_PERMISSION'],

@@ -54,16 +54,9 @@ export interface Libc {
     offset: number,
   ): number;
   /** madvise(2) on a thread of libuv's pool. Its errno cannot be had. */
-  madviseAsync(address: number, length: number, advice: number): Promise<number>;
+  madviseAsync(...advice: Parameters<Libc['madvise']>): Promise<number>;
   /** mmap(2) on a thread of libuv's pool. Its errno cannot be had. */
-  mmapAsync(
-    address: number,
-    length: number,
-    protection: number,
-    flags: number,
-    fd: number,
-    offset: number,
-  ): Promise<number>;
+  mmapAsync(...mapping: Parameters<Libc['mmap']>): Promise<number>;
   mprotect(address: number, length: number, protection: number): number;
   mremap(address: number, oldLength: number, newLength: number, flags: number, newAddress: number): number;
   munmap(address: number, length: number): number;

@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { joinedRuns } from '../api/byte-runs.js';
 import { DemandPagingError } from '../api/error.js';
 import { check, ERRNO, systemError } from './failure.js';
 import { libc } from './ffi.js';
@@ -372,15 +373,11 @@ function addPage(runs: ByteRun[], start: number, length: number): void {
   else runs.push({ start, length });
 }
 
-/** Sorted, widened to whole pages, and joined. */
-function wholePages(runs: readonly ByteRun[], unit: number): readonly ByteRun[] {
-  const pages: { start: number; length: number }[] = [];
-  for (const run of [...runs].sort((a, b) => a.start - b.start)) {
-    const start = Math.floor(run.start / unit) * unit;
-    const end = Math.ceil((run.start + run.length) / unit) * unit;
-    const last = pages.at(-1);
-    if (!last || last.start + last.length < start) pages.push({ start, length: end - start });
-    else last.length = Math.max(last.length, end - last.start);
-  }
-  return pages;
-}
+/** Widened to whole pages, sorted and joined. */
+const wholePages = (runs: readonly ByteRun[], unit: number): readonly ByteRun[] =>
+  joinedRuns(
+    runs.map((run) => {
+      const start = Math.floor(run.start / unit) * unit;
+      return { start, length: Math.ceil((run.start + run.length) / unit) * unit - start };
+    }),
+  );

@@ -11,6 +11,7 @@ import {
   type Pager,
   type PagerPolicy,
   type PageSource,
+  eventLoopTurn,
 } from '../api/index.js';
 import {
   type ModelAccess,
@@ -139,7 +140,7 @@ export class Play {
   async quiet(): Promise<void> {
     let seen = -1;
     for (let turn = 0, still = 0; still < QUIET_TURNS && turn < MOST_TURNS; turn++) {
-      await new Promise((resolve) => setImmediate(resolve));
+      await eventLoopTurn();
       still = seen === this.timeline.length ? still + 1 : 0;
       seen = this.timeline.length;
     }

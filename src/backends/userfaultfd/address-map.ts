@@ -120,7 +120,7 @@ export class AddressMap {
   at(page: PageIndex): Segment | undefined {
     const last = this.#last;
     if (page >= last.page && page < last.page + last.count) return last;
-    const piece = this.#byPage[this.#lastAt(page)] ?? NOTHING;
+    const piece = this.#byPage[lastBeginning(this.#byPage, 'page', page)] ?? NOTHING;
     return page >= piece.page && page < piece.page + piece.count ? (this.#last = piece) : undefined;
   }
 
@@ -144,7 +144,7 @@ export class AddressMap {
   /** As {@link pagesIn}, but pages of one run lie side by side in memory, too. */
   runsIn(start: number, end: number): PageRange[] {
     const runs: PageRange[] = [];
-    for (let i = this.#lastFrom(start); i < this.#byAddress.length; i++) {
+    for (let i = lastBeginning(this.#byAddress, 'start', start); i < this.#byAddress.length; i++) {
       const piece = this.#byAddress[i]!;
       if (piece.start >= end) break;
       const from = Math.max(start, piece.start);
@@ -160,7 +160,7 @@ export class AddressMap {
   within(pages: PageRange): Segment[] {
     const end = pages.first + pages.count;
     const parts: Segment[] = [];
-    for (let i = this.#lastAt(pages.first); i < this.#byPage.length; i++) {
+    for (let i = lastBeginning(this.#byPage, 'page', pages.first); i < this.#byPage.length; i++) {
       const piece = this.#byPage[i]!;
       if (piece.page >= end) break;
       const first = Math.max(piece.page, pages.first);
@@ -224,39 +224,27 @@ export class AddressMap {
   }
 
   #find(address: number): Piece | undefined {
-    const piece = this.#byAddress[this.#lastFrom(address)] ?? NOTHING;
+    const piece = this.#byAddress[lastBeginning(this.#byAddress, 'start', address)] ?? NOTHING;
     return address >= piece.start && address < piece.end ? piece : undefined;
   }
 
   /** Whether anything lies in `[start, end)`. */
   #meets(start: number, end: number): boolean {
-    const last = this.#byAddress[this.#lastFrom(end - 1)] ?? NOTHING;
+    const last = this.#byAddress[lastBeginning(this.#byAddress, 'start', end - 1)] ?? NOTHING;
     return last.start < end && last.end > start;
   }
+}
 
-  /** The place in {@link #byPage} of the last piece that begins at a page or before; 0 where none does. */
-  #lastAt(page: PageIndex): number {
-    let low = 0;
-    let high = this.#byPage.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (this.#byPage[middle]!.page <= page) low = middle;
-      else high = middle - 1;
-    }
-    return low;
+/** The place of the last piece that begins at a page, or at an address, or before; 0 where none does. */
+function lastBeginning(pieces: readonly Piece[], by: 'page' | 'start', at: number): number {
+  let low = 0;
+  let high = pieces.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >>> 1;
+    if (pieces[middle]![by] <= at) low = middle;
+    else high = middle - 1;
   }
-
-  /** The place in {@link #byAddress} of the last piece that begins at an address or before; 0 where none does. */
-  #lastFrom(address: number): number {
-    let low = 0;
-    let high = this.#byAddress.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (this.#byAddress[middle]!.start <= address) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
+  return low;
 }
 
 /** What remains of a segment when `[start, end)` is taken by others. */

@@ -1,9 +1,11 @@
+import { abandonChild } from '../../api/abandoned-child.js';
 import { hex, type PageIndex, type PageRange } from '../../api/address.js';
 import { type Coverage } from '../../api/access.js';
 import { type AddedRegions, type Attachment, type RawMemory, type Shard } from '../../api/backend.js';
 import { type Supports } from '../../api/capability.js';
-import { asDemandPagingError, DemandPagingError } from '../../api/error.js';
+import { DemandPagingError } from '../../api/error.js';
 import { type MemoryLayout, type Region } from '../../api/layout.js';
+import { intersection, without } from '../../api/page-range.js';
 import { PageStates } from '../../api/page-states.js';
 import {
   check,
@@ -200,7 +202,9 @@ export class UserfaultfdAttachment implements Attachment {
       const pages = { first: firstPage, count: pageCount };
       for (const shard of shards) {
         // What its port has unregistered is refused; a port that has died has not.
-        if (memory) for (const each of shard.pages) unregister(shard.uffd, map.within(both(each, pages)));
+        if (memory)
+          for (const each of shard.pages.flatMap((own) => intersection(own, pages)))
+            unregister(shard.uffd, map.within(each));
         shard.pages.splice(0, shard.pages.length, ...shard.pages.flatMap((each) => without(each, pages)));
       }
       const brought = regions.get(firstPage);
@@ -320,13 +324,7 @@ export class UserfaultfdAttachment implements Attachment {
 
   #heardAtEnd(words: Uint32Array, message: number): void {
     const event = decodeUffdEvent(words, message);
-    if (event.kind !== 'fork') return;
-    try {
-      this.abandonChild(event.fd);
-    } catch (thrown) {
-      const { message: why, code } = asDemandPagingError(thrown, 'KERNEL', 'a forked child cannot be let go');
-      process.emitWarning(`accesses of a forked child to missing pages will wait: ${why}`, { code });
-    }
+    if (event.kind === 'fork') abandonChild(this, event.fd);
   }
 
   /** Where a region's memory is now: it may have been moved in parts. */
@@ -362,17 +360,6 @@ async function cover(start: number, length: number, empty: number): Promise<void
 
 function unregister(uffd: Userfaultfd, segments: readonly Segment[]): void {
   for (const { start, count, pageSize } of segments) uffd.port.unregister(start, count * pageSize);
-}
-
-const both = (a: PageRange, b: PageRange): PageRange => {
-  const first = Math.max(a.first, b.first);
-  return { first, count: Math.max(0, Math.min(a.first + a.count, b.first + b.count) - first) };
-};
-
-function without(range: PageRange, pages: PageRange): readonly PageRange[] {
-  const end = pages.first + pages.count;
-  const parts = [both(range, { first: 0, count: pages.first }), both(range, { first: end, count: Infinity })];
-  return parts.filter(({ count }) => count > 0);
 }
 
 function shardOf({ pages, kicker, token }: OpenShard, map: AddressMap): Shard {

@@ -1,5 +1,5 @@
 import { type PageRange } from '../../api/address.js';
-import { cannotDiscard, settleContents } from '../../api/contents.js';
+import { settleFound } from '../../api/contents.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type Region } from '../../api/layout.js';
 import { type PageStates } from '../../api/page-states.js';
@@ -67,13 +67,8 @@ export class RegionContents {
 
   #discards(looked: Looked): { readonly looked: Looked; readonly pages: PageRange }[] {
     const { region, memory, found } = looked;
-    const runs = found.runs().map(({ start, length }) => ({
-      first: region.firstPage + start / region.pageSize,
-      count: length / region.pageSize,
-    }));
     const choice = isOurs(memory) ? 'discard' : region.contents;
-    const discards = settleContents(region, runs, this.#states, choice);
-    if (found.showsFile && discards.length > 0) throw cannotDiscard(region);
+    const discards = settleFound(region, found, this.#states, choice);
     return discards.map((pages) => ({ looked, pages }));
   }
 }

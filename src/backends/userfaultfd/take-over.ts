@@ -3,6 +3,7 @@ import { hex } from '../../api/address.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type Verb } from '../../api/resolution.js';
 import { ERRNO, mapMemory, raw, systemError, UffdPort } from '../../linux/index.js';
+import { isFiltered } from '../../linux/failure.js';
 import { type Segment } from './address-map.js';
 import { verbsOf } from './verb-mask.js';
 
@@ -27,15 +28,12 @@ export function takeOver(fd: number, segments: readonly Segment[]): void {
   checkVerbs(port, segments);
 }
 
-/** Refusals that no kernel gives to a verb itself: a filter does, and will for a page, too. */
-const FILTERED: readonly number[] = [ERRNO.EPERM, ERRNO.EACCES, ERRNO.ENOSYS];
-
 /** Tries every verb that pages will be resolved by, on nothing (EINVAL), so that nothing is changed. */
 function checkVerbs(port: UffdPort, segments: readonly Segment[]): void {
   for (const { start, verbs } of segments)
     for (const verb of verbsOf(verbs)) {
       const errno = -tryOnNothing(port, verb, start);
-      if (FILTERED.includes(errno))
+      if (isFiltered(errno))
         throw systemError(
           raw.failedCall(),
           errno,

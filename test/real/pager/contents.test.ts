@@ -20,9 +20,10 @@ import { guestMemfd } from '../../../src/backends/guest-memfd/index.js';
 import { kvmExit } from '../../../src/backends/kvm-exit/index.js';
 import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
 import { RegionContents } from '../../../src/backends/userfaultfd/region-contents.js';
-import { GUEST_MEMFD_SHARED, Kvm, type KvmVm, mapMemory, Mapping, raw } from '../../../src/linux/index.js';
+import { GUEST_MEMFD_SHARED, type KvmVm, mapMemory, Mapping, raw } from '../../../src/linux/index.js';
 import { needHugePages } from '../../support/huge-pages.js';
 import { HUGE, PAGE, region, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
+import { vmOrSkip } from './vm.js';
 import { contents, PAGES } from './guest.js';
 
 skipWithoutUserfaultfd();
@@ -255,13 +256,7 @@ const FILES: readonly (readonly [string, Make])[] = [
 
 describe.each(FILES)('%s: a memory file that is used again', (name, make) => {
   function prepared(context: TestContext): { vm: KvmVm; fd: number; spec: RegionSpec } {
-    let vm: KvmVm;
-    try {
-      using kvm = Kvm.open();
-      vm = kvm.createVm();
-    } catch (error) {
-      return context.skip(`no KVM: ${String(error)}`);
-    }
+    const vm = vmOrSkip(context);
     let fd: number;
     if (name === 'guest-memfd') {
       if (!vm.sharesGuestMemfd) return context.skip('no guest_memfd that can be mapped');
@@ -305,13 +300,7 @@ const MAPPED = FILES.filter(([name]) => name !== 'guest-memfd');
 
 describe.each(MAPPED)('%s: memory that is not what a region says', (name, make) => {
   function withVm(context: TestContext, body: (vm: KvmVm, fd: number) => Promise<void>): Promise<void> {
-    let vm: KvmVm;
-    try {
-      using kvm = Kvm.open();
-      vm = kvm.createVm();
-    } catch (error) {
-      return context.skip(`no KVM: ${String(error)}`);
-    }
+    const vm = vmOrSkip(context);
     const mapping = mapMemory({ kind: 'shmem', length: 2 * LENGTH });
     return body(vm, mapping.fd!).finally(() => {
       mapping.dispose();

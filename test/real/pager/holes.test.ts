@@ -14,9 +14,9 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { gpa, openPager, type Pager, type SourceRef } from '../../../src/api/index.js';
 import { kvmExit } from '../../../src/backends/kvm-exit/index.js';
 import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
-import { Kvm, type KvmVm } from '../../../src/linux/index.js';
 import { file, memory, zero } from '../../../src/sources/index.js';
 import { PAGE, region, skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
+import { vmOrSkip } from './vm.js';
 
 skipWithoutUserfaultfd();
 
@@ -52,13 +52,7 @@ function residentKib(pager: Pager): number {
 }
 
 test('kvm-exit: holes of a sparse file are prefetched without memory, and written by a guest as anything', async (context) => {
-  let vm: KvmVm;
-  try {
-    using kvm = Kvm.open();
-    vm = kvm.createVm();
-  } catch (error) {
-    return context.skip(`no KVM: ${String(error)}`);
-  }
+  const vm = vmOrSkip(context);
   const START = 0x1_0000_0000;
   const pager = await openPager({
     backend: kvmExit({ vm: vm.fd, vcpus: 1 }),
