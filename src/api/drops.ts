@@ -1,5 +1,5 @@
 import { type PageIndex, type PageRange } from './address.js';
-import { within } from './page-range.js';
+import { intersection, within } from './page-range.js';
 
 /** Pages to drop, and how often the kernel announces their removal. */
 export interface DropRange extends PageRange {
@@ -28,6 +28,12 @@ export class Drops {
 
   covers(page: PageIndex): boolean {
     return this.#underWay.length > 0 && this.#underWay.some(({ pages }) => within(page, pages));
+  }
+
+  /** Looks whether the drops of these pages that are under way now have all ended; later drops do not count. */
+  endOf(pages: PageRange): () => boolean {
+    const own = this.#underWay.filter((drop) => intersection(drop.pages, pages).length > 0);
+    return () => !own.some((drop) => this.#underWay.includes(drop));
   }
 
   /** Forgets every drop. */

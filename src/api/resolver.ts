@@ -105,8 +105,8 @@ export class Resolver {
   #takes = 0;
   /** Events taken and not yet applied, oldest first. */
   readonly #events: MemoryEvent[] = [];
-  /** Answers to commands whose rows are still pending. */
-  #owed: (() => void)[] = [];
+  /** Answers to commands that have not been carried out: rows of theirs are pending, or they are not `ready`. */
+  #owed: { ready(): boolean; pay(): void }[] = [];
 
   /** Called when an asynchronous answer is ready for the next turn. */
   onWork: () => void = () => {};
@@ -234,9 +234,10 @@ export class Resolver {
       if (command.command === 'ensure') this.#jobs.start('ensured', command.ranges, states, reply);
       else if (command.command === 'prefetch') this.#jobs.start('prefetch', command.ranges, states, reply);
       else {
+        const ready = this.#readyOf(command);
         this.#carryOut(command);
         this.#installer.flush();
-        this.#owed.push(() => reply({ ok: true, value: undefined }));
+        this.#owed.push({ ready, pay: () => reply({ ok: true, value: undefined }) });
         this.#payOwed();
       }
     } catch (thrown) {
@@ -245,6 +246,13 @@ export class Resolver {
         error: asDemandPagingError(thrown, 'KERNEL', `the command ${command.command} failed`).toPlain(),
       });
     }
+  }
+
+  /** When a command of which no row is pending is done. A page that is being dropped is poisoned once it has gone. */
+  #readyOf(command: Command): () => boolean {
+    if (command.command !== 'poison' || this.#drops.none()) return () => true;
+    const ends = command.ranges.map((pages) => this.#drops.endOf(pages));
+    return () => this.#ended || ends.every((over) => over());
   }
 
   #carryOut(command: Exclude<Command, { command: 'ensure' | 'prefetch' }>): void {
@@ -695,8 +703,8 @@ export class Resolver {
   #payOwed(): void {
     if (this.#owed.length === 0 || this.#installer.pending) return;
     const owed = this.#owed;
-    this.#owed = [];
-    for (const pay of owed) pay();
+    this.#owed = owed.filter(({ ready }) => !ready());
+    for (const each of owed) if (!this.#owed.includes(each)) each.pay();
   }
 
   #end(missing: MissingAtClose): void {

@@ -614,9 +614,18 @@ class Run {
       case 'freeze':
       case 'thaw':
         return this.#anAccessMayWait();
+      case 'poison': // comes after what discards its pages
+        return this.#anAccessMayWait() && this.#pendingDiscard(pages);
       default:
         return false;
     }
+  }
+
+  #pendingDiscard(pages: readonly number[]): boolean {
+    return [...this.#pending.values()].some(
+      ({ step, pages: own }) =>
+        (step.kind === 'withdraw' || step.kind === 'remove') && own.some((page) => pages.includes(page)),
+    );
   }
 
   #mayBeFrozen(pages: readonly number[]): boolean {
