@@ -126,6 +126,7 @@ const REPOSITORY = [
   'src',
   'test',
   'scripts',
+  'assets',
   'dist',
   'fixtures',
 ];

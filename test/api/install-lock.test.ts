@@ -5,13 +5,7 @@ import { InstallLock } from '../../src/api/install-lock.js';
 
 const words = (): Int32Array => new Int32Array(new SharedArrayBuffer(4));
 
-/** A thread that leaves the lock, as a resolver does after a batch, once it runs. */
-const leaving = `
-  const { workerData, parentPort } = require('node:worker_threads');
-  Atomics.compareExchange(workerData, 0, 1, 0);
-  Atomics.notify(workerData, 0);
-  parentPort.postMessage('left');
-`;
+const leaving = new URL('./fixtures/leave-lock.mjs', import.meta.url);
 
 it('is taken at once where no batch is under way, and stays taken whatever the resolver does', () => {
   const shared = words();
@@ -29,7 +23,7 @@ it('is taken when the batch under way is through', async () => {
   const shared = words();
   const lock = new InstallLock(shared, 0);
   lock.enter();
-  const resolver = new Worker(leaving, { eval: true, workerData: shared });
+  const resolver = new Worker(leaving, { workerData: shared });
   const left = once(resolver, 'message');
   lock.take(Infinity); // blocks until the other thread has left
   await left;

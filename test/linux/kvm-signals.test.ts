@@ -7,14 +7,8 @@ test('a VM is made while signals come', async (context) => {
   if (!existsSync('/dev/kvm')) context.skip('no /dev/kvm here');
   installKickSignal();
   const stop = new Int32Array(new SharedArrayBuffer(4));
-  const code = `
-    const { workerData: { thread, stop }, parentPort } = require('node:worker_threads');
-    void import('demand-paging/linux').then(({ kickThread }) => {
-      parentPort.postMessage('kicking');
-      // Rarely enough that a VM can be made in between.
-      while (Atomics.wait(stop, 0, 0, 2) === 'timed-out') kickThread(thread);
-    });`;
-  const worker = new Worker(code, { eval: true, workerData: { thread: threadId(), stop } });
+  const code = new URL('./fixtures/signals.mjs', import.meta.url);
+  const worker = new Worker(code, { workerData: { thread: threadId(), stop } });
   const ended = new Promise((resolve) => worker.once('exit', resolve));
   try {
     await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));

@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { entryFile } from '../../api/package-entry.js';
 import { type Wrong } from './oracle.js';
-import { PRELUDE } from './prelude.js';
 import { type Record, type RecordedEvent, type RecordedVerb } from './record.js';
 
 export interface ReproducerText {
@@ -8,6 +10,10 @@ export interface ReproducerText {
   /** Who did what. */
   readonly story: readonly string[];
 }
+
+/** The C that every reproducer begins with, a file of this package. */
+const prelude = (): string =>
+  readFileSync(join(dirname(entryFile('package.json')), 'assets', 'reproducer.h'), 'utf8');
 
 const WAYS: { readonly [site: string]: string } = {
   'vmm-load': 'LOAD',
@@ -49,7 +55,7 @@ ${comment.map((line) => ` * ${line.replaceAll('*/', '* /')}`.trimEnd()).join('\n
 #define TASKS ${Math.max(touches, 1)}
 #define SHARED ${record.memory === 'shmem' ? 1 : 0}
 #define MINOR ${record.minor ? 1 : 0}
-${PRELUDE}
+${prelude()}
 int main(void)
 {
 	set_up();

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { MessageChannel } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { type DemandPagingError, fileOffset, gpa, openPager, type Pager } from '../../../src/api/index.js';
@@ -155,20 +156,10 @@ test('a region that another pager has is refused, and that one goes on', async (
 });
 
 test('without the device node: NO_DEVICE where it was chosen, the system call otherwise', (context) => {
-  const script = `
-    import { openPager, gpa, fileOffset } from 'demand-paging';
-    import { userfaultfd } from 'demand-paging/backends/userfaultfd';
-    import { zero } from 'demand-paging/sources';
-    const regions = [{ gpa: gpa(0), length: 4096n, sourceOffset: fileOffset(0), memory: 'anonymous', pageSize: 4096 }];
-    for (const via of ['device', 'auto']) {
-      await openPager({ backend: userfaultfd({ via }), regions, source: zero(4096) }).then(
-        async (pager) => { await pager.close(); console.log('opened'); },
-        ({ code, message, hint }) => console.log(JSON.stringify({ code, message, hint })),
-      );
-    }`;
+  const program = fileURLToPath(new URL('./fixtures/open-via.mjs', import.meta.url));
   // A mount namespace of its own, in which /dev has nothing.
-  const command = 'mount -t tmpfs none /dev && exec "$0" --input-type=module -e "$1"';
-  const child = spawnSync('unshare', ['--mount', 'sh', '-c', command, process.execPath, script], {
+  const command = 'mount -t tmpfs none /dev && exec "$0" "$1"';
+  const child = spawnSync('unshare', ['--mount', 'sh', '-c', command, process.execPath, program], {
     encoding: 'utf8',
     cwd: process.cwd(),
     timeout: 20_000,

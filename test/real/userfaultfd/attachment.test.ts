@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { type DemandPagingError, fileOffset, gpa, hva, MemoryLayout } from '../../../src/api/index.js';
 import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
@@ -125,25 +126,8 @@ describe('refusals', () => {
   });
 
   test('without the privilege: which setting is missing; user-mode-only needs none', () => {
-    const script = `
-      import { userfaultfd } from 'demand-paging/backends/userfaultfd';
-      import { MemoryLayout, gpa, fileOffset } from 'demand-paging';
-      const layout = new MemoryLayout([{ gpa: gpa(0), length: 4096n, sourceOffset: fileOffset(0), memory: 'anonymous', pageSize: 4096 }]);
-      userfaultfd().probe(); // loads what an unprivileged user may not be able to read
-      process.setegid(65534);
-      process.seteuid(65534);
-      const seen = [];
-      for (const options of [{}, { via: 'device' }, { via: 'syscall' }]) {
-        await userfaultfd(options).attach(layout).then(
-          () => seen.push('attached'),
-          ({ code, hint }) => seen.push({ code, hint, met: userfaultfd(options).probe().met, remedy: userfaultfd(options).probe().list.at(-1).remedy }),
-        );
-      }
-      const attachment = await userfaultfd({ userModeOnly: true }).attach(layout);
-      seen.push(attachment.coverage.find(({ site }) => site === 'kernel-copy').effect, attachment.supports.stops);
-      await attachment.close();
-      console.log(JSON.stringify(seen));`;
-    const child = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    const program = fileURLToPath(new URL('./fixtures/unprivileged.mjs', import.meta.url));
+    const child = spawnSync(process.execPath, [program], {
       encoding: 'utf8',
       cwd: process.cwd(),
       timeout: 20_000,

@@ -20,15 +20,7 @@ skipWithoutUserfaultfd();
 async function kicker(token: {
   kick: { fd: number; words: SharedArrayBuffer };
 }): Promise<{ kick(afterMs: number): void } & AsyncDisposable> {
-  const script = `
-    const { parentPort, workerData } = require('node:worker_threads');
-    const fs = require('node:fs');
-    parentPort.on('message', (afterMs) => setTimeout(() => {
-      Atomics.add(new Int32Array(workerData.words), 0, 1);
-      fs.writeSync(workerData.fd, new Uint8Array(new BigUint64Array([1n]).buffer));
-    }, afterMs));
-    parentPort.postMessage('ready');`;
-  const worker = new Worker(script, { eval: true, workerData: token.kick });
+  const worker = new Worker(new URL('./fixtures/kicker.mjs', import.meta.url), { workerData: token.kick });
   await new Promise((resolve) => worker.once('message', resolve));
   return {
     kick: (afterMs) => worker.postMessage(afterMs),

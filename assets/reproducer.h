@@ -1,5 +1,8 @@
-/** What every reproducer begins with: memory behind a userfaultfd, threads that touch it, and the handler's verbs. */
-export const PRELUDE = `#define _GNU_SOURCE
+/*
+ * What every reproducer begins with: memory behind a userfaultfd, threads that access it, and the handler's verbs.
+ * The program around it defines PAGES, TASKS, SHARED and MINOR first.
+ */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -59,7 +62,7 @@ static int uffd, file = -1, failures, changed[PAGES];
 
 static void give_up(const char *what)
 {
-	fprintf(stderr, "cannot be tried here: %s: %s\\n", what, strerror(errno));
+	fprintf(stderr, "cannot be tried here: %s: %s\n", what, strerror(errno));
 	exit(2);
 }
 
@@ -135,7 +138,7 @@ static void finish(int id)
 	for (int wait = 0; wait < 2000 && !__atomic_load_n(&task->ended, __ATOMIC_ACQUIRE); wait++)
 		nanosleep(&moment, NULL);
 	if (!__atomic_load_n(&task->ended, __ATOMIC_ACQUIRE)) {
-		printf("FAILS: access %d, to page %ld, does not end\\n", id, task->page);
+		printf("FAILS: access %d, to page %ld, does not end\n", id, task->page);
 		failures++;
 		return;
 	}
@@ -149,7 +152,7 @@ static void finish(int id)
 		memcpy(&seen, task->seen + at, 4);
 		if (seen == wanted)
 			continue;
-		printf("FAILS: access %d, to page %ld, read 0x%08x at %ld; the contents are 0x%08x\\n", id,
+		printf("FAILS: access %d, to page %ld, read 0x%08x at %ld; the contents are 0x%08x\n", id,
 		       task->page, seen, task->offset + at, wanted);
 		failures++;
 		return;
@@ -165,7 +168,7 @@ static void take(long page)
 
 	if (poll(&poller, 1, 1000) == 1 && read(uffd, &message, sizeof(message)) == sizeof(message) &&
 	    message.event == UFFD_EVENT_PAGEFAULT)
-		printf("fault of page %ld (recorded: %ld)\\n",
+		printf("fault of page %ld (recorded: %ld)\n",
 		       (long)((message.arg.pagefault.address - (uintptr_t)memory) / page_size), page);
 }
 
@@ -196,7 +199,7 @@ static void copy(long page, long count, unsigned long long mode)
 
 	if (!ioctl(uffd, UFFDIO_COPY, &copying))
 		return;
-	printf("UFFDIO_COPY of page %ld: %s\\n", page, strerror(errno));
+	printf("UFFDIO_COPY of page %ld: %s\n", page, strerror(errno));
 	if (errno == EEXIST && !(mode & UFFDIO_COPY_MODE_DONTWAKE))
 		wake(page, count);
 }
@@ -216,7 +219,7 @@ static void map_page_cache(long page, long count, unsigned long long mode)
 
 	if (!ioctl(uffd, UFFDIO_CONTINUE, &mapping))
 		return;
-	printf("UFFDIO_CONTINUE of page %ld: %s\\n", page, strerror(errno));
+	printf("UFFDIO_CONTINUE of page %ld: %s\n", page, strerror(errno));
 	if (errno == EEXIST && !(mode & UFFDIO_CONTINUE_MODE_DONTWAKE))
 		wake(page, count);
 }
@@ -229,7 +232,7 @@ static void move(long page, long count, unsigned long long mode)
 
 	if (!ioctl(uffd, UFFDIO_MOVE, &moving))
 		return;
-	printf("UFFDIO_MOVE of page %ld: %s\\n", page, strerror(errno));
+	printf("UFFDIO_MOVE of page %ld: %s\n", page, strerror(errno));
 	if (errno == EEXIST && !(mode & UFFDIO_MOVE_MODE_DONTWAKE))
 		wake(page, count);
 }
@@ -242,7 +245,7 @@ static void poison(long page, long count, unsigned long long mode)
 	for (long each = page; each < page + count; each++)
 		changed[each] = 1;
 	if (ioctl(uffd, UFFDIO_POISON, &poisoning))
-		printf("UFFDIO_POISON of page %ld: %s\\n", page, strerror(errno));
+		printf("UFFDIO_POISON of page %ld: %s\n", page, strerror(errno));
 }
 
 __attribute__((unused))
@@ -252,7 +255,7 @@ static void zeropage(long page, long count, unsigned long long mode)
 
 	if (!ioctl(uffd, UFFDIO_ZEROPAGE, &zeroing))
 		return;
-	printf("UFFDIO_ZEROPAGE of page %ld: %s\\n", page, strerror(errno));
+	printf("UFFDIO_ZEROPAGE of page %ld: %s\n", page, strerror(errno));
 	if (errno == EEXIST && !(mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE))
 		wake(page, count);
 }
@@ -265,7 +268,7 @@ static void write_protect(long page, long count, int on)
 	};
 
 	if (ioctl(uffd, UFFDIO_WRITEPROTECT, &protecting))
-		printf("UFFDIO_WRITEPROTECT of page %ld: %s\\n", page, strerror(errno));
+		printf("UFFDIO_WRITEPROTECT of page %ld: %s\n", page, strerror(errno));
 }
 
 static void set_up(void)
@@ -307,9 +310,8 @@ static int tear_down(void)
 	for (int id = 0; id < TASKS; id++)
 		if (tasks[id].started)
 			finish(id);
-	printf(failures ? "it goes wrong here, too\\n" : "nothing goes wrong here\\n");
+	printf(failures ? "it goes wrong here, too\n" : "nothing goes wrong here\n");
 	fflush(stdout);
-	/* Whoever still waits is not waited for. */
+	/* Accesses that still wait are left behind. */
 	_exit(failures ? 1 : 0);
 }
-`;
