@@ -106,7 +106,7 @@ function print(
 ): void {
   if (json) {
     const counts = countsOf(judgement.cells);
-    return terminal.out(JSON.stringify({ ...judgement, seed, runs, counts }));
+    return terminal.document(JSON.stringify({ ...judgement, seed, runs, counts }));
   }
   for (const line of judgementLines(judgement, terminal.columns)) terminal.out(line);
 }

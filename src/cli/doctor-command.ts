@@ -4,7 +4,6 @@ import { type CommandContext } from './context.js';
 import { type BackendFinding, briefLines, doctorLines } from './doctor-report.js';
 import { EXIT } from './failure.js';
 import { hostFacts } from './host-facts.js';
-import { paragraph } from './paragraph.js';
 
 /** `doctor`: what this host can do, measured, and what it would take to do more. */
 export function doctorCommand(program: Command, context: CommandContext): void {
@@ -17,14 +16,9 @@ export function doctorCommand(program: Command, context: CommandContext): void {
       const { terminal } = context;
       const facts = hostFacts();
       const findings = await examineAll(!brief);
-      if (json) terminal.out(JSON.stringify({ host: facts, backends: findings }));
+      if (json) terminal.document(JSON.stringify({ host: facts, backends: findings }));
       else {
-        const { columns } = terminal;
-        // Two lines for what reads them, lines that fit for a person.
-        const fit = (line: string): string[] => (process.stdout.isTTY ? paragraph(line, columns, 6) : [line]);
-        const lines = brief
-          ? briefLines(facts, findings).flatMap(fit)
-          : doctorLines(facts, findings, columns);
+        const lines = brief ? briefLines(facts, findings) : doctorLines(facts, findings, terminal.columns);
         for (const line of lines) terminal.out(line);
       }
       context.exit(findings.some(({ failure }) => failure !== undefined) ? EXIT.failed : EXIT.ok);

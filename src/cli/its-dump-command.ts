@@ -34,7 +34,7 @@ export function itsDumpCommand(its: Command, context: CommandContext): void {
       const dump = isVectorName(subject)
         ? decode(vm, vm.memory)
         : decodeImage(vm, subject, options.base ?? vm.vector.vm.memslots[0]!.gpa);
-      if (options.json) terminal.out(JSON.stringify(dump, bigintsAsHex));
+      if (options.json) terminal.document(JSON.stringify(dump, bigintsAsHex));
       else for (const line of dumpLines(dump)) terminal.out(line);
       // What a restore would refuse is shown, and is no success.
       context.exit(dump.problems.length === 0 && dump.complete ? EXIT.ok : EXIT.failed);

@@ -45,7 +45,7 @@ export function itsPlanCommand(its: Command, context: CommandContext): void {
     .action(async (name: string, options: PlanCommandOptions) => {
       const { terminal } = context;
       const planned = await makePlan(savedVm(readVector(name)), options);
-      if (options.json) terminal.out(JSON.stringify(planJson(planned, options)));
+      if (options.json) terminal.document(JSON.stringify(planJson(planned, options)));
       else for (const line of planLines(planned, options, terminal.columns)) terminal.out(line);
       planned.plan.release();
       context.exit(planned.plan.status === 0 && planned.plan.complete ? EXIT.ok : EXIT.failed);

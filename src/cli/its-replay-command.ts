@@ -23,7 +23,8 @@ export function itsReplayCommand(its: Command, context: CommandContext): void {
       }
       const failed = results.filter(({ kind }) => kind !== 'ok').length;
       const passed = results.length - failed;
-      terminal.out(json ? JSON.stringify({ passed, failed, results }) : `${passed} passed, ${failed} failed`);
+      if (json) terminal.document(JSON.stringify({ passed, failed, results }));
+      else terminal.out(`${passed} passed, ${failed} failed`);
       context.exit(failed === 0 ? EXIT.ok : EXIT.failed);
     });
 }

@@ -87,7 +87,7 @@ async function restore(image: string | undefined, options: RestoreOptions): Prom
     const screen = new Screen(terminal);
     const outcome = await superviseRestore(job, unnamed, (message) => screen.hear(message), abort.signal);
     screen.end();
-    if (options.json) process.stdout.write(`${JSON.stringify(resultJson(outcome, job))}\n`);
+    if (options.json) terminal.document(JSON.stringify(resultJson(outcome, job)));
     return conclude(outcome, job, options, terminal);
   } finally {
     if (unnamed !== undefined) closeSync(unnamed);

@@ -35,7 +35,7 @@ export function scenarioCommand(program: Command, context: CommandContext): void
       for (const scenario of scenarios)
         for (const uapi of uapis) verdicts.push(await playScenario(scenario, uapi));
       const { terminal } = context;
-      if (options.json) terminal.out(JSON.stringify(documentOf(scenarios, uapis, verdicts)));
+      if (options.json) terminal.document(JSON.stringify(documentOf(scenarios, uapis, verdicts)));
       else if (name === undefined) overview(scenarios, uapis, verdicts, terminal);
       else {
         const [scenario] = scenarios;

@@ -6,6 +6,7 @@ import { EXIT } from './failure.js';
 import { type Candidate, CANDIDATES } from './judge/candidate.js';
 import { loadCandidate } from './judge/module-candidate.js';
 import { openManifest } from '../conformance/index.js';
+import { headerLines, uapiLines, type UapiRfc } from './uapi-report.js';
 
 interface UapiCommandOptions {
   readonly header?: boolean;
@@ -23,25 +24,23 @@ export function uapiCommand(program: Command, context: CommandContext): void {
     .option('--header', 'the C header alone, to be compiled')
     .option('--json', 'one JSON document on standard output')
     .action(async (name: string, options: UapiCommandOptions) => {
-      const rfc = await describe(await loadCandidate(name));
+      const { rfc, definition } = await describe(await loadCandidate(name));
       const { terminal } = context;
-      if (options.json) terminal.out(JSON.stringify(rfc));
-      else if (options.header) terminal.out(rfc.header.trimEnd());
-      else for (const part of parts(rfc)) terminal.out(`${part}\n`);
+      if (options.json) terminal.document(JSON.stringify(rfc));
+      else if (options.header) for (const line of headerLines(rfc, terminal)) terminal.out(line);
+      else for (const line of uapiLines(rfc, definition, terminal)) terminal.out(line);
       context.exit(EXIT.ok);
     });
 }
-
-type Rfc = Awaited<ReturnType<typeof describe>>;
 
 async function describe({ name, title, uapi, subject }: Candidate) {
   if (!uapi)
     throw new DemandPagingError('NOT_A_UAPI', `${name} is a backend, and no prototype of a UAPI`, {
       hint: `Those are: ${PRINTABLE}; or the path of a module that exports what defineUapi returns`,
     });
-  const { source, header, ioctlTable } = uapi.prototype;
+  const { source, header, ioctlTable, definition } = uapi.prototype;
   const { coverage, supports } = await openManifest(subject());
-  return {
+  const rfc: UapiRfc = {
     name,
     title,
     source,
@@ -53,15 +52,5 @@ async function describe({ name, title, uapi, subject }: Candidate) {
     row: `${coverageHead()}\n${coverageRow(name, coverage)}`,
     unmediated: unmediatedSites(coverage),
   };
-}
-
-function parts({ name, source, header, ioctls, verbs, events, row, unmediated }: Rfc): readonly string[] {
-  return [
-    `${name}: ${source.title}\n${source.author}, ${source.date}: ${source.reference} (${source.status})`,
-    header.trimEnd(),
-    ioctls,
-    `verbs: ${verbs.join(', ')}\nevents: ${events.join(', ') || 'none'}`,
-    row,
-    unmediated.length > 0 ? `unmediated: ${unmediated.join(', ')}` : 'every access site is mediated',
-  ];
+  return { rfc, definition };
 }

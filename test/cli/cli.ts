@@ -166,5 +166,9 @@ export async function nobody(): Promise<{ readonly options: SpawnOptions } | { r
   return status === 0 ? { options } : { lacking: 'another user cannot read this tree' };
 }
 
+/** Columns that a tab takes at the beginning of a line, where commands write any. */
+const TAB = ' '.repeat(8);
+
 /** The longest line, in columns. */
-export const widest = (text: string): number => Math.max(...text.split('\n').map((line) => [...line].length));
+export const widest = (text: string): number =>
+  Math.max(...text.split('\n').map((line) => [...line.replaceAll('\t', TAB)].length));

@@ -1,9 +1,12 @@
-import { writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { type CliOptions, TerminalRun, vectors, widest, Workplace } from './cli.js';
 import { linesOn } from './pseudo-terminal.js';
 
 const place = new Workplace();
+const fixture = (name: string): string => new URL(`fixtures/uapis/${name}`, import.meta.url).pathname;
 afterAll(() => place[Symbol.dispose]());
 
 const CLOSED = /^closed: no descriptor, thread, mapping or process is left$/m;
@@ -61,6 +64,8 @@ describe('restore in a terminal', () => {
   });
 });
 
+const [HIDE_CURSOR, SHOW_CURSOR] = ['\x1b[?25l', '\x1b[?25h'];
+
 describe('every command in a terminal', () => {
   const COLOURS = [{ NO_COLOR: '1' }, { FORCE_COLOR: '1' }] as const;
 
@@ -70,12 +75,22 @@ describe('every command in a terminal', () => {
     ['doctor', 0, ['doctor']],
     ['scenario, every UAPI', 0, ['scenario']],
     ['scenario', 0, ['scenario', 'balloon', '--uapi', 'present-bitmap+uffd']],
+    ['scenario, with timelines', 0, ['scenario', 'many-vcpus', '--uapi', 'async-pf', 'present-bitmap']],
     ['scenario --help', 0, ['scenario', '--help']],
+    ['uapi', 0, ['uapi', 'present-bitmap']],
+    ['uapi --header', 0, ['uapi', 'kvm-userfault', '--header']],
+    ['uapi of a module', 0, ['uapi', fixture('sound.mjs')]],
+    ['uapi, with a name that is none', 1, ['uapi', 'nothing']],
     ['conformance --help', 0, ['conformance', '--help']],
     ['its replay', 0, ['its', 'replay', vectors('B')]],
     ['its dump', 0, ['its', 'dump', vectors('B')]],
     ['its plan', 0, ['its', 'plan', `${vectors('B')}#B-060`, '--explain']],
     ['conformance', 0, ['conformance', '--runs', '1', '--only', 'install-once']],
+    [
+      'conformance, where properties fail',
+      1,
+      ['conformance', '--runs', '1', '--backend', fixture('lies.mjs')],
+    ],
     ['a wrong command', 2, ['nonsense']],
     ['a wrong option', 2, ['restore', '--nonsense']],
     ['a failure', 1, ['restore', '/nowhere']],
@@ -86,6 +101,24 @@ describe('every command in a terminal', () => {
       expect(written).not.toBe('');
       expect(status).toBe(expected);
     }
+  });
+
+  test('uapi --header, whose lines were wrapped, compiles', async (context) => {
+    if (spawnSync('gcc', ['--version']).status !== 0) context.skip('no gcc');
+    for (const name of ['present-bitmap', 'kvm-userfault', 'async-pf', 'file-uffd']) {
+      const { written } = await inTerminal(['uapi', name, '--header'], 80);
+      const flags = ['-fsyntax-only', '-Wall', '-Wextra', '-Werror', '-std=c11', '-xc', '-'];
+      const compiled = spawnSync('gcc', flags, { input: `${written}\nint main(void) { return 0; }\n` });
+      expect(String(compiled.stderr)).toBe('');
+    }
+  });
+
+  test('one that does not know its size gets lines of 80 columns', async () => {
+    using run = new TerminalRun(['doctor', '--brief'], 0, place.options);
+    const { status, written } = await run.ended;
+    expectFit(written, 80);
+    expect(widest(linesOn(written).join('\n'))).toBeGreaterThan(40);
+    expect(status).toBe(0);
   });
 
   test('restore ends in order on Ctrl-C', async () => {
@@ -108,5 +141,37 @@ describe('every command in a terminal', () => {
     const { status, written } = await run.ended;
     expect(status).toBe('SIGINT');
     expectFit(written, 80);
+    expect(written.lastIndexOf(SHOW_CURSOR)).toBeGreaterThan(written.lastIndexOf(HIDE_CURSOR));
+  });
+
+  test(
+    'conformance --matrix says what it has judged and written',
+    { timeout: 1_800_000 },
+    async (context) => {
+      if (process.env['DEMAND_PAGING_LONG'] !== '1')
+        context.skip('many minutes: in the long run (DEMAND_PAGING_LONG=1)');
+      const out = place.path('matrix');
+      const matrix = ['conformance', '--matrix', '--runs', '1', '--live-runs', '1', '--out', out];
+      const { status, written } = await inTerminal(matrix, 80);
+      expect(written).toMatch(/judged in .*; written: [^]*matrix\.html/);
+      expect(readFileSync(join(out, 'matrix.html'), 'utf8')).toContain('<!doctype html>');
+      expect(status).toBe(0);
+    },
+  );
+
+  test.each([
+    [80, { NO_COLOR: '1' }],
+    [120, { FORCE_COLOR: '1' }],
+  ])('of %i columns: conformance --matrix ends on Ctrl-C, by the signal', async (columns, colour) => {
+    const env = { ...place.options.env, ...colour };
+    const matrix = ['conformance', '--matrix', '--out', place.path(`matrix-${columns}`)];
+    using run = new TerminalRun(matrix, columns, { env });
+    await run.terminal.shows(/█/); // some of it is done
+    run.terminal.type('\x03');
+    const { status, written } = await run.ended;
+    expect(status).toBe('SIGINT');
+    expectFit(written, columns);
+    expect(written).toMatch(/\d of \d+ judged/);
+    expect(written.lastIndexOf(SHOW_CURSOR)).toBeGreaterThan(written.lastIndexOf(HIDE_CURSOR));
   });
 });

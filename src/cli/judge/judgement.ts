@@ -239,8 +239,19 @@ const IDLE = statusText(IDLE_STATUS);
 /** Processes that judge. */
 const UNDER_WAY = new Set<ChildProcess>();
 
-/** A candidate in an endless loop does not notice that this process ends: what ends this process ends the others first. */
+/** Whether a signal ends this process: then the end of a child says nothing about its candidate. */
+let isEnding = false;
+
+/** Longest time that a timer can have. */
+const FOR_EVER_MS = 2 ** 31 - 1;
+
+/**
+ * A candidate in an endless loop does not notice that this process ends: what ends this process ends the others first.
+ * The signal comes again; a handler that shows the cursor hears it on the event loop, which must not end before.
+ */
 function endAll(signal: NodeJS.Signals): void {
+  isEnding = true;
+  setTimeout(() => {}, FOR_EVER_MS);
   for (const child of UNDER_WAY) child.kill('SIGKILL');
   for (const each of ENDING_SIGNALS) process.off(each, endAll);
   process.kill(process.pid, signal);
@@ -290,7 +301,9 @@ const GRACE_MS = 3000;
 function ended(child: ChildProcess): Promise<string> {
   return new Promise((resolve) => {
     child.on('error', (error) => resolve(error.message));
-    child.on('exit', (code, signal) => resolve(signal ?? statusText(code)));
+    child.on('exit', (code, signal) => {
+      if (!isEnding) resolve(signal ?? statusText(code));
+    });
   });
 }
 

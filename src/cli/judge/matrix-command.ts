@@ -35,7 +35,7 @@ export async function matrixCommand(
   const data = join(options.out, 'matrix.json');
   writeFileSync(data, JSON.stringify(document));
   const programs = document.rows.flatMap((row) => writeReproducers(row, options.out));
-  if (options.json) terminal.out(JSON.stringify(document));
+  if (options.json) terminal.document(JSON.stringify(document));
   else for (const line of summary(document, terminal.columns, [page, data, ...programs])) terminal.out(line);
   exit(EXIT.ok);
 }
