@@ -113,7 +113,7 @@ function measure(name: string, devices: number, bits: number, mode: 'kvm' | 'tra
     const after = process.memoryUsage();
     // Only the first round starts without an earlier one's GIC, which may not be collected yet.
     if (round === 0) heap = after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers;
-    state = vgic.stateBytes; // also keeps the GIC alive across the collection
+    state = vgic.state_bytes; // also keeps the GIC alive across the collection
   }
   const what = `restore of ${name} (${mode})`;
   results.push(

@@ -81,7 +81,7 @@ async function main(name: Name, megabytes: number, vcpus: number, pageSize: numb
   });
   const pager = await openPager({
     backend,
-    regions: [region(0, GUEST.lowBytes), region(GUEST.data, image.byteLength - GUEST.data)],
+    regions: [region(0, GUEST.low_bytes), region(GUEST.data, image.byteLength - GUEST.data)],
     source: { module: import.meta.url, export: 'openImage', options: image },
     needs: NEEDS[name],
     policy: { faultAroundPages: name === 'userfaultfd' ? 16 : 1 },
@@ -115,7 +115,7 @@ const NEEDS: Readonly<Record<Name, readonly AccessClass[]>> = {
  */
 async function publishFirst(name: Name, backend: KvmBackend, pager: Pager): Promise<void> {
   if (name !== 'kvm-exit' && name !== 'memslot-hole') return;
-  const length = name === 'kvm-exit' ? 0x4000n : BigInt(GUEST.lowBytes);
+  const length = name === 'kvm-exit' ? 0x4000n : BigInt(GUEST.low_bytes);
   const ranges = [{ start: gpa(0), length }];
   await pager.ensure(ranges);
   await backend.publish(ranges);
@@ -148,7 +148,7 @@ async function startVcpu({ kvm, vm, backend, pager, share, index }: VcpuPlan): P
   const data: VcpuData = {
     role: 'vcpu',
     descriptor: duplicate(vcpu.fd),
-    runBytes: kvm.runBytes,
+    run_bytes: kvm.run_bytes,
     gate: isKvm(backend) ? backend.gate(index) : undefined,
   };
   const worker = new Worker(new URL(import.meta.url), { workerData: data });
@@ -158,7 +158,7 @@ async function startVcpu({ kvm, vm, backend, pager, share, index }: VcpuPlan): P
       if (message.kind === 'started') void pager.nameThread(message.thread, 'vcpu', index);
       else if (message.kind === 'failed') reject(new Error(`vCPU ${index}: ${message.why}`));
       else {
-        console.log(`  vCPU ${index}: ${message.elapsedMs.toFixed(0)} ms, ${message.exits} exits`);
+        console.log(`  vCPU ${index}: ${message.elapsed_ms.toFixed(0)} ms, ${message.exits} exits`);
         resolve(message.sum);
       }
     });
@@ -190,9 +190,10 @@ function expectEqual(what: string, got: bigint, expected: bigint): void {
 }
 
 function report(pager: Pager, backend: Backend, dataPages: number): void {
-  const { vcpuFaults, kernelFaults, unattributedFaults, fetches, fetchedBytes, latency } = pager.statistics();
+  const { vcpuFaults, kernelFaults, unattributedFaults, fetches, fetched_bytes, latency } =
+    pager.statistics();
   console.log(
-    `  faults: vCPU ${vcpuFaults}, KVM ${kernelFaults}, other ${unattributedFaults}; ${fetches} fetches, ${fetchedBytes >> 20} MiB for ${dataPages} data pages`,
+    `  faults: vCPU ${vcpuFaults}, KVM ${kernelFaults}, other ${unattributedFaults}; ${fetches} fetches, ${fetched_bytes >> 20} MiB for ${dataPages} data pages`,
   );
   console.log(
     `  from fault to page, in the resolver: median ${(latency.p50_ns / 1000).toFixed(0)} µs, 99 % ${(latency.p99_ns / 1000).toFixed(0)} µs`,

@@ -3,8 +3,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { openVcpuGate } from 'demand-paging/kvm';
 import { KvmVcpu } from 'demand-paging/linux';
 
-const { descriptor, runBytes, token, start, donePort } = workerData;
-const vcpu = KvmVcpu.adopt(descriptor, runBytes);
+const { descriptor, run_bytes, token, start, donePort } = workerData;
+const vcpu = KvmVcpu.adopt(descriptor, run_bytes);
 const gate = token && openVcpuGate(token, descriptor);
 parentPort.postMessage({ kind: 'ready' });
 Atomics.wait(new Int32Array(start), 0, 0);

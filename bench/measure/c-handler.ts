@@ -23,9 +23,9 @@ export class CHandler {
     return this.#measure(`${wait} ${order === 'random' ? 'random' : 'ascending'} ${seed} ${cpus}`);
   }
 
-  /** Copies everything, `pieceBytes` in one UFFDIO_COPY. */
-  bulk(pieceBytes: number, place: Place): Promise<Measured> {
-    return this.#measure(`bulk ${pieceBytes} ${place.handler}`);
+  /** Copies everything, `piece_bytes` in one UFFDIO_COPY. */
+  bulk(piece_bytes: number, place: Place): Promise<Measured> {
+    return this.#measure(`bulk ${piece_bytes} ${place.handler}`);
   }
 
   async #measure(command: string): Promise<Measured> {

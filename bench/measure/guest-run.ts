@@ -66,8 +66,8 @@ export class GuestRun implements Disposable {
     if (!known) this.#vcpus.push(vcpu);
     restoreVcpu(vcpu, index, this.#shares[index]!, known === undefined);
     const descriptor = duplicate(vcpu.fd);
-    const { runBytes } = this.#kvm;
-    return new Worker(CHILD, { workerData: { descriptor, runBytes, token, start, donePort: DONE_PORT } });
+    const { run_bytes } = this.#kvm;
+    return new Worker(CHILD, { workerData: { descriptor, run_bytes, token, start, donePort: DONE_PORT } });
   }
 }
 

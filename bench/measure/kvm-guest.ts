@@ -168,7 +168,7 @@ async function runWay(way: Way, { shares, image }: Work): Promise<Measured> {
   });
   const pager = await openPager({
     backend,
-    regions: [region(0, GUEST.lowBytes), region(GUEST.data, image.length - GUEST.data)],
+    regions: [region(0, GUEST.low_bytes), region(GUEST.data, image.length - GUEST.data)],
     source: {
       module: SOURCE,
       export: 'openImage',
@@ -177,7 +177,7 @@ async function runWay(way: Way, { shares, image }: Work): Promise<Measured> {
     needs: ['vcpu'],
     policy: way.policy,
   });
-  const low = [{ start: gpa(0), length: BigInt(GUEST.lowBytes) }];
+  const low = [{ start: gpa(0), length: BigInt(GUEST.low_bytes) }];
   const data = [{ start: gpa(GUEST.data), length: BigInt(image.length - GUEST.data) }];
   await pager.ensure(low); // as on every side: only the data is measured
   if (isKvm(backend)) await backend.publish(low);

@@ -7,7 +7,7 @@ export const GUEST = {
   /** One page a vCPU. */
   stacks: 0x20_000,
   counter: 0x40_000,
-  lowBytes: 0x20_0000,
+  low_bytes: 0x20_0000,
   data: 0x20_0000,
 } as const;
 

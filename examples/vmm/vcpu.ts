@@ -7,7 +7,7 @@ import { DONE_PORT } from './guest.js';
 export interface VcpuData {
   readonly role: 'vcpu';
   readonly descriptor: number;
-  readonly runBytes: number;
+  readonly run_bytes: number;
   /** Absent for a backend that stops vCPUs inside KVM_RUN. */
   readonly gate: VcpuGateToken | undefined;
   /** One word: the guest begins when it is no longer 0. */
@@ -16,12 +16,12 @@ export interface VcpuData {
 
 export type VcpuReport =
   | { readonly kind: 'started'; readonly thread: number }
-  | { readonly kind: 'done'; readonly sum: bigint; readonly exits: number; readonly elapsedMs: number }
+  | { readonly kind: 'done'; readonly sum: bigint; readonly exits: number; readonly elapsed_ms: number }
   | { readonly kind: 'failed'; readonly why: string };
 
 /** Runs a vCPU until its guest says that it is through. */
-export function runVcpu({ descriptor, runBytes, gate: token, start }: VcpuData): void {
-  const vcpu = KvmVcpu.adopt(descriptor, runBytes);
+export function runVcpu({ descriptor, run_bytes, gate: token, start }: VcpuData): void {
+  const vcpu = KvmVcpu.adopt(descriptor, run_bytes);
   const gate = token && openVcpuGate(token, descriptor);
   const tell = (report: VcpuReport): void => parentPort!.postMessage(report);
   tell({ kind: 'started', thread: threadId() });
@@ -34,7 +34,7 @@ export function runVcpu({ descriptor, runBytes, gate: token, start }: VcpuData):
     if (verdict === 'again' || verdict === 'complete-mmio') continue;
     const exit = vcpu.run.exit();
     if (verdict === 'not-mine' && exit.kind === 'io' && exit.port === DONE_PORT) {
-      tell({ kind: 'done', sum: vcpu.registers.rax, exits, elapsedMs: performance.now() - began });
+      tell({ kind: 'done', sum: vcpu.registers.rax, exits, elapsed_ms: performance.now() - began });
     } else {
       const { rip } = vcpu.registers;
       const why =

@@ -16,7 +16,7 @@ const number = (event: TraceEvent, field: string): number | undefined => {
 export class GuestPages {
   constructor(
     readonly slots: readonly PlacedSlot[],
-    readonly pageBytes: number,
+    readonly page_bytes: number,
   ) {}
 
   /** Guest-physical addresses of the pages an access names; undefined when it names an address elsewhere in the process. */
@@ -27,12 +27,12 @@ export class GuestPages {
       return gpa === undefined ? undefined : [this.#page(gpa)];
     }
     const gfn = number(event, 'gfn');
-    const gpa = number(event, 'gpa') ?? (gfn === undefined ? undefined : gfn * this.pageBytes);
+    const gpa = number(event, 'gpa') ?? (gfn === undefined ? undefined : gfn * this.page_bytes);
     if (gpa === undefined) return [];
     const start = gpa + (number(event, 'offset') ?? 0);
     const end = start + Math.max(number(event, 'length') ?? 1, 1);
     const pages: number[] = [];
-    for (let page = this.#page(start); page < end; page += this.pageBytes) pages.push(page);
+    for (let page = this.#page(start); page < end; page += this.page_bytes) pages.push(page);
     return pages;
   }
 
@@ -52,6 +52,6 @@ export class GuestPages {
   }
 
   #page(address: number): number {
-    return address - (address % this.pageBytes);
+    return address - (address % this.page_bytes);
   }
 }

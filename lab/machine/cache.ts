@@ -77,12 +77,12 @@ async function replaceFolder(fresh: string, folder: string): Promise<void> {
 }
 
 /** Removes what runs that were killed left half-made. */
-export async function sweepPartial(parent: string, olderThanMs: number, now: number): Promise<void> {
+export async function sweepPartial(parent: string, olderThan_ms: number, now: number): Promise<void> {
   if (!existsSync(parent)) return;
   const { statSync } = await import('node:fs');
   for (const name of await readdir(parent)) {
     if (!name.includes('.partial-')) continue;
     const path = join(parent, name);
-    if (now - statSync(path).mtimeMs > olderThanMs) await rm(path, { recursive: true, force: true });
+    if (now - statSync(path).mtimeMs > olderThan_ms) await rm(path, { recursive: true, force: true });
   }
 }

@@ -8,7 +8,7 @@ export interface CommandOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Ends the program (SIGKILL) when it aborts. */
   readonly signal: AbortSignal;
-  readonly timeoutMs?: number;
+  readonly timeout_ms?: number;
 }
 
 /** Where a program lies, if it is installed. */
@@ -35,9 +35,9 @@ export async function command(
   args: readonly string[],
   options: CommandOptions,
 ): Promise<string> {
-  const { signal, timeoutMs = 600_000 } = options;
+  const { signal, timeout_ms = 600_000 } = options;
   signal.throwIfAborted();
-  const limit = AbortSignal.timeout(timeoutMs);
+  const limit = AbortSignal.timeout(timeout_ms);
   const child = spawn(program, args, {
     cwd: options.cwd,
     env: { ...process.env, ...options.env },
@@ -61,7 +61,7 @@ export async function command(
   signal.throwIfAborted();
   const text = Buffer.concat(out).toString();
   if (status === 0) return text;
-  if (limit.aborted) throw new LabFailure(`${program} was not done after ${timeoutMs / 1000} s`);
+  if (limit.aborted) throw new LabFailure(`${program} was not done after ${timeout_ms / 1000} s`);
   if (error) throw new LabFailure(`${program} did not start: ${error.message}`, { cause: error });
   throw new LabFailure(
     `${program} ${args[0] ?? ''} failed: ${complaint(Buffer.concat(err).toString() || text)}`,

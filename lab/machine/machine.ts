@@ -23,8 +23,8 @@ export interface BootRequest {
   /** A folder of this run, with a short name: sockets lie in it. */
   readonly folder: string;
   readonly consoleFile: string;
-  readonly bootLimitMs: number;
-  readonly timeLimitMs: number;
+  readonly bootLimit_ms: number;
+  readonly timeLimit_ms: number;
   readonly signal: AbortSignal;
   /** What the guest prints, as it comes. */
   readonly onConsole: (text: string) => void;
@@ -133,8 +133,8 @@ function watch(child: ChildProcess, request: BootRequest, console: WriteStream):
     how = reason;
     child.kill('SIGKILL');
   };
-  const boot = setTimeout(stop('boot-limit'), request.bootLimitMs);
-  const limit = setTimeout(stop('time-limit'), request.timeLimitMs);
+  const boot = setTimeout(stop('boot-limit'), request.bootLimit_ms);
+  const limit = setTimeout(stop('time-limit'), request.timeLimit_ms);
   const aborted = stop('ended');
   request.signal.addEventListener('abort', aborted);
   void request.booted.then(() => clearTimeout(boot));

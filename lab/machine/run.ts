@@ -28,8 +28,8 @@ export interface RunRequest {
   readonly suites: readonly Suite[];
   readonly vitest: readonly string[];
   readonly memory: number;
-  readonly timeLimitMs: number;
-  readonly bootLimitMs: number;
+  readonly timeLimit_ms: number;
+  readonly bootLimit_ms: number;
   readonly refresh: boolean;
   readonly keep: boolean;
   readonly environment: Readonly<Record<string, string>>;
@@ -73,7 +73,7 @@ export async function runLab(request: RunRequest): Promise<RunResult> {
   try {
     const initrd = join(folder, 'initrd.cpio');
     const payload = join(folder, 'payload.cpio');
-    const suiteLimit = Math.ceil(request.timeLimitMs / 1000);
+    const suiteLimit = Math.ceil(request.timeLimit_ms / 1000);
     await writePayload({ ...request, suiteLimit }, folder, payload);
     await joinArchives([base.archive, payload], initrd, signal);
     const started = performance.now();
@@ -130,7 +130,7 @@ async function explain(
   ended: Ended,
   outcome: Outcome,
   consoleFile: string,
-  request: Pick<RunRequest, 'bootLimitMs' | 'timeLimitMs'>,
+  request: Pick<RunRequest, 'bootLimit_ms' | 'timeLimit_ms'>,
 ): Promise<void> {
   if (outcome.finished && ended.how === 'ended') return;
   const console = await readFile(consoleFile, 'utf8');
@@ -139,9 +139,9 @@ async function explain(
   const hint = `The console is kept in ${consoleFile}`;
   if (panic !== undefined) throw new LabFailure(`the guest's kernel panicked${where}: ${panic}`, { hint });
   if (ended.how === 'boot-limit')
-    throw new LabFailure(`the kernel did not boot within ${request.bootLimitMs / 1000} s`, { hint });
+    throw new LabFailure(`the kernel did not boot within ${request.bootLimit_ms / 1000} s`, { hint });
   if (ended.how === 'time-limit')
-    throw new LabFailure(`the time limit of ${request.timeLimitMs / 1000} s passed${where}`, { hint });
+    throw new LabFailure(`the time limit of ${request.timeLimit_ms / 1000} s passed${where}`, { hint });
   if (outcome.release === undefined) {
     const said = ended.complaint || `QEMU ended with status ${ended.status}`;
     throw new LabFailure(`the kernel did not boot: ${said}`, { hint });

@@ -4,8 +4,8 @@ import { arm64CoreRegister, KVM_EXIT, KvmVcpu } from 'demand-paging/linux';
 import type { VcpuEnd, VcpuTask } from '../its/mission/vcpu-thread.js';
 
 /** Runs a vCPU until an exit that is its own business, and completes that: nothing of the vCPU's is left in KVM. */
-function run({ descriptor, runBytes, token }: VcpuTask): VcpuEnd {
-  using vcpu = KvmVcpu.adopt(descriptor, runBytes);
+function run({ descriptor, run_bytes, token }: VcpuTask): VcpuEnd {
+  using vcpu = KvmVcpu.adopt(descriptor, run_bytes);
   const gate = token && openVcpuGate(token, descriptor);
   const enter = (): { readonly errno: number; readonly verdict: string } => {
     gate?.enter();

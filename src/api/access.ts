@@ -52,7 +52,7 @@ export interface SiteCoverage {
   readonly site: AccessSite;
   readonly effect: Effect;
   /** The unit in which pages go missing there, in bytes. */
-  readonly granuleBytes: number;
+  readonly granule_bytes: number;
   /** Whether the notification says which page. */
   readonly address: 'exact' | 'none';
   /** Whether this was tried on this host or only follows from documentation. */

@@ -29,11 +29,11 @@ export interface FaultPort {
   /**
    * Takes what has happened, in the kernel's order, appending to `batch` until it is full. Takes no more
    * from the kernel than fits: an event that was read is in the batch when `take` returns.
-   * Blocks according to `wait`, for at most `timeoutMs` (may be Infinity); spurious returns of 0 are allowed.
+   * Blocks according to `wait`, for at most `timeout_ms` (may be Infinity); spurious returns of 0 are allowed.
    * Throws UNKNOWN_EVENT for an event of a kind this version does not know, MEMORY_GONE when the
    * address space is gone.
    */
-  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number;
+  take(batch: FaultBatch, wait: Wait, timeout_ms: number): number;
 
   /**
    * Resolves when `take` would return something or the port was kicked, without blocking the thread;

@@ -83,11 +83,11 @@ export class CrashCleanup {
   atProcessEnd(error: DemandPagingError): void {
     if (this.done) return;
     new InstallLock(this.words, WORD.installing).take(BATCH_WAIT_MS);
-    const deadlineMs = performance.now() + CHANGE_WAIT_MS;
+    const deadline_ms = performance.now() + CHANGE_WAIT_MS;
     this.#resolve(
       this.#o.states.copy(),
       () => {},
-      (resolver) => resolver.abort(error, deadlineMs),
+      (resolver) => resolver.abort(error, deadline_ms),
     );
   }
 

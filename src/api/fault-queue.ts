@@ -10,7 +10,7 @@ const LEAST_PLACES = 64;
 export class FaultQueue {
   #pages = new Float64Array(LEAST_PLACES);
   #cached = new Uint8Array(LEAST_PLACES);
-  #takenAtMs = new Float64Array(LEAST_PLACES);
+  #takenAt_ms = new Float64Array(LEAST_PLACES);
   #head = 0;
   #length = 0;
 
@@ -28,8 +28,8 @@ export class FaultQueue {
     return this.#cached[this.#head] === 1;
   }
 
-  get takenAtMs(): number {
-    return this.#takenAtMs[this.#head]!;
+  get takenAt_ms(): number {
+    return this.#takenAt_ms[this.#head]!;
   }
 
   /** Forgets the oldest entry. */
@@ -39,13 +39,13 @@ export class FaultQueue {
   }
 
   /** Adds a page at the end; false if it is there already. */
-  push(page: PageIndex, cached: boolean, takenAtMs: number): boolean {
+  push(page: PageIndex, cached: boolean, takenAt_ms: number): boolean {
     if (this.has(page)) return false;
     if (this.#length === this.#pages.length) this.#grow();
     const at = (this.#head + this.#length) % this.#pages.length;
     this.#pages[at] = page;
     this.#cached[at] = cached ? 1 : 0;
-    this.#takenAtMs[at] = takenAtMs;
+    this.#takenAt_ms[at] = takenAt_ms;
     this.#length++;
     return true;
   }
@@ -72,7 +72,7 @@ export class FaultQueue {
     const places = this.#pages.length * 2;
     this.#pages = inOrder(this.#pages, new Float64Array(places));
     this.#cached = inOrder(this.#cached, new Uint8Array(places));
-    this.#takenAtMs = inOrder(this.#takenAtMs, new Float64Array(places));
+    this.#takenAt_ms = inOrder(this.#takenAt_ms, new Float64Array(places));
     this.#head = 0;
   }
 }

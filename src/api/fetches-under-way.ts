@@ -15,12 +15,12 @@ export interface FetchRequest {
   readonly why: FetchReason;
   /** The page cache has the page (a minor fault): install by writing into it. */
   readonly cached: boolean;
-  readonly takenAtMs: number;
+  readonly takenAt_ms: number;
   attempt: number;
   /** Pauses and time-outs so far. */
-  spentMs: number;
+  spent_ms: number;
   /** When, in the source's time, the fetch counts as failed, or, between attempts, when it is tried again. */
-  dueMs: number;
+  due_ms: number;
   resting: boolean;
   /** Set when its answer no longer matters. */
   dropped: boolean;
@@ -33,7 +33,7 @@ export interface FetchLimits {
   /** Fetches. */
   readonly requests: number;
   /** Bytes that nobody waits for: what an access that comes then may have to wait behind. */
-  readonly aheadBytes: number;
+  readonly ahead_bytes: number;
 }
 
 export interface FetchEvents {
@@ -65,7 +65,7 @@ interface Settled {
 export class FetchesUnderWay {
   readonly #source: PageSource;
   readonly #layout: MemoryLayout;
-  readonly #timeoutMs: number;
+  readonly #timeout_ms: number;
   readonly #limits: FetchLimits;
   readonly #events: FetchEvents;
   readonly #requests: FetchRequest[] = [];
@@ -75,14 +75,14 @@ export class FetchesUnderWay {
   constructor(
     source: PageSource,
     layout: MemoryLayout,
-    timeoutMs: number,
+    timeout_ms: number,
     limits: FetchLimits,
     events: FetchEvents,
   ) {
-    this.#time = SourceTime.forTimeout(timeoutMs, 0);
+    this.#time = SourceTime.forTimeout(timeout_ms, 0);
     this.#source = source;
     this.#layout = layout;
-    this.#timeoutMs = timeoutMs;
+    this.#timeout_ms = timeout_ms;
     this.#limits = limits;
     this.#events = events;
   }
@@ -95,7 +95,7 @@ export class FetchesUnderWay {
     return this.#settled.length > 0;
   }
 
-  /** Something is under way, or has arrived: {@link collect} and {@link nextDueMs} have something to say. */
+  /** Something is under way, or has arrived: {@link collect} and {@link nextDue_ms} have something to say. */
   get expects(): boolean {
     return this.#requests.length > 0 || this.#settled.length > 0;
   }
@@ -106,12 +106,12 @@ export class FetchesUnderWay {
    * bounded in bytes as well: what was asked for by name counts its own, a prefetch all of it.
    */
   roomFor(why: FetchReason): number {
-    const { requests, aheadBytes } = this.#limits;
+    const { requests, ahead_bytes } = this.#limits;
     const underWay = this.#requests.length;
     if (why === 'demand') return underWay < requests ? Infinity : 0;
-    if (underWay === 0) return aheadBytes;
+    if (underWay === 0) return ahead_bytes;
     if (underWay >= Math.floor(requests * PLACES[why])) return 0;
-    return Math.max(0, aheadBytes - this.#bytesAhead(why));
+    return Math.max(0, ahead_bytes - this.#bytesAhead(why));
   }
 
   #bytesAhead(why: 'ensured' | 'prefetch'): number {
@@ -142,31 +142,31 @@ export class FetchesUnderWay {
   }
 
   /** When {@link collect} is to be called next: something is due then, or it is time for a look at the clock. Infinity for never. */
-  get nextDueMs(): number {
+  get nextDue_ms(): number {
     if (this.#requests.length === 0) return Infinity;
     return this.#time.nextLook(
-      this.#requests.reduce((soonest, { dueMs }) => Math.min(soonest, dueMs), Infinity),
+      this.#requests.reduce((soonest, { due_ms }) => Math.min(soonest, due_ms), Infinity),
     );
   }
 
   /** Adds a request that rests. */
-  rest(request: FetchRequest, nowMs: number, pauseMs: number): void {
+  rest(request: FetchRequest, now_ms: number, pause_ms: number): void {
     request.resting = true;
-    request.dueMs = this.#sourceTime(nowMs) + pauseMs;
+    request.due_ms = this.#sourceTime(now_ms) + pause_ms;
     if (!this.#requests.includes(request)) this.#requests.push(request);
   }
 
   /** The source's time; while nothing is under way, no look is meant to come. */
-  #sourceTime(nowMs: number): number {
-    return this.#requests.length === 0 ? this.#time.begin(nowMs) : this.#time.look(nowMs);
+  #sourceTime(now_ms: number): number {
+    return this.#requests.length === 0 ? this.#time.begin(now_ms) : this.#time.look(now_ms);
   }
 
   /** Asks the source, into a buffer of the request's own. A synchronous answer waits in {@link collect}, too. */
-  ask(request: FetchRequest, nowMs: number): void {
+  ask(request: FetchRequest, now_ms: number): void {
     const bytes = new Uint8Array(request.pages.count * this.#layout.regionOf(request.pages.first).pageSize);
     const { attempt } = request;
     request.resting = false;
-    request.dueMs = this.#sourceTime(nowMs) + this.#timeoutMs;
+    request.due_ms = this.#sourceTime(now_ms) + this.#timeout_ms;
     if (!this.#requests.includes(request)) this.#requests.push(request);
     const settle = (result: ReadAnswer | DemandPagingError): void => {
       this.#settled.push({ request, attempt, bytes, result });
@@ -187,8 +187,8 @@ export class FetchesUnderWay {
   }
 
   /** Hands over what has arrived, and what is overdue. */
-  collect(nowMs: number): void {
-    const sourceTimeMs = this.#sourceTime(nowMs);
+  collect(now_ms: number): void {
+    const sourceTime_ms = this.#sourceTime(now_ms);
     const settled = this.#settled;
     this.#settled = [];
     for (const { request, attempt, bytes, result } of settled) {
@@ -205,14 +205,14 @@ export class FetchesUnderWay {
       if (zeros instanceof DemandPagingError) this.#events.failed(request, zeros);
       else this.#events.fetched(request, bytes, zeros);
     }
-    for (const request of this.#requests.filter(({ dueMs }) => dueMs <= sourceTimeMs)) {
+    for (const request of this.#requests.filter(({ due_ms }) => due_ms <= sourceTime_ms)) {
       if (request.dropped) continue; // by what a failure before it led to
-      if (request.resting) this.ask(request, nowMs);
+      if (request.resting) this.ask(request, now_ms);
       else {
         this.#remove(request);
         this.#events.failed(
           request,
-          new DemandPagingError('SOURCE_TIMEOUT', `the source did not answer within ${this.#timeoutMs} ms`),
+          new DemandPagingError('SOURCE_TIMEOUT', `the source did not answer within ${this.#timeout_ms} ms`),
         );
       }
     }

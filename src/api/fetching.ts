@@ -21,18 +21,18 @@ const LENGTH_RETRIES = 3;
  * stopped meanwhile has not waited for its source.
  */
 function isForGood(
-  { attempt, spentMs }: FetchRequest,
+  { attempt, spent_ms }: FetchRequest,
   { code }: DemandPagingError,
-  { retries, retryForMs }: PagerPolicy,
+  { retries, retryFor_ms }: PagerPolicy,
 ): boolean {
   const most = code === 'SOURCE_LENGTH' ? Math.min(retries, LENGTH_RETRIES) : retries;
-  return attempt >= most || spentMs >= retryForMs;
+  return attempt >= most || spent_ms >= retryFor_ms;
 }
 
 /** What its owner does about what became of a fetch. */
 export interface FetchingEvents {
   /** These pages must be judged again, each by itself: as a window they could not be had. */
-  again(page: PageIndex, takenAtMs: number): void;
+  again(page: PageIndex, takenAt_ms: number): void;
   /** Pages may have become free for the program's requests to take. */
   freed(): void;
   /** The source has failed for good, for pages that somebody waits for. */
@@ -93,8 +93,8 @@ export class Fetching {
   constructor(options: FetchingOptions) {
     this.#o = options;
     const { source, layout, policy, events } = options;
-    const limits = { requests: policy.maxInFlight, aheadBytes: policy.maxAheadBytes };
-    this.underWay = new FetchesUnderWay(source, layout, policy.sourceTimeoutMs, limits, {
+    const limits = { requests: policy.maxInFlight, ahead_bytes: policy.maxAhead_bytes };
+    this.underWay = new FetchesUnderWay(source, layout, policy.sourceTimeout_ms, limits, {
       fetched: (request, bytes, zeros) => this.#fetched(request, bytes, zeros),
       failed: (request, error) => this.#attemptFailed(request, error),
       work: () => events.work(),
@@ -103,10 +103,10 @@ export class Fetching {
   }
 
   /** Brings what an access waits for, and what is fetched around it. */
-  demand(page: PageIndex, cached: boolean, takenAtMs: number): void {
+  demand(page: PageIndex, cached: boolean, takenAt_ms: number): void {
     const alone = cached || (this.#alone.size > 0 && this.#alone.has(page));
     const pages = alone ? { first: page, count: 1 } : this.#o.wanted.window(page);
-    this.#fetch(this.#fitting(pages, page), page, 'demand', cached, takenAtMs, undefined);
+    this.#fetch(this.#fitting(pages, page), page, 'demand', cached, takenAt_ms, undefined);
   }
 
   /** Brings the next piece of a job. */
@@ -141,7 +141,7 @@ export class Fetching {
     demand: PageIndex,
     why: FetchReason,
     cached: boolean,
-    takenAtMs: number,
+    takenAt_ms: number,
     job: RangeJob | undefined,
   ): void {
     const { counters, layout, source } = this.#o;
@@ -152,11 +152,11 @@ export class Fetching {
       demand,
       why,
       cached,
-      takenAtMs,
+      takenAt_ms,
       job,
       attempt: 0,
-      spentMs: 0,
-      dueMs: 0,
+      spent_ms: 0,
+      due_ms: 0,
       resting: false,
       dropped: false,
     };
@@ -237,7 +237,7 @@ export class Fetching {
     const { pages, demand } = request;
     const { pageSize } = layout.regionOf(pages.first);
     const holes = contents.zeros?.reduce((sum, zero) => sum + zero, 0) ?? 0;
-    counters.add(COUNTER.fetchedBytes, (pages.count - holes) * pageSize);
+    counters.add(COUNTER.fetched_bytes, (pages.count - holes) * pageSize);
     // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
     if (demand >= 0 && wanted.next(demand, demand + 1) === demand) {
       counters.add(COUNTER.demandPages);
@@ -286,9 +286,9 @@ export class Fetching {
   }
 
   /** Whoever waits is let go before anything else is begun. */
-  #served({ takenAtMs }: FetchRequest): void {
+  #served({ takenAt_ms }: FetchRequest): void {
     this.#o.installer.flush();
-    this.#o.latency?.(Math.max(1, Math.round((this.#o.now() - takenAtMs) * 1e6)));
+    this.#o.latency?.(Math.max(1, Math.round((this.#o.now() - takenAt_ms) * 1e6)));
   }
 
   #attemptFailed(request: FetchRequest, error: DemandPagingError): void {
@@ -296,7 +296,7 @@ export class Fetching {
     const { pages, demand, why } = request;
     if (this.#ended) return;
     if (pages.count > 1 && why !== 'prefetch') return this.#narrow(request);
-    if (error.code === 'SOURCE_TIMEOUT') request.spentMs += policy.sourceTimeoutMs;
+    if (error.code === 'SOURCE_TIMEOUT') request.spent_ms += policy.sourceTimeout_ms;
     if (isForGood(request, error, policy)) {
       request.job?.settled(pages.count);
       counters.add(COUNTER.sourceFailures);
@@ -305,9 +305,9 @@ export class Fetching {
       return events.lost(pages, error);
     }
     counters.add(COUNTER.retries);
-    const pauseMs = Math.min(policy.retryDelayMs * 2 ** request.attempt, policy.maxRetryDelayMs);
-    this.underWay.rest(request, now(), pauseMs);
-    request.spentMs += pauseMs;
+    const pause_ms = Math.min(policy.retryDelay_ms * 2 ** request.attempt, policy.maxRetryDelay_ms);
+    this.underWay.rest(request, now(), pause_ms);
+    request.spent_ms += pause_ms;
     request.attempt++;
     notify({ kind: 'retrying', pages, attempt: request.attempt, error: error.toPlain() });
   }
@@ -320,14 +320,14 @@ export class Fetching {
   }
 
   /** A window failed: only what is really wanted is worth retrying, page by page. */
-  #narrow({ pages, demand, why, takenAtMs, job }: FetchRequest): void {
+  #narrow({ pages, demand, why, takenAt_ms, job }: FetchRequest): void {
     const { installer, events, now } = this.#o;
     const wanted =
       why === 'demand' ? [demand] : Array.from({ length: pages.count }, (_, i) => pages.first + i);
     job?.settled(pages.count);
     for (const page of wanted) {
       this.#alone.add(page);
-      events.again(page, takenAtMs || now());
+      events.again(page, takenAt_ms || now());
     }
     events.freed();
     if (why !== 'demand') return; // every page is asked for by itself now, and with it whoever waits

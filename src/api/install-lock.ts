@@ -39,14 +39,14 @@ export class InstallLock {
 
   /**
    * The control thread, for good: at once, or when the batch under way is through. A batch that takes longer than
-   * `boundMs` is not waited for: its thread was ended in the middle of it, or the kernel is busy with a large range.
+   * `bound_ms` is not waited for: its thread was ended in the middle of it, or the kernel is busy with a large range.
    */
-  take(boundMs: number): void {
-    const deadlineMs = performance.now() + boundMs;
+  take(bound_ms: number): void {
+    const deadline_ms = performance.now() + bound_ms;
     while (Atomics.compareExchange(this.#words, this.#at, FREE, TAKEN) === INSTALLING) {
-      const leftMs = deadlineMs - performance.now();
-      if (leftMs <= 0) return void Atomics.store(this.#words, this.#at, TAKEN);
-      Atomics.wait(this.#words, this.#at, INSTALLING, leftMs);
+      const left_ms = deadline_ms - performance.now();
+      if (left_ms <= 0) return void Atomics.store(this.#words, this.#at, TAKEN);
+      Atomics.wait(this.#words, this.#at, INSTALLING, left_ms);
     }
   }
 }

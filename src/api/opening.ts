@@ -21,7 +21,7 @@ export class Opening {
       if (time.look(performance.now()) - begun_ms < timeout_ms) return;
       this.#controller.abort(
         new DemandPagingError('SOURCE_TIMEOUT', `the source was not opened within ${timeout_ms} ms`, {
-          hint: 'See the policy’s openTimeoutMs',
+          hint: 'See the policy’s openTimeout_ms',
         }),
       );
     };

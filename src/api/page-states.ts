@@ -101,7 +101,7 @@ export class PageStates {
       new SharedArrayBuffer(bytes, { maxByteLength });
     const states = new PageStates({
       presence: growable(presenceBytes(pageCount), presenceBytes(room)),
-      directory: growable(directoryBytes(pageCount), directoryBytes(room)),
+      directory: growable(directory_bytes(pageCount), directory_bytes(room)),
       blocks: growable(0, PLANES.length * chunksOf(room) * CHUNK_WORDS * 4),
     });
     Atomics.store(states.#directory, PAGES, pageCount);
@@ -126,7 +126,7 @@ export class PageStates {
       );
     }
     if (presence.byteLength < presenceBytes(pageCount)) presence.grow(presenceBytes(pageCount));
-    if (directory.byteLength < directoryBytes(pageCount)) directory.grow(directoryBytes(pageCount));
+    if (directory.byteLength < directory_bytes(pageCount)) directory.grow(directory_bytes(pageCount));
     this.#follow();
     Atomics.store(this.#directory, PAGES, pageCount);
   }
@@ -378,7 +378,7 @@ export class PageStates {
 
 const chunksOf = (pageCount: number): number => Math.ceil(pageCount / CHUNK_PAGES);
 const presenceBytes = (pageCount: number): number => chunksOf(pageCount) * CHUNK_WORDS * 4;
-const directoryBytes = (pageCount: number): number =>
+const directory_bytes = (pageCount: number): number =>
   (HEADER_WORDS + PLANES.length * chunksOf(pageCount)) * 4;
 
 /**

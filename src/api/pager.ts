@@ -89,7 +89,7 @@ export interface AddRegionsOptions {
  * missing pages are being served.
  *
  * Blocks no accessor but those of missing pages; the resolvers run where the backend's ports open (a thread each, for real backends).
- * Waits for the source to open, for the policy's `openTimeoutMs` at most.
+ * Waits for the source to open, for the policy's `openTimeout_ms` at most.
  * Throws what the backend's `attach` throws; the first unmet requirement's code (NO_DEVICE, NO_PERMISSION,
  * NATIVE_UNAVAILABLE), naming each with its remedy; NOT_EMPTY where the memory has pages that neither `states` nor the
  * region's `contents` speak of, PAGE_VANISHED where it lacks one that `states` say is present; COVERAGE_GAP naming the sites that
@@ -125,7 +125,7 @@ async function attached(
 ): Promise<Pager> {
   const attachment = await options.backend.attach(layout, states);
   const pager = new Pager(options, attachment, states, policy, alive);
-  const opening = new Opening(policy.openTimeoutMs, options.signal);
+  const opening = new Opening(policy.openTimeout_ms, options.signal);
   try {
     checkFit(options, attachment, policy);
     await pager.start(opening.signal);

@@ -35,7 +35,7 @@ export interface PagerPolicy {
    * what an access that comes then has to wait behind. A piece is cut to what is left of it, to no less than a page.
    * What the program asked for by name has this much to itself beside the prefetching.
    */
-  readonly maxAheadBytes: number;
+  readonly maxAhead_bytes: number;
   /** Pages in one piece of prefetching; between pieces faults are looked for. */
   readonly prefetchPages: number;
   /** Faults taken in one batch. */
@@ -49,20 +49,20 @@ export interface PagerPolicy {
    * For how long a failed fetch is tried again, at most: pauses and time-outs together. By default a source may refuse for
    * a minute before an access fails: an outage of 30 s, of a storage server that is restarted, is survived.
    */
-  readonly retryForMs: number;
-  /** Pause before the first retry, doubled each time, up to {@link maxRetryDelayMs}. */
-  readonly retryDelayMs: number;
-  readonly maxRetryDelayMs: number;
+  readonly retryFor_ms: number;
+  /** Pause before the first retry, doubled each time, up to {@link maxRetryDelay_ms}. */
+  readonly retryDelay_ms: number;
+  readonly maxRetryDelay_ms: number;
   /**
    * How long a fetch may take before it counts as failed. Also the time after which a resolver that does not come back from
    * a synchronous source is given up. A time in which the process is stopped does not count.
    */
-  readonly sourceTimeoutMs: number;
+  readonly sourceTimeout_ms: number;
   /**
    * How long opening the source may take before `openPager` rejects, the start of its thread included. Default: as
-   * {@link sourceTimeoutMs}, and 5 s at least.
+   * {@link sourceTimeout_ms}, and 5 s at least.
    */
-  readonly openTimeoutMs: number;
+  readonly openTimeout_ms: number;
   readonly onSourceFailure: FailurePolicy;
   readonly onFork: ForkPolicy;
   readonly onOutsideFault: OutsidePolicy;
@@ -83,15 +83,15 @@ export interface PagerPolicy {
 export const DEFAULT_POLICY: PagerPolicy = {
   faultAroundPages: 16,
   maxInFlight: 64,
-  maxAheadBytes: 4 * 2 ** 20,
+  maxAhead_bytes: 4 * 2 ** 20,
   prefetchPages: 256,
   batchRows: 64,
   retries: 100,
-  retryForMs: 60_000,
-  retryDelayMs: 10,
-  maxRetryDelayMs: 1000,
-  sourceTimeoutMs: 45_000,
-  openTimeoutMs: 45_000,
+  retryFor_ms: 60_000,
+  retryDelay_ms: 10,
+  maxRetryDelay_ms: 1000,
+  sourceTimeout_ms: 45_000,
+  openTimeout_ms: 45_000,
   onSourceFailure: 'stop',
   onFork: 'poison',
   onOutsideFault: 'refuse',
@@ -110,9 +110,9 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
   const unknown = Object.keys(given).filter((name) => !(name in DEFAULT_POLICY));
   if (unknown.length > 0) throw new RangeError(`the policy has no ${unknown.join(', ')}`);
-  const { sourceTimeoutMs = DEFAULT_POLICY.sourceTimeoutMs } = given;
-  const openTimeoutMs = given.openTimeoutMs ?? Math.max(LEAST_OPEN_MS, sourceTimeoutMs);
-  const policy = { ...DEFAULT_POLICY, ...given, openTimeoutMs };
+  const { sourceTimeout_ms = DEFAULT_POLICY.sourceTimeout_ms } = given;
+  const openTimeout_ms = given.openTimeout_ms ?? Math.max(LEAST_OPEN_MS, sourceTimeout_ms);
+  const policy = { ...DEFAULT_POLICY, ...given, openTimeout_ms };
   const atLeast = (name: keyof PagerPolicy, least: number): void => {
     const value = policy[name];
     if (typeof value !== 'number' || !Number.isInteger(value) || value < least) {
@@ -122,16 +122,17 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
   for (const name of [
     'faultAroundPages',
     'maxInFlight',
-    'maxAheadBytes',
+    'maxAhead_bytes',
     'prefetchPages',
     'batchRows',
-    'sourceTimeoutMs',
-    'openTimeoutMs',
+    'sourceTimeout_ms',
+    'openTimeout_ms',
     'maxNotices',
   ] as const)
     atLeast(name, 1);
-  for (const name of ['retries', 'retryForMs', 'retryDelayMs', 'maxRetryDelayMs'] as const) atLeast(name, 0);
-  for (const name of ['sourceTimeoutMs', 'openTimeoutMs', 'retryDelayMs', 'maxRetryDelayMs'] as const) {
+  for (const name of ['retries', 'retryFor_ms', 'retryDelay_ms', 'maxRetryDelay_ms'] as const)
+    atLeast(name, 0);
+  for (const name of ['sourceTimeout_ms', 'openTimeout_ms', 'retryDelay_ms', 'maxRetryDelay_ms'] as const) {
     if (policy[name] > MAX_TIMER_MS)
       throw new RangeError(`the policy's ${name} is ${policy[name]}; a timer takes at most ${MAX_TIMER_MS}`);
   }

@@ -70,14 +70,14 @@ export async function runResolver({
         signal.set();
       },
     );
-    await untilSignalled(signal, resolver.nextDueMs - performance.now());
+    await untilSignalled(signal, resolver.nextDue_ms - performance.now());
     if (failure) throw failure.thrown;
   }
 }
 
-async function untilSignalled(signal: Signal, timeoutMs: number): Promise<void> {
-  if (timeoutMs === Infinity) return signal.wait();
-  const timer = setTimeout(() => signal.set(), Math.max(0, timeoutMs));
+async function untilSignalled(signal: Signal, timeout_ms: number): Promise<void> {
+  if (timeout_ms === Infinity) return signal.wait();
+  const timer = setTimeout(() => signal.set(), Math.max(0, timeout_ms));
   await signal.wait();
   clearTimeout(timer);
 }

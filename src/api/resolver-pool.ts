@@ -202,22 +202,22 @@ export class ResolverThread {
   }
 
   /** The resolver has ended, and its thread goes on for the others; or ends with it: resolved, it is gone, or left behind. */
-  async leave(resident: Resident, boundMs: number): Promise<void> {
+  async leave(resident: Resident, bound_ms: number): Promise<void> {
     this.#residents.delete(resident);
-    if (this.count === 0) await this.terminate(boundMs);
+    if (this.count === 0) await this.terminate(bound_ms);
   }
 
   /**
    * Ends the thread: no descriptor and no stack of it is left then. A thread inside a native call that does not return
-   * cannot be ended: after `boundMs` it is left behind, and runs no more of this code. `blamed`: because of a resolver.
+   * cannot be ended: after `bound_ms` it is left behind, and runs no more of this code. `blamed`: because of a resolver.
    */
-  async terminate(boundMs: number, blamed = false): Promise<void> {
+  async terminate(bound_ms: number, blamed = false): Promise<void> {
     this.#ending = true;
     this.#unshare(); // none comes any more
     this.#blamed ||= blamed;
     const error = new DemandPagingError('HANDLER_DIED', "the resolver's thread was ended");
     const left = new Promise<void>((resolve) => (this.#leftBehind = resolve));
-    const bound = setTimeout(() => this.#end(error), boundMs);
+    const bound = setTimeout(() => this.#end(error), bound_ms);
     void this.#worker.terminate();
     await Promise.race([this.#gone, left]);
     clearTimeout(bound);

@@ -100,7 +100,7 @@ export class Resolver {
   #stopped: DemandPagingError | undefined;
   #ended = false;
   /** Until when memory that changes is waited for. */
-  #deadlineMs = Infinity;
+  #deadline_ms = Infinity;
   /** How often {@link #take} is under way: applying events can take again. */
   #takes = 0;
   /** Events taken and not yet applied, oldest first. */
@@ -147,7 +147,7 @@ export class Resolver {
       ...shared,
       now: this.#now,
       events: {
-        again: (page, takenAtMs) => this.#enqueue(page, false, takenAtMs),
+        again: (page, takenAt_ms) => this.#enqueue(page, false, takenAt_ms),
         freed: () => this.#jobs.rewind(),
         lost: (pages, error) => this.#giveUp(pages, error),
         broken: (error) => this.#stop(error),
@@ -188,8 +188,8 @@ export class Resolver {
   }
 
   /** When the next retry or time-out is due, on the resolver's clock; Infinity for never. */
-  get nextDueMs(): number {
-    return this.#fetching.underWay.nextDueMs;
+  get nextDue_ms(): number {
+    return this.#fetching.underWay.nextDue_ms;
   }
 
   /**
@@ -287,12 +287,12 @@ export class Resolver {
 
   /**
    * The resolver can go no further: said out loud, with no access left waiting if that can be helped. Memory that is
-   * changing is waited for, until `deadlineMs` on the resolver's clock: then it throws KERNEL. After an end that was
+   * changing is waited for, until `deadline_ms` on the resolver's clock: then it throws KERNEL. After an end that was
    * carried out it does nothing.
    */
-  abort(thrown: unknown, deadlineMs = Infinity): void {
+  abort(thrown: unknown, deadline_ms = Infinity): void {
     if (this.#ended) return;
-    this.#deadlineMs = deadlineMs;
+    this.#deadline_ms = deadline_ms;
     this.#drops.clear(); // their ends are not heard any more
     this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
     // Who waits on a protected page finds nobody to lift the protection any more.
@@ -319,15 +319,15 @@ export class Resolver {
   #take(wait: Wait): number {
     this.#batch.clear();
     // A look at the clock costs as much as a system call: not where nothing can be due.
-    const timeoutMs =
+    const timeout_ms =
       wait === 'none'
         ? 0
         : this.#fetching.underWay.expects
-          ? Math.max(0, this.nextDueMs - this.#now())
+          ? Math.max(0, this.nextDue_ms - this.#now())
           : Infinity;
     this.#takes++;
     this.#o.taking?.(true);
-    const taken = this.#o.port.take(this.#batch, wait, timeoutMs);
+    const taken = this.#o.port.take(this.#batch, wait, timeout_ms);
     if (taken > 0) {
       this.#decode(taken);
       this.#applyEvents();
@@ -376,7 +376,7 @@ export class Resolver {
 
   /** Rows wait for events. */
   #memoryChanges(): void {
-    if (this.#deadlineMs !== Infinity && this.#now() >= this.#deadlineMs)
+    if (this.#deadline_ms !== Infinity && this.#now() >= this.#deadline_ms)
       throw new DemandPagingError('KERNEL', 'the memory is being changed, and that does not end');
     this.#takeEvents();
   }
@@ -386,8 +386,8 @@ export class Resolver {
     while (this.#take('none') === this.#batch.capacity);
   }
 
-  #enqueue(page: PageIndex, cached: boolean, takenAtMs: number): void {
-    if (!this.#queue.push(page, cached, takenAtMs)) this.#o.counters.add(COUNTER.joinedFaults);
+  #enqueue(page: PageIndex, cached: boolean, takenAt_ms: number): void {
+    if (!this.#queue.push(page, cached, takenAt_ms)) this.#o.counters.add(COUNTER.joinedFaults);
   }
 
   #event(event: MemoryEvent): void {
@@ -440,13 +440,13 @@ export class Resolver {
       if (!this.#stopped && this.#fetching.underWay.roomFor('demand') === 0) {
         return this.#o.counters.add(COUNTER.deferredFetches);
       }
-      const { page, cached, takenAtMs } = queue;
+      const { page, cached, takenAt_ms } = queue;
       queue.shift();
-      this.#servePage(page, cached, takenAtMs);
+      this.#servePage(page, cached, takenAt_ms);
     }
   }
 
-  #servePage(page: PageIndex, cached: boolean, takenAtMs: number): void {
+  #servePage(page: PageIndex, cached: boolean, takenAt_ms: number): void {
     const { states, counters, supports } = this.#o;
     if (this.#wanted.isHeld(page)) return counters.add(COUNTER.heldFaults);
     // Runs for every fault: a plain switch, an order of magnitude faster than an object match.
@@ -459,7 +459,7 @@ export class Resolver {
         if (this.#o.layout.isRemoved(page)) return; // whoever waited there has been let go
         if (!this.#gonePages.mayBeBack(page)) return this.#unanswerable(page);
         states.set('unmapped', { first: page, count: 1 }, false); // it may be mapped again
-        return this.#servePage(page, cached, takenAtMs);
+        return this.#servePage(page, cached, takenAt_ms);
       case 'removed':
         if (cached) return this.#installer.cached(page); // dropped from the mapping, kept in the page cache
         return this.#installer.zero({ first: page, count: 1 });
@@ -467,7 +467,7 @@ export class Resolver {
         if (this.#stopped) return; // cannot be poisoned, and must not be served
         if (this.#fetching.underWay.find(page)) return counters.add(COUNTER.joinedFaults);
         if (cached && !supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
-        return this.#fetching.demand(page, cached, takenAtMs);
+        return this.#fetching.demand(page, cached, takenAt_ms);
     }
   }
 

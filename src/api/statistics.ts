@@ -26,7 +26,7 @@ export const COUNTERS = [
   'poisonedPages',
   'vanishedPages',
   'fetches',
-  'fetchedBytes',
+  'fetched_bytes',
   'retries',
   'sourceFailures',
   'deferredFetches', // waited for a place among those in flight

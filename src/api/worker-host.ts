@@ -270,7 +270,7 @@ class WorkerHost implements ResolverHost, Resident {
   /** The source must open again in time, too: until then nothing is served. */
   #watchReopening(): void {
     this.#reopening?.end();
-    const reopening = new Opening(this.#options.policy.openTimeoutMs, undefined);
+    const reopening = new Opening(this.#options.policy.openTimeout_ms, undefined);
     this.#reopening = reopening;
     reopening.signal.addEventListener('abort', () => {
       if (!this.#claim(OPENING.givenUp)) return;
@@ -323,7 +323,7 @@ class WorkerHost implements ResolverHost, Resident {
       case 'ended': // whatever its source left running in it ends with the thread, and is granted what a fetch is
         return this.#leave(
           new DemandPagingError('CLOSED', 'the pager was closed'),
-          this.#options.policy.sourceTimeoutMs,
+          this.#options.policy.sourceTimeout_ms,
         );
       case 'died': {
         const error = DemandPagingError.fromPlain(message.error);
@@ -335,10 +335,10 @@ class WorkerHost implements ResolverHost, Resident {
 
   /** A call of the source that does not come back cannot be interrupted from inside: look from here. */
   #watch(): NodeJS.Timeout {
-    const { sourceTimeoutMs } = this.#options.policy;
+    const { sourceTimeout_ms } = this.#options.policy;
     let seen = 0;
     let since = performance.now();
-    const time = SourceTime.forTimeout(sourceTimeoutMs, since);
+    const time = SourceTime.forTimeout(sourceTimeout_ms, since);
     const look = (): void => {
       const now = time.look(performance.now());
       const reading = Atomics.load(this.#words, WORD.reading);
@@ -346,7 +346,7 @@ class WorkerHost implements ResolverHost, Resident {
       if (isOpening || reading !== seen || reading % 2 === 0) {
         seen = reading;
         since = now;
-      } else if (now - since >= sourceTimeoutMs && this.#condemn(seen)) this.#stuck();
+      } else if (now - since >= sourceTimeout_ms && this.#condemn(seen)) this.#stuck();
     };
     return setInterval(look, time.interval_ms).unref();
   }
@@ -364,10 +364,10 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   #stuck(): void {
-    const { sourceTimeoutMs } = this.#options.policy;
+    const { sourceTimeout_ms } = this.#options.policy;
     const error = new DemandPagingError(
       'SOURCE_TIMEOUT',
-      `the source did not come back within ${sourceTimeoutMs} ms`,
+      `the source did not come back within ${sourceTimeout_ms} ms`,
     );
     clearInterval(this.#watchdog);
     this.#ending ??= error;
@@ -375,9 +375,9 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   /** The resolver has ended; its thread has with it, if no other runs there. */
-  #leave(error: DemandPagingError, boundMs = TERMINATE_WAIT_MS): void {
+  #leave(error: DemandPagingError, bound_ms = TERMINATE_WAIT_MS): void {
     this.#ending ??= error;
-    void this.#thread!.leave(this, boundMs).then(() => this.#threadEnded(error));
+    void this.#thread!.leave(this, bound_ms).then(() => this.#threadEnded(error));
   }
 
   /** The thread runs no more of this code: what it has not done is done from here. */

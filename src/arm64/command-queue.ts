@@ -9,7 +9,7 @@ import type { Run } from './run.js';
 const QUEUE_PAGE_BYTES = 4096;
 
 /** Bytes of the queue that GITS_CBASER describes. */
-export const queueBytes = (cbaser: bigint): number => gitsCbaser.decode(cbaser).pages * QUEUE_PAGE_BYTES;
+export const queue_bytes = (cbaser: bigint): number => gitsCbaser.decode(cbaser).pages * QUEUE_PAGE_BYTES;
 
 /**
  * Executes what is queued, if the ITS is enabled. The queue page is read again for each command: the
@@ -22,7 +22,7 @@ export const queueBytes = (cbaser: bigint): number => gitsCbaser.decode(cbaser).
 export function* processCommands(run: Run, its: Its): Program<Status> {
   if (!its.enabled) return 0;
   const queue = Number(gitsCbaser.decode(its.cbaser).address);
-  const bytes = queueBytes(its.cbaser);
+  const bytes = queue_bytes(its.cbaser);
   const { windows, vgic, work } = run;
   while (its.creadr !== its.cwriter) {
     if (work.step()) yield* work.pause();

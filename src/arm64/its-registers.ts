@@ -1,5 +1,5 @@
 import { type Program } from '../api/index.js';
-import { processCommands, queueBytes } from './command-queue.js';
+import { processCommands, queue_bytes } from './command-queue.js';
 import { EBUSY, EINVAL, ENXIO, type Status } from './errno.js';
 import type { Its } from './its.js';
 import { GITS, gitsBaser, gitsCbaser, gitsCtlr, gitsIidr, gitsQueueOffset, gitsTyper } from './registers.js';
@@ -10,7 +10,7 @@ import type { VgicState } from './vgic-state.js';
 const IIDR = gitsIidr.encode({ implementer: 0x43b, revision: 0, product: 0x4b });
 const TYPER = gitsTyper.encode({
   physicalLpis: true,
-  entryBytes: 8,
+  entry_bytes: 8,
   eventBits: 16,
   deviceBits: 16,
   physicalTargetAddresses: false,
@@ -121,7 +121,7 @@ function writeQueueBase(its: Its, value: bigint): void {
 
 function* writeQueueEnd(run: Run, its: Its, value: bigint): Program<Status> {
   const offset = Number(gitsQueueOffset.decode(value).offset);
-  if (offset >= queueBytes(its.cbaser)) return 0;
+  if (offset >= queue_bytes(its.cbaser)) return 0;
   its.cwriter = offset;
   return yield* processCommands(run, its);
 }
@@ -129,7 +129,7 @@ function* writeQueueEnd(run: Run, its: Its, value: bigint): Program<Status> {
 function writeQueueStart(its: Its, value: bigint): Status {
   if (its.enabled) return -EBUSY;
   const offset = Number(gitsQueueOffset.decode(value).offset);
-  if (offset >= queueBytes(its.cbaser)) return -EINVAL;
+  if (offset >= queue_bytes(its.cbaser)) return -EINVAL;
   its.creadr = offset;
   return 0;
 }

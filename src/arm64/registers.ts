@@ -129,7 +129,7 @@ export const gitsIidr = wordCodec({
  */
 export const gitsTyper = wordCodec({
   physicalLpis: flag(0),
-  entryBytes: countMinusOne(7, 4),
+  entry_bytes: countMinusOne(7, 4),
   eventBits: countMinusOne(12, 8),
   deviceBits: countMinusOne(17, 13),
   physicalTargetAddresses: flag(19),
@@ -187,7 +187,7 @@ export const gitsBaser = wordCodec({
   pageSize: count(9, 8),
   shareability: count(11, 10),
   address: baserAddress,
-  entryBytes: countMinusOne(52, 48),
+  entry_bytes: countMinusOne(52, 48),
   outerCache: count(55, 53),
   type: count(58, 56),
   innerCache: count(61, 59),

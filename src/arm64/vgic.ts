@@ -77,7 +77,7 @@ export class Vgic {
   }
 
   /** Bytes of typed arrays that hold LPIs and entries, for measuring. */
-  get stateBytes(): number {
+  get state_bytes(): number {
     const devices = this.#state.itses.flatMap((its) => its.devices);
     return devices.reduce((sum, { byteLength }) => sum + byteLength, this.#state.lpis.byteLength);
   }

@@ -22,7 +22,7 @@ export const MEMORY: Candidate = {
     name: 'memory',
     deterministic: true,
     sites: SITE_NAMES.filter((site) => site !== 'kernel-visibility' && site !== 'external-mapping'),
-    backend: () => memoryBackend({ stagingBytes: MODEL_STAGING_BYTES }),
+    backend: () => memoryBackend({ staging_bytes: MODEL_STAGING_BYTES }),
     stepping: (attachment) => (attachment as ModelAttachment).kernel,
   }),
 };
@@ -45,7 +45,7 @@ function userfaultfdSubject(
   return {
     name,
     deterministic: false,
-    pageBytes: pageSize(),
+    page_bytes: pageSize(),
     sites: NATIVE_SITES,
     backend: (around = (kernel) => kernel) => around(userfaultfd(options)),
     accessor: (site, { layout }) =>

@@ -32,7 +32,7 @@ export function briefLines(
   facts: HostFacts,
   findings: readonly Pick<BackendFinding, 'name' | 'live'>[],
 ): string[] {
-  const page = facts.pageBytes === undefined ? 'page size unknown' : `page size ${facts.pageBytes} bytes`;
+  const page = facts.page_bytes === undefined ? 'page size unknown' : `page size ${facts.page_bytes} bytes`;
   const named = (live: boolean): string => {
     const names = findings.filter((finding) => finding.live === live).map(({ name }) => name);
     return names.length === 0 ? 'none' : names.join(', ');
@@ -67,7 +67,7 @@ const yesNo = (is: boolean): string => (is ? 'yes' : 'no');
 function hostLines(facts: HostFacts, columns: number): string[] {
   const { hugePages, userfaultfd, guestMemfd } = facts;
   const huge = hugePages
-    ? `, huge ${bytes(hugePages.pageBytes)} (${hugePages.free} of ${hugePages.total} free)`
+    ? `, huge ${bytes(hugePages.page_bytes)} (${hugePages.free} of ${hugePages.total} free)`
     : ', no huge pages';
   const features =
     'error' in userfaultfd ? userfaultfd.error : `${userfaultfd.mask}: ${userfaultfd.features.join(' ')}`;
@@ -78,8 +78,8 @@ function hostLines(facts: HostFacts, columns: number): string[] {
   const sysctls = Object.entries(facts.sysctls).map(([name, value]) => `${name}=${value ?? '?'}`);
   const lines: [string, string][] = [
     ['kernel', `${facts.kernel}, ${facts.architecture}`],
-    ['pages', `${facts.pageBytes === undefined ? 'of unknown size' : bytes(facts.pageBytes)}${huge}`],
-    ['machine', `${facts.cpus} CPUs, ${bytes(facts.memoryBytes)}, node ${facts.node}`],
+    ['pages', `${facts.page_bytes === undefined ? 'of unknown size' : bytes(facts.page_bytes)}${huge}`],
+    ['machine', `${facts.cpus} CPUs, ${bytes(facts.memory_bytes)}, node ${facts.node}`],
     ...Object.entries(facts.devices),
     ['CAP_SYS_PTRACE', facts.mayPtrace === undefined ? '?' : yesNo(facts.mayPtrace)],
     ['sysctls', sysctls.join(' ')],

@@ -15,7 +15,7 @@ const ALIGNMENT = 64n * 1024n;
 export interface ImageExtent {
   readonly base: bigint;
   readonly length: number;
-  readonly tableBytes: number;
+  readonly table_bytes: number;
 }
 
 /** One stretch of memory from the first memslot on, with every structure of the saved VM in it. */
@@ -26,7 +26,7 @@ export function imageExtent(vm: SavedVm): ImageExtent {
   const length = Math.max(LEAST_BYTES, Number(end - base));
   const structures = structuresOf(programmedVgic(vm), vcpus.length, vm.memory);
   const tables = alignUp(structures.endWithin(base, BigInt(length)) - base);
-  return { base, length, tableBytes: Number(tables) };
+  return { base, length, table_bytes: Number(tables) };
 }
 
 const alignUp = (bytes: bigint): bigint => ((bytes + ALIGNMENT - 1n) / ALIGNMENT) * ALIGNMENT;
@@ -41,7 +41,7 @@ export function* imageChunks(vm: SavedVm, extent: ImageExtent): Generator<Uint8A
     for (let offset = 0; offset < bytes.length; offset += WINDOW_BYTES) {
       const saved = windows.get(extent.base + BigInt(at + offset));
       if (saved) bytes.set(saved, offset);
-      else if (at + offset < extent.tableBytes) bytes.fill(0, offset, offset + WINDOW_BYTES);
+      else if (at + offset < extent.table_bytes) bytes.fill(0, offset, offset + WINDOW_BYTES);
     }
     yield bytes;
   }

@@ -17,15 +17,15 @@ export interface HostFacts {
   readonly kernel: string;
   readonly architecture: string;
   /** Undefined where native calls are not to be had. */
-  readonly pageBytes: number | undefined;
+  readonly page_bytes: number | undefined;
   readonly cpus: number;
-  readonly memoryBytes: number;
+  readonly memory_bytes: number;
   readonly node: string;
   readonly devices: Readonly<Record<'/dev/userfaultfd' | '/dev/kvm', DeviceState>>;
   /** Undefined for one that this kernel does not have or does not show. */
   readonly sysctls: Readonly<Record<string, string | undefined>>;
   readonly hugePages:
-    { readonly total: number; readonly free: number; readonly pageBytes: number } | undefined;
+    { readonly total: number; readonly free: number; readonly page_bytes: number } | undefined;
   /** Whether this process has CAP_SYS_PTRACE; undefined where that cannot be known. */
   readonly mayPtrace: boolean | undefined;
   readonly userfaultfd:
@@ -51,9 +51,9 @@ export function hostFacts(): HostFacts {
   return {
     kernel: `${systemName()} ${release()}`,
     architecture: arch(),
-    pageBytes: attempt(pageSize),
+    page_bytes: attempt(pageSize),
     cpus: availableParallelism(),
-    memoryBytes: totalmem(),
+    memory_bytes: totalmem(),
     node: process.version,
     devices: { '/dev/userfaultfd': device('/dev/userfaultfd'), '/dev/kvm': device('/dev/kvm') },
     sysctls: Object.fromEntries(SYSCTLS.map((name) => [name, sysctl(name)])),
@@ -99,7 +99,7 @@ const sysctl = (name: string): string | undefined =>
 
 function hugePages(): HostFacts['hugePages'] {
   const pool = attempt(hugePagePool);
-  return pool && { total: pool.total, free: pool.free, pageBytes: pool.pageSize };
+  return pool && { total: pool.total, free: pool.free, page_bytes: pool.pageSize };
 }
 
 const CAP_SYS_PTRACE = 19n;

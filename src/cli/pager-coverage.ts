@@ -27,7 +27,7 @@ export interface PagerCoverageOptions {
   /** Reads the first byte of a page from a site, or writes {@link MARK} to it; resolves when the access is through. */
   access(site: AccessSite, page: PageIndex, pager: Pager): Promise<AccessEnd>;
   /** How long one site may take, in milliseconds. Default 3000. */
-  readonly deadlineMs?: number;
+  readonly deadline_ms?: number;
 }
 
 /** How an access ended: with a byte, with an error, or with an abort in the guest. */
@@ -98,10 +98,10 @@ async function effectAt(
   page: PageIndex,
   pager: Pager,
   source: HeldSource,
-  { access, deadlineMs = 3000 }: PagerCoverageOptions,
+  { access, deadline_ms = 3000 }: PagerCoverageOptions,
 ): Promise<Effect | undefined> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<'late'>((resolve) => (timer = setTimeout(() => resolve('late'), deadlineMs)));
+  const late = new Promise<'late'>((resolve) => (timer = setTimeout(() => resolve('late'), deadline_ms)));
   const wanted = source.wanted();
   const ended = access(site, page, pager);
   const first = await Promise.race([wanted, ended, late]);

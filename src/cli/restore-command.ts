@@ -183,17 +183,17 @@ function prepare(image: string | undefined, options: RestoreOptions): Prepared {
   const base = options.base ?? vector?.vm.memslots[0]!.gpa ?? 0n;
   const path = resolve(image);
   using file = ImageFile.open(path, base, pageSize);
-  const tableBytes = vector ? Math.min(file.length, imageExtent(savedVm(vector)).tableBytes) : 0;
+  const table_bytes = vector ? Math.min(file.length, imageExtent(savedVm(vector)).table_bytes) : 0;
   const job = {
     ...common,
     image: { path, base, length: file.length },
     vector,
-    tableBytes,
+    table_bytes,
   };
   return { job, origin: image, unnamed: undefined };
 }
 
-type Common = Omit<RestoreJob, 'image' | 'vector' | 'tableBytes'>;
+type Common = Omit<RestoreJob, 'image' | 'vector' | 'table_bytes'>;
 
 /** An image made of a vector. */
 function rebuilt(options: RestoreOptions, common: Common): Prepared {
@@ -206,7 +206,7 @@ function rebuilt(options: RestoreOptions, common: Common): Prepared {
     ...common,
     image: { path: INHERITED_IMAGE, ...extent },
     vector,
-    tableBytes: extent.tableBytes,
+    table_bytes: extent.table_bytes,
   };
   return { job, origin: `rebuilt from vector ${vector.id}, recorded from a real arm64 KVM`, unnamed };
 }

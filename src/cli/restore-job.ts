@@ -13,7 +13,7 @@ export interface RestoreJob {
   /** The vector whose GIC and ITS are restored from the image; none: memory only. */
   readonly vector: Vector | undefined;
   /** Bytes from the image's start that hold the tables: they are prefetched last. */
-  readonly tableBytes: number;
+  readonly table_bytes: number;
   readonly backend: 'auto' | 'userfaultfd' | 'memory';
   readonly memory: Extract<MemoryKind, 'anonymous' | 'shmem' | 'hugetlb'>;
   readonly pageSize: number;
@@ -63,12 +63,12 @@ export interface ItsResult {
 
 export interface VerifyResult {
   readonly bytes: number;
-  readonly wrongBytes: number;
+  readonly wrong_bytes: number;
   readonly firstWrong: bigint | undefined;
   /** Pages that could not be read. */
   readonly unreadablePages: number;
   /** Bytes that restoring the GIC changed, checked against what the recorded kernel wrote. */
-  readonly changedBytes: number;
+  readonly changed_bytes: number;
   readonly elapsed_ms: number;
 }
 

@@ -17,7 +17,7 @@ export function resultJson(outcome: RestoreOutcome, job: RestoreJob): object {
     },
     vector: job.vector?.id ?? null,
     memory,
-    pageBytes: pageSize,
+    page_bytes: pageSize,
     latency_ms: job.latency_ms,
     seed: job.seed,
     policy,

@@ -202,12 +202,12 @@ function timeLines({ firstAccess_ms, complete_ms }: RestoreResult, job: RestoreJ
 
 function verdictLines({ verify, leaks }: RestoreResult): string[] {
   const lines: string[] = [];
-  const { changedBytes } = verify;
-  const changed = changedBytes === 0 ? '' : ` (${changedBytes} changed, as by the recorded kernel)`;
-  if (verify.wrongBytes === 0) lines.push(`checked ${count(verify.bytes)} bytes: all right${changed}`);
+  const { changed_bytes } = verify;
+  const changed = changed_bytes === 0 ? '' : ` (${changed_bytes} changed, as by the recorded kernel)`;
+  if (verify.wrong_bytes === 0) lines.push(`checked ${count(verify.bytes)} bytes: all right${changed}`);
   else {
     lines.push(
-      `checked ${count(verify.bytes)} bytes: ${count(verify.wrongBytes)} WRONG, the first at ${hex(verify.firstWrong ?? 0n)}`,
+      `checked ${count(verify.bytes)} bytes: ${count(verify.wrong_bytes)} WRONG, the first at ${hex(verify.firstWrong ?? 0n)}`,
     );
     if (verify.unreadablePages > 0)
       lines.push(`  ${plural(verify.unreadablePages, 'page')} could not be read`);

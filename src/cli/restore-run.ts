@@ -117,7 +117,7 @@ export class RestoreRun {
       const right = paged.accessors.every((each) => each.right) && !paged.its?.differences.length;
       return {
         ...paged,
-        ok: right && verified.wrongBytes === 0 && !pager.stopped,
+        ok: right && verified.wrong_bytes === 0 && !pager.stopped,
         backend: served.chosen,
         unavailable: team.unavailable,
         statistics: pager.statistics(),
@@ -149,11 +149,11 @@ export class RestoreRun {
 
   /** The tables come last: their restore brings what it needs by itself. */
   #prefetchOrder(): readonly GpaRange[] {
-    const { image, tableBytes } = this.#job;
-    const split = image.base + BigInt(tableBytes);
+    const { image, table_bytes } = this.#job;
+    const split = image.base + BigInt(table_bytes);
     const ranges = [
-      { start: gpa(split), length: BigInt(image.length - tableBytes) },
-      { start: gpa(image.base), length: BigInt(tableBytes) },
+      { start: gpa(split), length: BigInt(image.length - table_bytes) },
+      { start: gpa(image.base), length: BigInt(table_bytes) },
     ];
     return ranges.filter(({ length }) => length > 0n);
   }

@@ -16,7 +16,7 @@ export async function verify(
   pageSize: number,
 ): Promise<VerifyResult> {
   const started = performance.now();
-  const tally = { wrongBytes: 0, firstWrong: undefined as bigint | undefined, unreadablePages: 0 };
+  const tally = { wrong_bytes: 0, firstWrong: undefined as bigint | undefined, unreadablePages: 0 };
   const step = Math.max(CHUNK_BYTES, pageSize);
   for (let at = 0; at < image.length; at += step) {
     const expected = new Uint8Array(Math.min(step, image.length - at));
@@ -27,7 +27,7 @@ export async function verify(
   return {
     ...tally,
     bytes: image.length,
-    changedBytes: words.size * 8,
+    changed_bytes: words.size * 8,
     elapsed_ms: performance.now() - started,
   };
 }
@@ -42,7 +42,7 @@ function apply(words: RestoredWords, start: bigint, bytes: Uint8Array): void {
 }
 
 interface Tally {
-  wrongBytes: number;
+  wrong_bytes: number;
   firstWrong: bigint | undefined;
   unreadablePages: number;
 }
@@ -65,14 +65,14 @@ async function compare(
       return;
     }
     tally.unreadablePages++;
-    tally.wrongBytes += expected.length;
+    tally.wrong_bytes += expected.length;
     tally.firstWrong ??= start;
     return;
   }
   if (Buffer.compare(actual, expected) === 0) return;
   for (let at = 0; at < expected.length; at++) {
     if (actual[at] === expected[at]) continue;
-    tally.wrongBytes++;
+    tally.wrong_bytes++;
     tally.firstWrong ??= start + BigInt(at);
   }
 }

@@ -28,7 +28,7 @@ export interface CheckOptions {
    * After so many milliseconds no more runs are begun and no smaller counterexample is looked for. Default: no bound.
    * A property that has held until then is reported as held, with the runs that there were.
    */
-  readonly withinMs?: number;
+  readonly within_ms?: number;
   /** Told when a run begins, and of each event of it as it happens: what is left to say if it never ends. */
   readonly watch?: { readonly run: () => void; readonly note: (entry: TimelineEntry) => void };
 }
@@ -112,7 +112,7 @@ async function check(
   let last: Failed | undefined;
   let played = 0;
   // A run that has begun is never cut short: threads would go on in it. Those after the deadline are not played.
-  const deadline = performance.now() + (options.withinMs ?? Infinity);
+  const deadline = performance.now() + (options.within_ms ?? Infinity);
   const predicate = async (
     plan: unknown,
     policy: Partial<PagerPolicy>,

@@ -53,13 +53,13 @@ export const isNamed = (gpa: number): boolean => gpa >= NAMED.start && gpa < NAM
  * place is recognised, and described.
  */
 export class Contents {
-  readonly pageBytes: number;
+  readonly page_bytes: number;
   readonly #pages = new Map<PageIndex, Uint8Array>();
   readonly #zeros: Uint8Array;
 
-  constructor(pageBytes: number) {
-    this.pageBytes = pageBytes;
-    this.#zeros = new Uint8Array(pageBytes);
+  constructor(page_bytes: number) {
+    this.page_bytes = page_bytes;
+    this.#zeros = new Uint8Array(page_bytes);
   }
 
   /** What the source has for a page. Not to be written. */
@@ -102,7 +102,7 @@ export class Contents {
   }
 
   #make(number: number): Uint8Array {
-    const words = new Uint32Array(this.pageBytes / WORD_BYTES);
+    const words = new Uint32Array(this.page_bytes / WORD_BYTES);
     for (let at = 0; at < words.length; at++) words[at] = (number << 16) | (at & WORDS_LOW);
     const bytes = new Uint8Array(words.buffer);
     bytes.set(guestEntry(NAMED.start + number * PAGE), GUEST_WORDS.entry);

@@ -27,9 +27,9 @@ export class NotedPort implements FaultPort {
     return this.#port.staging;
   }
 
-  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
+  take(batch: FaultBatch, wait: Wait, timeout_ms: number): number {
     const before = batch.count;
-    const taken = this.#port.take(batch, wait, timeoutMs);
+    const taken = this.#port.take(batch, wait, timeout_ms);
     for (let row = before; row < batch.count; row++) this.#taken(batch, row);
     return taken;
   }

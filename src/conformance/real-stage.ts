@@ -188,7 +188,7 @@ export class RealStage implements Stage, RealClock {
 
   look(page: PageIndex): Uint8Array | undefined {
     if (!this.port.resident(page)) return undefined;
-    const bytes = new Uint8Array(this.contents.pageBytes);
+    const bytes = new Uint8Array(this.contents.page_bytes);
     this.attachment.memory!.load(this.layout.gpaOf(page), bytes);
     return bytes;
   }

@@ -70,9 +70,9 @@ export class BareResolver {
   /** The contents of the source, for a run of pages. */
   original({ first, count }: PageRange): Uint8Array {
     const { contents } = this.stage;
-    const bytes = new Uint8Array(count * contents.pageBytes);
+    const bytes = new Uint8Array(count * contents.page_bytes);
     for (let page = 0; page < count; page++)
-      bytes.set(contents.page(first + page), page * contents.pageBytes);
+      bytes.set(contents.page(first + page), page * contents.page_bytes);
     return bytes;
   }
 
@@ -82,7 +82,7 @@ export class BareResolver {
     let at = 0;
     while (at < pages.count) {
       const rest = { first: pages.first + at, count: pages.count - at };
-      result = this.install(rest, bytes.subarray(at * this.stage.contents.pageBytes));
+      result = this.install(rest, bytes.subarray(at * this.stage.contents.page_bytes));
       if (
         result.outcome !== 'installed' &&
         result.outcome !== 'again' &&

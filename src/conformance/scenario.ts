@@ -115,7 +115,7 @@ export function act(
   const { tasks, reads, writes, removals } = into;
   if ('site' in action) {
     const { site, page } = action;
-    const length = whole ? stage.contents.pageBytes : 8;
+    const length = whole ? stage.contents.page_bytes : 8;
     const touch = stage.touch(
       action.do === 'write'
         ? { site, page, offset, bytes: stamp(writes.length) }

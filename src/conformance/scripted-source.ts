@@ -30,7 +30,7 @@ export class ScriptedSource implements PageSource {
   constructor(contents: Contents, pages: number, synchronous: boolean) {
     this.#contents = contents;
     this.synchronous = synchronous;
-    this.length = pages * contents.pageBytes;
+    this.length = pages * contents.page_bytes;
   }
 
   /** Reads that touch this page fail, `times` times. */
@@ -108,12 +108,12 @@ export class ScriptedSource implements PageSource {
         return new Error('the source was told to fail');
       return found.fault === 'short' ? into.length - 1 : into.length + 1;
     }
-    const { pageBytes } = this.#contents;
+    const { page_bytes } = this.#contents;
     const zeros: { start: number; length: number }[] = [];
-    for (let at = 0; at < into.length; at += pageBytes) {
-      const page = (offset + at) / pageBytes;
+    for (let at = 0; at < into.length; at += page_bytes) {
+      const page = (offset + at) / page_bytes;
       const isZero = this.#zeros.has(page);
-      if (isZero) zeros.push({ start: at, length: pageBytes });
+      if (isZero) zeros.push({ start: at, length: page_bytes });
       into.set(isZero ? this.#contents.foreign(page) : this.#contents.page(page), at);
     }
     return zeros.length > 0 ? { length: into.length, zeros } : into.length;
@@ -133,7 +133,7 @@ export class ScriptedSource implements PageSource {
   }
 
   #pagesOf(offset: number, into: Uint8Array): PageIndex[] {
-    const { pageBytes } = this.#contents;
-    return Array.from({ length: into.length / pageBytes }, (_, i) => offset / pageBytes + i);
+    const { page_bytes } = this.#contents;
+    return Array.from({ length: into.length / page_bytes }, (_, i) => offset / page_bytes + i);
   }
 }

@@ -91,7 +91,7 @@ export class SteppedPager implements Paging {
     return (
       !this.#failed &&
       !this.engine.ended &&
-      (this.#stage.stepping.hasWork || this.engine.busy || this.engine.nextDueMs <= this.#now)
+      (this.#stage.stepping.hasWork || this.engine.busy || this.engine.nextDue_ms <= this.#now)
     );
   }
 
@@ -129,9 +129,9 @@ export class SteppedPager implements Paging {
 
   /** Nobody can go on before time does: lets it pass. False where nothing is due. */
   passTime(): boolean {
-    const { nextDueMs } = this.engine;
-    if (this.#failed || this.engine.ended || nextDueMs === Infinity || nextDueMs <= this.#now) return false;
-    this.#now = nextDueMs;
+    const { nextDue_ms } = this.engine;
+    if (this.#failed || this.engine.ended || nextDue_ms === Infinity || nextDue_ms <= this.#now) return false;
+    this.#now = nextDue_ms;
     this.#stage.note('clock', `${this.#now} ms`);
     return true;
   }

@@ -117,7 +117,7 @@ export class SteppedStage implements Stage {
       page,
       offset,
       length,
-      pieceBytes: Math.ceil(length / pieces),
+      piece_bytes: Math.ceil(length / pieces),
       ...(bytes && { bytes }),
     });
     const touch = new SteppedTouch(site, page, offset, this.moment, access, bytes !== undefined);
@@ -143,7 +143,7 @@ export class SteppedStage implements Stage {
   }
 
   look(page: PageIndex): Uint8Array | undefined {
-    const bytes = new Uint8Array(this.contents.pageBytes);
+    const bytes = new Uint8Array(this.contents.page_bytes);
     try {
       this.attachment.memory!.load(this.layout.gpaOf(page), bytes);
       return bytes;
@@ -289,17 +289,17 @@ const OVER: Wait = { what: 'nothing', until: () => true };
 const GUEST_START = 0x4000_0000;
 
 export function stageLayout(
-  subject: { readonly memory?: SteppedSubject['memory']; readonly pageBytes?: number },
+  subject: { readonly memory?: SteppedSubject['memory']; readonly page_bytes?: number },
   pages: number,
 ): MemoryLayout {
-  const { memory = 'anonymous', pageBytes = 4096 } = subject;
+  const { memory = 'anonymous', page_bytes = 4096 } = subject;
   return new MemoryLayout([
     {
       gpa: gpa(GUEST_START),
-      length: BigInt(pages * pageBytes),
+      length: BigInt(pages * page_bytes),
       sourceOffset: fileOffset(0),
       memory,
-      pageSize: pageBytes,
+      pageSize: page_bytes,
     },
   ]);
 }
@@ -307,8 +307,8 @@ export function stageLayout(
 /** Patterns are the same for every run. */
 const KNOWN = new Map<number, Contents>();
 
-export function contentsOf(pageBytes: number): Contents {
-  let contents = KNOWN.get(pageBytes);
-  if (!contents) KNOWN.set(pageBytes, (contents = new Contents(pageBytes)));
+export function contentsOf(page_bytes: number): Contents {
+  let contents = KNOWN.get(page_bytes);
+  if (!contents) KNOWN.set(page_bytes, (contents = new Contents(page_bytes)));
   return contents;
 }

@@ -35,7 +35,7 @@ export interface SteppedAccessRequest {
   readonly offset?: number;
   readonly length?: number;
   readonly bytes?: Uint8Array;
-  readonly pieceBytes?: number;
+  readonly piece_bytes?: number;
 }
 
 /** The seam by which the suite owns every interleaving of a deterministic kernel. */
@@ -83,7 +83,7 @@ interface SubjectBase {
   /** What its memory is made of. Default `anonymous`. */
   readonly memory?: MemoryKind;
   /** Default 4096. */
-  readonly pageBytes?: number;
+  readonly page_bytes?: number;
   /** Sites that can be exercised here. */
   readonly sites: readonly AccessSite[];
   /** Those of the sites that can be made to read only, though elsewhere they write, too. Default: none. */
@@ -91,7 +91,7 @@ interface SubjectBase {
 }
 
 /** The engine, as the suite drives it. */
-export type Engine = Pick<Resolver, 'turn' | 'execute' | 'abort' | 'busy' | 'ended' | 'nextDueMs'>;
+export type Engine = Pick<Resolver, 'turn' | 'execute' | 'abort' | 'busy' | 'ended' | 'nextDue_ms'>;
 
 /** A backend on a deterministic kernel: every interleaving is chosen by the suite. */
 export interface SteppedSubject extends SubjectBase {

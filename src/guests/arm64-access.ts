@@ -33,9 +33,9 @@ export class Arm64Access implements Disposable {
     this.#layout = new MemoryLayout(place.regions);
     this.#space = new Arm64Space(this.#layout, place.vcpus);
     this.#gated = new GatedVcpu(place, this.#space.length);
-    const { buffer, bufferBytes } = this.#space.seat(place.index);
+    const { buffer, buffer_bytes } = this.#space.seat(place.index);
     this.#bufferAt = buffer;
-    this.#buffer = this.#gated.bytes(buffer - this.#space.base, bufferBytes);
+    this.#buffer = this.#gated.bytes(buffer - this.#space.base, buffer_bytes);
   }
 
   /** Makes one access; blocks until it is through. */

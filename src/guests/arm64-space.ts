@@ -79,9 +79,9 @@ export class Arm64Space implements OwnMemory {
   }
 
   /** A buffer that one vCPU has to itself. */
-  seat(index: number): { readonly buffer: number; readonly bufferBytes: number } {
+  seat(index: number): { readonly buffer: number; readonly buffer_bytes: number } {
     const start = this.#seats + index * SEAT_BYTES;
-    return { buffer: start, bufferBytes: SEAT_BYTES };
+    return { buffer: start, buffer_bytes: SEAT_BYTES };
   }
 
   write(memory: Uint8Array): void {

@@ -31,7 +31,7 @@ export interface Seat {
   readonly scratch: number;
   /** Where it puts what it reads, and finds what it writes. */
   readonly buffer: number;
-  readonly bufferBytes: number;
+  readonly buffer_bytes: number;
 }
 
 /**
@@ -82,7 +82,7 @@ export class GuestSpace implements OwnMemory {
 
   seat(index: number): Seat {
     const start = this.#seats + index * SEAT_BYTES;
-    return { scratch: start, buffer: start + STACK_BYTES, bufferBytes: SEAT_BYTES - STACK_BYTES };
+    return { scratch: start, buffer: start + STACK_BYTES, buffer_bytes: SEAT_BYTES - STACK_BYTES };
   }
 
   /** Where a byte of a page of the layout is executed. After its first 4 KiB follows code that says so. */

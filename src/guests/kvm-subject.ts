@@ -76,7 +76,7 @@ function aMachine(): Requirement {
   const what = 'a virtual machine';
   try {
     using kvm = Kvm.open();
-    return { what, met: true, found: `runs of ${kvm.runBytes} bytes`, remedy: '' };
+    return { what, met: true, found: `runs of ${kvm.run_bytes} bytes`, remedy: '' };
   } catch (error) {
     return unmet(what, error, 'run on Linux with KVM');
   }
@@ -200,7 +200,7 @@ export function guestSubject(
     name: choice.backend,
     deterministic: false,
     memory: memoryOf(choice),
-    pageBytes: 4096,
+    page_bytes: 4096,
     sites,
     // String I/O to a hole is the device access that it is emulated as; KVM_TRANSLATE only reads.
     readOnly: hole ? ['kernel-copy'] : [],

@@ -91,20 +91,20 @@ export async function measureGuestCoverage(
   choice: GuestBackendChoice,
 ): Promise<{ readonly declared: Coverage; readonly seen: Coverage }> {
   const sites = sitesOf(choice);
-  const pageBytes = pageBytesOf(choice);
+  const page_bytes = pageBytesOf(choice);
   const backend = new GuestBackend(choice);
   const region = {
     gpa: gpa(BASE),
     sourceOffset: fileOffset(0),
     memory: memoryOf(choice),
-    pageSize: pageBytes,
+    pageSize: page_bytes,
   };
   const attachment = await backend.attach(
-    new MemoryLayout([{ ...region, length: BigInt(sites.length * pageBytes) }]),
+    new MemoryLayout([{ ...region, length: BigInt(sites.length * page_bytes) }]),
   );
   const kernel = choice.backend === 'memslot-hole' ? 'translate' : 'string-io';
   const place = (): GuestPlace => backend.place(kernel);
-  const trial = new Trial(await openPort(attachment.shards[0]!.port), pageBytes);
+  const trial = new Trial(await openPort(attachment.shards[0]!.port), page_bytes);
   const seen = new Map<AccessSite, Pick<SiteCoverage, 'effect' | 'address'>>();
   try {
     const [vcpu, ...others] = await Promise.all([
@@ -150,9 +150,9 @@ class Trial {
   readonly #faults = new FaultBatch(16);
   readonly #rows = new ResolutionBatch(1);
 
-  constructor(port: FaultPort, pageBytes: number) {
+  constructor(port: FaultPort, page_bytes: number) {
     this.#port = port;
-    this.#contents = new Contents(pageBytes);
+    this.#contents = new Contents(page_bytes);
   }
 
   /** What the page being missing did; undefined if that did not become clear in time. */

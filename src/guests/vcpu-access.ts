@@ -28,7 +28,7 @@ export class VcpuAccess implements Disposable {
     const { base, length } = this.#space;
     this.#gated = new GatedVcpu(place, length);
     this.#vcpu = this.#gated.vcpu;
-    this.#buffer = this.#gated.bytes(this.#seat.buffer - base, this.#seat.bufferBytes);
+    this.#buffer = this.#gated.bytes(this.#seat.buffer - base, this.#seat.buffer_bytes);
   }
 
   /** Makes one access; blocks until it is through. */

@@ -49,7 +49,7 @@ export interface KvmAttachmentParts {
   /** The memory is the VMM's and outlives the attachment: what is present stays visible to the guest. */
   readonly keep: boolean;
   readonly verbs: number;
-  readonly stagingBytes: number;
+  readonly staging_bytes: number;
 }
 
 /** Memory whose missing pages stop vCPUs by exits of KVM_RUN, and others by a userfaultfd where there is one. */
@@ -235,7 +235,7 @@ function portToken({
   regions,
   uffd,
   verbs,
-  stagingBytes,
+  staging_bytes,
   bitmaps,
 }: KvmAttachmentParts): ExitPortToken {
   const aliases = new Map(
@@ -264,7 +264,7 @@ function portToken({
     zeroFilled: new Set(regions.flatMap(({ slot, zeroFilled }) => (zeroFilled ? [slot.page] : []))),
     aliases: aliases.size > 0 ? aliases : undefined,
     userfault: bitmaps && new Map(regions.map(({ slot }, index) => [slot.page, bitmaps[index]!.address])),
-    stagingBytes,
+    staging_bytes,
     verbs,
   };
 }

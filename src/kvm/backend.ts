@@ -140,7 +140,7 @@ async function attach(
     throw new DemandPagingError('NOT_SUPPORTED', 'KVM does not log writes to guest_memfd memory');
   }
   using kvm = Kvm.open();
-  using vm = new KvmVm(duplicate(choice.vm), kvm.runBytes);
+  using vm = new KvmVm(duplicate(choice.vm), kvm.run_bytes);
   const strategy = chooseStrategy(vm, choice, mediation);
   const { slots, chunk } = chooseSlots(vm, choice, layout, strategy);
   const undo: (() => void)[] = [];
@@ -171,7 +171,7 @@ async function attach(
         drop.kind === 'guest-memfd' ? { ...drop, uffd: uffd!.fd } : drop,
       ),
       vm: ownVm,
-      runBytes: kvm.runBytes,
+      run_bytes: kvm.run_bytes,
       doorbell: doorbell.fd,
       slots,
       strategy,
@@ -197,10 +197,10 @@ async function attach(
       uffd,
       client,
       bitmaps,
-      sweep: { vm: ownVm, runBytes: kvm.runBytes, slots, gates: !choice.hooks },
+      sweep: { vm: ownVm, run_bytes: kvm.run_bytes, slots, gates: !choice.hooks },
       keep,
       verbs: maskOf(supports.verbs),
-      stagingBytes: choice.stagingBytes,
+      staging_bytes: choice.staging_bytes,
     });
     return { attachment, board, client, dirty, regions, doorbell, strategy };
   } catch (error) {

@@ -23,10 +23,10 @@ const ADDRESSED: readonly Effect[] = ['blocks', 'exits'];
 /** The rows of a table of effects, for a layout. `chunk`: pages that vCPUs find present or missing together. */
 export function coverageOf(effects: Effects, layout: MemoryLayout, chunk: number): Coverage {
   const evidence = 'declared';
-  const pageBytes = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
+  const page_bytes = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
   return SITE_NAMES.map((site): SiteCoverage => {
     const effect = effects[site];
-    const granuleBytes = effect === 'exits' ? pageBytes * chunk : pageBytes;
-    return { site, effect, granuleBytes, address: ADDRESSED.includes(effect) ? 'exact' : 'none', evidence };
+    const granule_bytes = effect === 'exits' ? page_bytes * chunk : page_bytes;
+    return { site, effect, granule_bytes, address: ADDRESSED.includes(effect) ? 'exact' : 'none', evidence };
   });
 }

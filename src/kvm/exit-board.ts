@@ -279,9 +279,9 @@ export class ExitBoard {
     if (!inside && this.pause & 1) Atomics.notify(this.#words, word);
   }
 
-  /** Slot thread: waits until a vCPU is out, at most `timeoutMs`; whether it is. */
-  waitOutside(vcpu: number, timeoutMs: number): boolean {
-    Atomics.wait(this.#words, this.#seat(vcpu, SEAT.inside), 1, timeoutMs);
+  /** Slot thread: waits until a vCPU is out, at most `timeout_ms`; whether it is. */
+  waitOutside(vcpu: number, timeout_ms: number): boolean {
+    Atomics.wait(this.#words, this.#seat(vcpu, SEAT.inside), 1, timeout_ms);
     return !this.isInside(vcpu);
   }
 

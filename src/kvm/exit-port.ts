@@ -60,7 +60,7 @@ export interface ExitPortToken {
   readonly aliases: ReadonlyMap<number, number> | undefined;
   /** Bitmaps in which pages that come are marked, by the region's first page. */
   readonly userfault: ReadonlyMap<number, number> | undefined;
-  readonly stagingBytes: number;
+  readonly staging_bytes: number;
   /** Verbs declared, as a mask by verb code. */
   readonly verbs: number;
 }
@@ -111,7 +111,7 @@ export class ExitPort implements FaultPort {
     this.#token = token;
     this.#board = new ExitBoard(token.board);
     const largest = Math.max(...token.regions.map((region) => region.pageSize));
-    const length = Math.max(largest, token.stagingBytes);
+    const length = Math.max(largest, token.staging_bytes);
     this.#zeros = mapMemory({ kind: 'anonymous', length: Math.max(largest, ZEROS_BYTES) });
     try {
       this.#staging = token.moves ? mapHuge(length) : mapMemory({ kind: 'anonymous', length });
@@ -135,11 +135,11 @@ export class ExitPort implements FaultPort {
 
   // ── taking ──
 
-  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
+  take(batch: FaultBatch, wait: Wait, timeout_ms: number): number {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
     const taken = this.#collect(batch);
     if (taken > 0 || wait === 'none') return taken;
-    const deadline = performance.now() + timeoutMs;
+    const deadline = performance.now() + timeout_ms;
     return wait === 'spin' ? this.#spin(batch, deadline) : this.#sleep(batch, deadline);
   }
 

@@ -44,13 +44,13 @@ export interface KvmOptions {
    */
   readonly logWrites?: boolean | undefined;
   /** Staging memory of the port, in bytes; at least a page. Default 4 MiB. */
-  readonly stagingBytes?: number | undefined;
+  readonly staging_bytes?: number | undefined;
 }
 
 export interface KvmChoice extends KvmOptions {
   readonly strategy: SlotStrategy | 'auto';
   readonly zapOnlyTheSlot: boolean;
-  readonly stagingBytes: number;
+  readonly staging_bytes: number;
 }
 
 /** Fills in defaults. Throws RangeError naming the option that cannot be. */
@@ -76,7 +76,7 @@ export function completeOptions(given: KvmOptions): KvmChoice {
     whole('userfault.capability', userfault.capability, 1);
     if (given.logWrites) throw new RangeError('logWrites is not for userfault-bitmap');
   }
-  const stagingBytes = given.stagingBytes ?? 0x40_0000;
-  whole('stagingBytes', stagingBytes, 4096);
-  return { ...given, strategy, stagingBytes, zapOnlyTheSlot: given.zapOnlyTheSlot ?? true };
+  const staging_bytes = given.staging_bytes ?? 0x40_0000;
+  whole('staging_bytes', staging_bytes, 4096);
+  return { ...given, strategy, staging_bytes, zapOnlyTheSlot: given.zapOnlyTheSlot ?? true };
 }

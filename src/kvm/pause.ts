@@ -28,16 +28,16 @@ export interface VmHooksRef {
  */
 export class GatePause implements VmHooks {
   readonly #board: ExitBoard;
-  readonly #runBytes: number;
+  readonly #run_bytes: number;
   /** Own mappings of the vCPUs' shared pages, by seat, and which of those who sat there it is of. */
   readonly #pages = new Map<number, { readonly sitting: number; readonly page: KvmVcpu }>();
 
   readonly #meanwhile: () => void;
 
   /** `meanwhile`: done again and again while a vCPU is waited for. */
-  constructor(board: ExitBoard, runBytes: number, meanwhile: () => void = () => {}) {
+  constructor(board: ExitBoard, run_bytes: number, meanwhile: () => void = () => {}) {
     this.#board = board;
-    this.#runBytes = runBytes;
+    this.#run_bytes = run_bytes;
     this.#meanwhile = meanwhile;
   }
 
@@ -71,7 +71,7 @@ export class GatePause implements VmHooks {
     let mapped = this.#pages.get(vcpu);
     if (mapped?.sitting !== sitting) {
       mapped?.page.close();
-      mapped = { sitting, page: KvmVcpu.adopt(duplicate(descriptor), this.#runBytes) };
+      mapped = { sitting, page: KvmVcpu.adopt(duplicate(descriptor), this.#run_bytes) };
       this.#pages.set(vcpu, mapped);
     }
     mapped.page.run.immediateExit = true;

@@ -26,7 +26,7 @@ export interface SlotThreadData {
   readonly drops: readonly DropKind[];
   /** The thread's own descriptor of the VM, closed by whoever started it when it has ended. */
   readonly vm: number;
-  readonly runBytes: number;
+  readonly run_bytes: number;
   readonly slots: { readonly first: number; readonly count: number };
   readonly strategy: SlotStrategy;
   /** For a userfault bitmap: its flag, and the bitmaps of the regions, by address. */

@@ -39,13 +39,13 @@ class SlotThread {
   #standing = false;
 
   constructor(data: SlotThreadData, hooks: VmHooks) {
-    const { board, vm, runBytes, canary } = data;
+    const { board, vm, run_bytes, canary } = data;
     this.#data = data;
     this.#doorbell = EventFd.borrow(data.doorbell);
     this.#tell = (reply) => data.control.postMessage(reply);
     this.#board = new ExitBoard(board);
     this.#hooks = hooks;
-    this.#vm = KvmVm.borrow(vm, runBytes);
+    this.#vm = KvmVm.borrow(vm, run_bytes);
     this.#table = tableOf(data, this.#vm);
     this.#canary = canary && new Canary(this.#vm, canary); // the last that can fail
     const isFile = data.drops.some(({ kind }) => kind === 'guest-memfd');
@@ -388,7 +388,7 @@ async function main(data: SlotThreadData): Promise<void> {
     const hooks = data.hooks
       ? await hooksOf(data.hooks)
       : // A vCPU may wait for a page that finds no mapping before others are hidden.
-        new GatePause(new ExitBoard(data.board), data.runBytes, () => thread?.makeRoom());
+        new GatePause(new ExitBoard(data.board), data.run_bytes, () => thread?.makeRoom());
     thread = new SlotThread(data, hooks);
     thread.start();
   } catch (thrown) {

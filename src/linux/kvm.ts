@@ -33,12 +33,12 @@ function must(result: number, ioctl: string, context: FailureContext = {}): numb
 export class Kvm {
   readonly fd: number;
   /** Bytes to map of a vCPU descriptor. */
-  readonly runBytes: number;
+  readonly run_bytes: number;
   #closed = false;
 
-  private constructor(fd: number, runBytes: number) {
+  private constructor(fd: number, run_bytes: number) {
     this.fd = fd;
-    this.runBytes = runBytes;
+    this.run_bytes = run_bytes;
   }
 
   /** Errors: NO_DEVICE, NO_PERMISSION (with what to do), NOT_SUPPORTED for an API version other than 12. */
@@ -69,7 +69,7 @@ export class Kvm {
     let fd: number;
     do fd = raw.ioctl(this.fd, KVM.CREATE_VM, type);
     while (fd === -ERRNO.EINTR);
-    return new KvmVm(must(fd, 'CREATE_VM'), this.runBytes);
+    return new KvmVm(must(fd, 'CREATE_VM'), this.run_bytes);
   }
 
   close(): void {
@@ -105,22 +105,22 @@ export interface KvmSlot {
  */
 export class KvmVm {
   readonly fd: number;
-  readonly #runBytes: number;
+  readonly #run_bytes: number;
   readonly #argument = new NativeBlock(KVM_SIZE.userspace_memory_region2);
   #closed = false;
 
   readonly #owned: boolean;
 
-  /** Over a VM descriptor that this takes over; `runBytes` is {@link Kvm.runBytes}. */
-  constructor(fd: number, runBytes: number, owned = true) {
+  /** Over a VM descriptor that this takes over; `run_bytes` is {@link Kvm.run_bytes}. */
+  constructor(fd: number, run_bytes: number, owned = true) {
     this.fd = fd;
-    this.#runBytes = runBytes;
+    this.#run_bytes = run_bytes;
     this.#owned = owned;
   }
 
   /** Over a VM descriptor that stays somebody else's and outlives this. */
-  static borrow(fd: number, runBytes: number): KvmVm {
-    return new KvmVm(fd, runBytes, false);
+  static borrow(fd: number, run_bytes: number): KvmVm {
+    return new KvmVm(fd, run_bytes, false);
   }
 
   check(capability: number): number {
@@ -236,7 +236,7 @@ export class KvmVm {
 
   /** Errors: KERNEL (EEXIST: the id is taken; EINVAL: too large). */
   createVcpu(id: number): KvmVcpu {
-    return KvmVcpu.adopt(must(raw.ioctl(this.fd, KVM.CREATE_VCPU, id), 'CREATE_VCPU'), this.#runBytes);
+    return KvmVcpu.adopt(must(raw.ioctl(this.fd, KVM.CREATE_VCPU, id), 'CREATE_VCPU'), this.#run_bytes);
   }
 
   /** arm64: the `struct kvm_vcpu_init` that fits this host, for {@link KvmVcpu.initialise}. */
@@ -382,9 +382,9 @@ export class KvmVcpu {
    * Over a vCPU descriptor, which this takes over. Another isolate may have its own over a duplicate
    * of the descriptor: the page is shared.
    */
-  static adopt(fd: number, runBytes: number): KvmVcpu {
+  static adopt(fd: number, run_bytes: number): KvmVcpu {
     try {
-      return new KvmVcpu(fd, mapMemory({ kind: 'file', length: runBytes, fd, reserve: true }));
+      return new KvmVcpu(fd, mapMemory({ kind: 'file', length: run_bytes, fd, reserve: true }));
     } catch (error) {
       raw.close(fd);
       throw error;

@@ -27,12 +27,12 @@ export class Poller {
   }
 
   /**
-   * Waits until one descriptor is ready: how many are, 0 after `timeoutMs`, or `-errno`
+   * Waits until one descriptor is ready: how many are, 0 after `timeout_ms`, or `-errno`
    * (-EINTR for a signal, -EBADF after {@link close}). A negative timeout waits without end.
    */
-  wait(timeoutMs: number): number {
+  wait(timeout_ms: number): number {
     if (this.#closed) return -ERRNO.EBADF;
-    return raw.poll(this.#block.address, this.#count, timeoutMs);
+    return raw.poll(this.#block.address, this.#count, timeout_ms);
   }
 
   /** What descriptor `index` is ready for, as {@link POLL} bits; of the last {@link wait}. */

@@ -60,8 +60,8 @@ export const pwrite = (fd: number, address: number, length: number, offset: numb
   orErrno(libc().pwrite(fd, address, length, offset), 'pwrite');
 
 /** poll(2) over `count` entries of 8 bytes at `address`; see {@link Poller}. */
-export const poll = (address: number, count: number, timeoutMs: number): number =>
-  orErrno(libc().poll(address, count, timeoutMs), 'poll');
+export const poll = (address: number, count: number, timeout_ms: number): number =>
+  orErrno(libc().poll(address, count, timeout_ms), 'poll');
 
 /** mmap(2): the address or `-errno`. With MAP_FIXED it replaces whatever was there, Node's own memory included. */
 export const mmap = (

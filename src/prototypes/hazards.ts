@@ -111,9 +111,9 @@ const whileBrought = (name: 'no-zero-leak' | 'no-torn-page', claim: string): Any
       const site = readers(manifest)[0]!;
       const ensure = stage.pager.do('ensure', { first: page, count: 1 });
       // The end of a page is written last: read alone, it is there or it is zeros.
-      const { pageBytes } = stage.contents;
+      const { page_bytes } = stage.contents;
       const [offset, length] =
-        name === 'no-zero-leak' ? [pageBytes - TAIL_BYTES, TAIL_BYTES] : [0, pageBytes];
+        name === 'no-zero-leak' ? [page_bytes - TAIL_BYTES, TAIL_BYTES] : [0, page_bytes];
       const touches = [stage.touch({ site, page, offset, length })];
       for (let more = 0; more < others; more++) {
         if (more % 2 === 1) yield pause;

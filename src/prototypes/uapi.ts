@@ -121,7 +121,7 @@ function backendOf<Options extends object>(
       const model = await memoryBackend({
         name: definition.name,
         sites,
-        stagingBytes: STAGING_BYTES,
+        staging_bytes: STAGING_BYTES,
         ...own,
       }).attach(layout, states);
       return new UapiAttachment(
@@ -130,7 +130,7 @@ function backendOf<Options extends object>(
           // Whether a page is physically there says nothing about a presence of the proposal's own.
           supports: { ...model.supports, residency: userfaultfd && model.supports.residency },
           coverage: coverageOf(sites),
-          stagingBytes: STAGING_BYTES,
+          staging_bytes: STAGING_BYTES,
         },
         side,
         surroundings,
@@ -157,7 +157,7 @@ function coverageOf(sites: SiteMechanisms): Coverage {
     return {
       site,
       effect: first?.effect ?? 'unmediated',
-      granuleBytes: 4096,
+      granule_bytes: 4096,
       address: first?.address ?? 'none',
       evidence: 'declared',
     };

@@ -31,7 +31,7 @@ async function crowd(uapi: JudgedUapi, name: string, pageOf: (vcpu: number) => n
     const figures = {
       vcpus: VCPUS,
       waitInOneQueue: inOneQueue,
-      fetchedPages: play.source.readBytes / PAGE_BYTES,
+      fetchedPages: play.source.read_bytes / PAGE_BYTES,
     };
     if (wrong)
       return play.verdict(

@@ -28,13 +28,13 @@ async function comes(play: Play, page: number): Promise<boolean> {
 async function small(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseVerdict> {
   const play = await backed(uapi);
   try {
-    const before = play.source.readBytes;
+    const before = play.source.read_bytes;
     const access = await play.touch({ site, page: PAGE });
     const got = gotOf(access, patterned(PAGES).subarray(PAGE * PAGE_BYTES, PAGE * PAGE_BYTES + 8));
-    const fetchedBytes = play.source.readBytes - before;
+    const fetched_bytes = play.source.read_bytes - before;
     if (got === 'right')
       return play.verdict(name, 'works', `the access waits for ${PAGE_BYTES} bytes`, {
-        waitsForBytes: fetchedBytes,
+        waitsForBytes: fetched_bytes,
       });
     if (await comes(play, PAGE)) return play.verdict(name, GRADE_OF[got], `the access ${SAYS[got]}`);
     play.note('pager', 'cannot put contents into a part of the backing page: it is there');

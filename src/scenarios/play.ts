@@ -117,7 +117,7 @@ export class Play {
       kernel: this.kernel,
       coverage,
       supports,
-      stagingBytes: 64 * 1024,
+      staging_bytes: 64 * 1024,
     });
     const backend: Backend = {
       ...this.#uapi.backend(),
@@ -204,7 +204,7 @@ export class HeldSource implements PageSource {
   readonly synchronous = false;
   readonly length: number;
   /** Bytes asked for. */
-  readBytes = 0;
+  read_bytes = 0;
   readonly #held = new Map<number, (() => void)[]>();
 
   constructor(readonly contents: Uint8Array) {
@@ -223,7 +223,7 @@ export class HeldSource implements PageSource {
   }
 
   async read(offset: number, into: Uint8Array): Promise<number> {
-    this.readBytes += into.length;
+    this.read_bytes += into.length;
     for (const [page, waiting] of this.#held) {
       const at = page * PAGE_BYTES;
       if (at < offset + into.length && offset < at + PAGE_BYTES)

@@ -55,8 +55,8 @@ export class FakePort implements FaultPort {
     return outcome;
   }
 
-  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
-    this.waits.push(`${wait} ${timeoutMs}`);
+  take(batch: FaultBatch, wait: Wait, timeout_ms: number): number {
+    this.waits.push(`${wait} ${timeout_ms}`);
     let taken = 0;
     for (let next = this.#incoming[0]; next && !batch.full; next = this.#incoming[0]) {
       this.#incoming.shift();

@@ -3,11 +3,11 @@ import { DEFAULT_POLICY, type PagerPolicy, type PageSource } from '../../src/api
 import { answered, heldSource, PAGE, pattern, setUp } from './engine-world.js';
 
 /** A source that refuses at once until the clock says so; the times at which it was asked. */
-function refusing(untilMs: number, clock: () => number): { source: PageSource; asked: number[] } {
+function refusing(until_ms: number, clock: () => number): { source: PageSource; asked: number[] } {
   const asked: number[] = [];
   const read = (offset: number, into: Uint8Array): number => {
     asked.push(clock());
-    if (clock() < untilMs) throw new Error('ECONNREFUSED');
+    if (clock() < until_ms) throw new Error('ECONNREFUSED');
     return pattern.read(offset, into) as number;
   };
   return { source: { ...pattern, read }, asked };
@@ -17,13 +17,13 @@ type Engine = ReturnType<typeof setUp>;
 
 /** Turns until page 5 has come or is given up; the clock goes from one thing that is due to the next. */
 function play({ resolver, port, clock, turn }: Engine): void {
-  for (turn(); port.pages[5] === undefined; turn()) if (!resolver.busy) clock.ms = resolver.nextDueMs;
+  for (turn(); port.pages[5] === undefined; turn()) if (!resolver.busy) clock.ms = resolver.nextDue_ms;
 }
 
 /** An access to page 5 while the source refuses. */
-function outage(untilMs: number, policy: Partial<PagerPolicy> = {}) {
+function outage(until_ms: number, policy: Partial<PagerPolicy> = {}) {
   const at: { clock?: { ms: number } } = {};
-  const { source, asked } = refusing(untilMs, () => at.clock?.ms ?? 0);
+  const { source, asked } = refusing(until_ms, () => at.clock?.ms ?? 0);
   const engine = setUp({ ...policy, faultAroundPages: 1 }, source);
   at.clock = engine.clock;
   engine.port.fault(5);
@@ -43,17 +43,17 @@ describe('a source that refuses', () => {
     const { contents, ms } = outage(Infinity);
     expect(contents).toBe(-1);
     expect(ms).toBeGreaterThan(30_000);
-    expect(ms).toBeLessThanOrEqual(DEFAULT_POLICY.retryForMs + DEFAULT_POLICY.maxRetryDelayMs);
+    expect(ms).toBeLessThanOrEqual(DEFAULT_POLICY.retryFor_ms + DEFAULT_POLICY.maxRetryDelay_ms);
   });
 
   it('is asked again after pauses that double up to a bound', () => {
-    const { asked } = outage(Infinity, { retries: 6, retryDelayMs: 10, maxRetryDelayMs: 100 });
+    const { asked } = outage(Infinity, { retries: 6, retryDelay_ms: 10, maxRetryDelay_ms: 100 });
     expect(asked).toEqual([0, 10, 30, 70, 150, 250, 350]);
   });
 
   it('is given up after as many retries as the policy says, or after its time, whichever is first', () => {
     expect(outage(Infinity, { retries: 2 }).asked).toHaveLength(3);
-    expect(outage(Infinity, { retryForMs: 30 }).asked).toHaveLength(3); // pauses of 10 and 20 ms
+    expect(outage(Infinity, { retryFor_ms: 30 }).asked).toHaveLength(3); // pauses of 10 and 20 ms
     expect(outage(Infinity, { retries: 0 }).asked).toHaveLength(1);
   });
 
@@ -69,8 +69,8 @@ describe('a source that refuses', () => {
 describe('a process that is stopped while its source is asked', () => {
   const policy = {
     faultAroundPages: 1,
-    sourceTimeoutMs: 1000,
-    retryForMs: 3000,
+    sourceTimeout_ms: 1000,
+    retryFor_ms: 3000,
     onSourceFailure: 'poison',
   } as const;
 
@@ -79,7 +79,7 @@ describe('a process that is stopped while its source is asked', () => {
     const { port, turn, clock, resolver } = setUp(policy, source);
     port.fault(1);
     turn();
-    clock.ms = resolver.nextDueMs;
+    clock.ms = resolver.nextDue_ms;
     turn();
     clock.ms += 3_600_000;
     turn();

@@ -329,7 +329,7 @@ describe('what a pager says', () => {
     const port = new FakePort(PAGES);
     const gone = new DemandPagingError('MEMORY_GONE', 'the process has ended');
     port.ready = () => Promise.reject(gone);
-    const idle = { ended: false, busy: false, nextDueMs: Infinity, turn: () => false, onWork: () => {} };
+    const idle = { ended: false, busy: false, nextDue_ms: Infinity, turn: () => false, onWork: () => {} };
     const run = runResolver({
       resolver: idle as unknown as Resolver,
       port,

@@ -50,7 +50,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 const setting = fc.record({
   maxInFlight: fc.integer({ min: 2, max: 12 }),
   prefetchPages: fc.integer({ min: 1, max: PAGES }),
-  maxAheadBytes: fc.integer({ min: 1, max: 40 }).map((pages) => pages * PAGE - (pages % 3)),
+  maxAhead_bytes: fc.integer({ min: 1, max: 40 }).map((pages) => pages * PAGE - (pages % 3)),
 });
 
 /**
@@ -62,7 +62,7 @@ test('work ahead of accesses leaves them their places', async () => {
     fc.asyncProperty(setting, fc.array(step, { minLength: 1, maxLength: 40 }), async (policy, steps) => {
       const { source, asked } = waitingSource();
       const { resolver, port, states, execute } = setUp({ faultAroundPages: 1, ...policy }, source);
-      const wholePages = Math.max(PAGE, Math.ceil(policy.maxAheadBytes / PAGE) * PAGE);
+      const wholePages = Math.max(PAGE, Math.ceil(policy.maxAhead_bytes / PAGE) * PAGE);
       const prefetches = steps.every(({ do: what }) => what !== 'ensure');
       const faulted = new Set<number>();
       for (const each of steps) {
@@ -94,7 +94,7 @@ test('work ahead of accesses leaves them their places', async () => {
 test('an asynchronous source is not asked for the whole image ahead of an access', () => {
   const { source, asked } = waitingSource();
   const { port, execute, turn } = setUp(
-    { faultAroundPages: 1, prefetchPages: 4, maxAheadBytes: 8 * PAGE },
+    { faultAroundPages: 1, prefetchPages: 4, maxAhead_bytes: 8 * PAGE },
     source,
   );
   execute({ command: 'prefetch', ranges: [{ first: 0, count: PAGES }] });
@@ -110,7 +110,7 @@ test('an asynchronous source is not asked for the whole image ahead of an access
 
 test('however little may be ahead, a request comes to its end, page by page', async () => {
   const { source, asked } = waitingSource();
-  const { execute, turn, replies } = setUp({ maxAheadBytes: 1, prefetchPages: 16 }, source);
+  const { execute, turn, replies } = setUp({ maxAhead_bytes: 1, prefetchPages: 16 }, source);
   execute({ command: 'ensure', ranges: [{ first: 0, count: 3 }] });
   for (let pages = 0; pages < 3; pages++) {
     turn();

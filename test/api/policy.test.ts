@@ -13,9 +13,9 @@ describe('completePolicy', () => {
   });
 
   it('grants opening what a fetch is granted, 5 s at least, unless it is said', () => {
-    expect(completePolicy({ sourceTimeoutMs: 70_000 }).openTimeoutMs).toBe(70_000);
-    expect(completePolicy({ sourceTimeoutMs: 500 }).openTimeoutMs).toBe(5000);
-    expect(completePolicy({ sourceTimeoutMs: 500, openTimeoutMs: 70 }).openTimeoutMs).toBe(70);
+    expect(completePolicy({ sourceTimeout_ms: 70_000 }).openTimeout_ms).toBe(70_000);
+    expect(completePolicy({ sourceTimeout_ms: 500 }).openTimeout_ms).toBe(5000);
+    expect(completePolicy({ sourceTimeout_ms: 500, openTimeout_ms: 70 }).openTimeout_ms).toBe(70);
   });
 
   it.each<[keyof PagerPolicy, unknown]>([
@@ -23,19 +23,19 @@ describe('completePolicy', () => {
     ['faultAroundPages', 12],
     ['maxInFlight', 0],
     ['maxInFlight', Infinity],
-    ['maxAheadBytes', 0],
+    ['maxAhead_bytes', 0],
     ['prefetchPages', -1],
     ['batchRows', 1.5],
     ['batchRows', NaN],
     ['retries', -1],
     ['retries', '3'],
-    ['retryForMs', -1],
-    ['maxRetryDelayMs', 2 ** 31],
-    ['openTimeoutMs', 0],
-    ['retryDelayMs', -5],
-    ['retryDelayMs', 2 ** 31],
-    ['sourceTimeoutMs', 0],
-    ['sourceTimeoutMs', 2 ** 31],
+    ['retryFor_ms', -1],
+    ['maxRetryDelay_ms', 2 ** 31],
+    ['openTimeout_ms', 0],
+    ['retryDelay_ms', -5],
+    ['retryDelay_ms', 2 ** 31],
+    ['sourceTimeout_ms', 0],
+    ['sourceTimeout_ms', 2 ** 31],
     ['maxNotices', 0],
     ['onSourceFailure', 'zero'],
     ['onFork', 'ignore'],

@@ -315,7 +315,7 @@ describe('fetches', () => {
   it('a request that goes while others time out takes none with it', async () => {
     const { source, questions } = heldSource();
     const { port, turn, clock, eventAtTake } = setUp(
-      { faultAroundPages: 1, retries: 0, sourceTimeoutMs: 100, onSourceFailure: 'poison', batchRows: 4 },
+      { faultAroundPages: 1, retries: 0, sourceTimeout_ms: 100, onSourceFailure: 'poison', batchRows: 4 },
       source,
     );
     for (let page = 0; page < 6; page++) port.fault(page);

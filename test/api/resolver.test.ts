@@ -138,7 +138,7 @@ describe('Resolver', () => {
   it('retries the waiting page alone, then stops loudly with everything missing poisoned', () => {
     const broken: PageSource = { ...pattern, read: () => 17 };
     const { resolver, port, notices, clock, execute, replies } = setUp(
-      { retries: 1, retryDelayMs: 10 },
+      { retries: 1, retryDelay_ms: 10 },
       broken,
     );
     port.fault(5);
@@ -253,13 +253,13 @@ describe('Resolver', () => {
       read: () => new Promise((resolve) => (answer = resolve)),
     };
     const { resolver, port, clock, notices } = setUp(
-      { retries: 0, sourceTimeoutMs: 100, faultAroundPages: 1, onSourceFailure: 'poison' },
+      { retries: 0, sourceTimeout_ms: 100, faultAroundPages: 1, onSourceFailure: 'poison' },
       source,
     );
     port.fault(1);
     resolver.turn('none');
     while (clock.ms < 100) {
-      clock.ms = resolver.nextDueMs; // a look at the clock
+      clock.ms = resolver.nextDue_ms; // a look at the clock
       resolver.turn('none');
     }
     answer(4096);

@@ -92,7 +92,7 @@ describe.each([
       expect(pager.complete).toBe(true);
       expect(pager.statistics()).toMatchObject({
         holePages: holes,
-        fetchedBytes: (PAGES - holes) * PAGE,
+        fetched_bytes: (PAGES - holes) * PAGE,
         zeroPages: 0,
         removedPages: 0,
       });

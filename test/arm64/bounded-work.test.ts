@@ -216,7 +216,7 @@ describe('memory', () => {
     const vgic = prepared(hostile, { quirks: KERNELS[kernel] });
     using plan = await planRestore(vgic, hostile.memory, 0, { maxEntries: 100_000 });
     expect([plan.complete, plan.cutBy]).toEqual([false, 'maxEntries']);
-    expect(plan.after.stateBytes).toBeLessThan(16 * 2 ** 20);
+    expect(plan.after.state_bytes).toBeLessThan(16 * 2 ** 20);
     const bounded = prepared(hostile, { quirks: KERNELS[kernel], maxEntries: 100_000 });
     expect(() => hostile.memory.run(bounded.restoreTables())).toThrow(WorkLimitError);
     expect([...bounded.entries()].length).toBe(100_000);

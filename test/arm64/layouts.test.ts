@@ -71,7 +71,7 @@ describe('words', () => {
     );
     expect(arm64.gitsTyper.decode(0x1ef71n)).toEqual({
       physicalLpis: true,
-      entryBytes: 8,
+      entry_bytes: 8,
       eventBits: 16,
       deviceBits: 16,
       physicalTargetAddresses: false,

@@ -10,7 +10,7 @@ interface Finding {
 }
 
 interface Document {
-  readonly host: { kernel: string; architecture: string; pageBytes: number };
+  readonly host: { kernel: string; architecture: string; page_bytes: number };
   readonly backends: readonly Finding[];
 }
 
@@ -29,7 +29,7 @@ describe('doctor', () => {
   test('measures every live backend within half a minute', () => {
     const { host, backends } = document;
     expect(host.architecture).toBe(process.arch);
-    expect(host.pageBytes).toBeGreaterThanOrEqual(4096);
+    expect(host.page_bytes).toBeGreaterThanOrEqual(4096);
     for (const { failure, coverage, live, requirements } of backends) {
       expect(failure).toBeUndefined();
       expect(coverage !== undefined).toBe(live);

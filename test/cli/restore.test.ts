@@ -31,7 +31,7 @@ interface Document {
     entries: number;
   } | null;
   readonly statistics: Record<string, number>;
-  readonly verify: { bytes: number; wrongBytes: number; changedBytes: number };
+  readonly verify: { bytes: number; wrong_bytes: number; changed_bytes: number };
   readonly leaks: Record<string, unknown>;
 }
 
@@ -55,7 +55,7 @@ function expectRight({ end, document }: { end: CliEnd; document: Document }): vo
   const { demand, around, prefetch, ensured, zero, foreign } = pages;
   expect(demand + around + prefetch + ensured + zero + foreign).toBe(pages.all);
   expect(pages.present).toBe(pages.all);
-  expect(verify).toMatchObject({ bytes: document.image.bytes, wrongBytes: 0 });
+  expect(verify).toMatchObject({ bytes: document.image.bytes, wrong_bytes: 0 });
   expect(leaks).toEqual({ descriptors: 0, descriptorsOf: [], threads: 0, mappings: 0, processes: 0 });
   for (const accessor of accessors) expect(accessor).toMatchObject({ right: true, failures: 0 });
 }

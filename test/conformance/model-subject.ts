@@ -28,7 +28,7 @@ export function modelSubject(
     sites: SITE_NAMES.filter(
       (site) => site !== 'kernel-visibility' && (shared || site !== 'external-mapping'),
     ),
-    backend: () => memoryBackend({ stagingBytes: STAGING_PAGES * (more.pageBytes ?? 4096), ...options }),
+    backend: () => memoryBackend({ staging_bytes: STAGING_PAGES * (more.page_bytes ?? 4096), ...options }),
     stepping: (attachment) => (attachment as ModelAttachment).kernel,
     ...more,
   };
@@ -52,7 +52,7 @@ export const MODEL_SUBJECTS: readonly SteppedSubject[] = [
   modelSubject('the model: everybody waits'),
   modelSubject('the model: shared memory', {}, { memory: 'shmem' }),
   modelSubject('the model: shared memory, filled in place', { install: 'continue' }, { memory: 'shmem' }),
-  modelSubject('the model: huge pages', {}, { memory: 'hugetlb', pageBytes: 16384 }),
+  modelSubject('the model: huge pages', {}, { memory: 'hugetlb', page_bytes: 16384 }),
   modelSubject('the model: vCPUs exit, the rest waits', { sites: byClass({ vcpu: exits }) }),
   modelSubject("the model: the kernel's own accesses fail", { sites: byClass({ kernel: errors }) }),
   modelSubject('the model: every access fails', { sites: sites(() => errors) }),

@@ -68,7 +68,7 @@ test.for([1, 4])(
       files: new Map(),
       aliases: undefined,
       userfault: new Map([[0, bits.address]]),
-      stagingBytes: 4 * bytes,
+      staging_bytes: 4 * bytes,
       verbs: 0xffff,
     });
     undo.push(

@@ -36,7 +36,7 @@ test('a program that is not there', async () => {
 });
 
 test('a program that takes too long is ended', async () => {
-  const slow = shell('echo $$ >pid; exec sleep 600', { timeoutMs: 500 });
+  const slow = shell('echo $$ >pid; exec sleep 600', { timeout_ms: 500 });
   await expect(slow).rejects.toThrow('sh was not done after 0.5 s');
   expect(isAlive(pidIn('pid'))).toBe(false);
 });

@@ -32,7 +32,12 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 /** A machine whose QEMU is a script that does these steps. */
 async function machine(
   steps: readonly Step[],
-  options: { bootLimitMs?: number; timeLimitMs?: number; signal?: AbortSignal; suites?: typeof SUITES } = {},
+  options: {
+    bootLimit_ms?: number;
+    timeLimit_ms?: number;
+    signal?: AbortSignal;
+    suites?: typeof SUITES;
+  } = {},
 ): Promise<Outcome> {
   const program = join(folder, 'qemu');
   const fake = fileURLToPath(new URL('./fixtures/fake-qemu.mjs', import.meta.url));
@@ -46,8 +51,8 @@ async function machine(
       suites: options.suites ?? SUITES.slice(0, 1),
       vitest: [],
       memory: 1,
-      bootLimitMs: options.bootLimitMs ?? 60_000,
-      timeLimitMs: options.timeLimitMs ?? 60_000,
+      bootLimit_ms: options.bootLimit_ms ?? 60_000,
+      timeLimit_ms: options.timeLimit_ms ?? 60_000,
       signal: options.signal ?? new AbortController().signal,
       say: () => {},
       onConsole: () => {},
@@ -105,7 +110,7 @@ test('a suite that never began is a failure', async () => {
 });
 
 test('a kernel that does not boot within its time', async () => {
-  const run = machine([{ hang: true }], { bootLimitMs: 3000 });
+  const run = machine([{ hang: true }], { bootLimit_ms: 3000 });
   await expect(run).rejects.toThrow('the kernel did not boot within 3 s');
   await expect(run).rejects.toMatchObject({ hint: expect.stringContaining('console.log') as string });
   expect(isAlive()).toBe(false);
@@ -126,7 +131,7 @@ test('a panic is quoted, with the suite that ran', async () => {
 });
 
 test('a guest that hangs is switched off', async () => {
-  const run = machine([START, begin('one'), { hang: true }], { timeLimitMs: 3000 });
+  const run = machine([START, begin('one'), { hang: true }], { timeLimit_ms: 3000 });
   await expect(run).rejects.toThrow('the time limit of 3 s passed while one ran');
   expect(isAlive()).toBe(false);
 });

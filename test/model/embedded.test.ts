@@ -96,9 +96,9 @@ describe('a pager on the memory backend', () => {
           const port = await openPort(shard!.port);
           const failing: FaultPort = {
             staging: port.staging,
-            take(batch, wait, timeoutMs) {
+            take(batch, wait, timeout_ms) {
               if (broken) throw new Error('the port is broken');
-              return port.take(batch, wait, timeoutMs);
+              return port.take(batch, wait, timeout_ms);
             },
             resolve(batch) {
               for (let row = 0; row < batch.count; row++) batch.settle(row, OUTCOME.again, 0, 11);

@@ -34,7 +34,7 @@ export class ModelWorld {
     memory: MemoryKind = 'anonymous',
   ): Promise<ModelWorld> {
     return new ModelWorld(
-      await memoryBackend({ stagingBytes: 4 * PAGE, ...options }).attach(layoutOf(pages, memory)),
+      await memoryBackend({ staging_bytes: 4 * PAGE, ...options }).attach(layoutOf(pages, memory)),
     );
   }
 

@@ -2,7 +2,7 @@ import { describe, test } from 'vitest';
 import { type Runner } from 'demand-paging/conformance';
 
 /** Has the suite's properties run as tests here. `lack`: why they cannot on this host; they are then skipped, and say so. */
-export const suiteRunner = (lack: string | undefined, timeoutMs: number): Runner => ({
+export const suiteRunner = (lack: string | undefined, timeout_ms: number): Runner => ({
   describe,
   test: (name, body) =>
     test(
@@ -11,6 +11,6 @@ export const suiteRunner = (lack: string | undefined, timeoutMs: number): Runner
         if (lack !== undefined) context.skip(lack);
         return body((reason) => context.skip(reason));
       },
-      timeoutMs,
+      timeout_ms,
     ),
 });

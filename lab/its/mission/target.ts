@@ -55,7 +55,7 @@ export class Target {
     kvm: Kvm,
     mediation: Mediation,
     image: SharedArrayBuffer,
-    latencyMs: number,
+    latency_ms: number,
   ): Promise<Target> {
     const spec = { vcpuIds: VCPU_IDS, itsBases: [undefined], gicdBase: GICD_BASE, gicrBase: GICR_BASE };
     const gic = new GicVm(kvm, spec, []);
@@ -78,7 +78,7 @@ export class Target {
       source: {
         module: new URL('./slow-source.js', import.meta.url).href,
         export: 'openSlowSource',
-        options: { image, latencyMs },
+        options: { image, latency_ms },
       },
       // Where every access fails until its page was asked for, no class is served.
       needs: mediation === 'error' ? [] : ['vcpu'],
@@ -156,7 +156,7 @@ export class Target {
     set('x4', 0n);
     return await thread.run({
       descriptor: duplicate(vcpus[vcpu]!.fd),
-      runBytes: this.#kvm.runBytes,
+      run_bytes: this.#kvm.run_bytes,
       token: 'gate' in this.#backend ? this.#backend.gate(vcpu) : undefined,
     });
   }

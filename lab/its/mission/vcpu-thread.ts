@@ -5,7 +5,7 @@ import { type VcpuGateToken } from 'demand-paging/backends/composite';
 export interface VcpuTask {
   /** The thread takes it over. */
   readonly descriptor: number;
-  readonly runBytes: number;
+  readonly run_bytes: number;
   /** Undefined where missing pages stop the thread inside KVM_RUN. */
   readonly token: VcpuGateToken | undefined;
 }

@@ -153,9 +153,9 @@ async function lostInterrupts(target: Target, restored: BeforeItsEnable): Promis
 
 const round = (ms: number): number => Math.round(ms * 10) / 10;
 
-async function restore(mode: Mode, latencyMs: number): Promise<void> {
+async function restore(mode: Mode, latency_ms: number): Promise<void> {
   const errors = mode.startsWith('errors');
-  const target = await Target.open(kvm, errors ? 'error' : mediation, saved.image, latencyMs);
+  const target = await Target.open(kvm, errors ? 'error' : mediation, saved.image, latency_ms);
   try {
     await runVcpus(target, errors);
     const { pager } = target;
@@ -185,7 +185,7 @@ async function restore(mode: Mode, latencyMs: number): Promise<void> {
     const lost = await lostInterrupts(target, restored);
     rows.push({
       mode,
-      'a page takes (ms)': latencyMs,
+      'a page takes (ms)': latency_ms,
       'before the ioctl (ms)': round(spent.before + spent.bringing),
       'in the ioctl (ms)': round(spent.ioctl),
       'faults in it': spent.faults,
@@ -207,7 +207,7 @@ async function restore(mode: Mode, latencyMs: number): Promise<void> {
   }
 }
 
-for (const latencyMs of LATENCIES)
-  suite(`a page takes ${latencyMs} ms`, () => {
-    for (const mode of MODES) test(mode, () => restore(mode, latencyMs));
+for (const latency_ms of LATENCIES)
+  suite(`a page takes ${latency_ms} ms`, () => {
+    for (const mode of MODES) test(mode, () => restore(mode, latency_ms));
   });

@@ -45,7 +45,7 @@ export interface ModelOptions {
    */
   readonly contents?: (page: PageIndex) => Uint8Array | undefined;
   /** Staging, in bytes; at least the largest page is taken. Default 256 KiB. */
-  readonly stagingBytes?: number;
+  readonly staging_bytes?: number;
 }
 
 /** A {@link Backend} whose attachments have a model kernel each. */
@@ -97,8 +97,8 @@ export function memoryBackend(options: ModelOptions = {}): MemoryBackend {
       settleModel(kernel.memory, layout.regions, states);
       last = kernel;
       const largest = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
-      const stagingBytes = Math.max(largest, options.stagingBytes ?? DEFAULT_STAGING_BYTES);
-      return new ModelAttachment({ kernel, supports, coverage: coverageOf(layout, sites), stagingBytes });
+      const staging_bytes = Math.max(largest, options.staging_bytes ?? DEFAULT_STAGING_BYTES);
+      return new ModelAttachment({ kernel, supports, coverage: coverageOf(layout, sites), staging_bytes });
     },
     get kernel(): ModelKernel {
       if (!last) throw new DemandPagingError('CLOSED', 'this backend was not attached yet');
@@ -154,13 +154,13 @@ function supportsOf(layout: MemoryLayout, options: ModelOptions, sites: SiteMech
 
 /** The first mechanism before a site is the one that a missing page meets; without one nobody notices. */
 function coverageOf(layout: MemoryLayout, sites: SiteMechanisms): Coverage {
-  const granuleBytes = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
+  const granule_bytes = Math.max(...layout.regions.map(({ pageSize }) => pageSize));
   const shared = layout.regions.some(({ memory }) => memory !== 'anonymous');
   return SITE_NAMES.filter(
     (site) => site !== 'kernel-visibility' && (site !== 'external-mapping' || shared || sites[site]),
   ).map((site: AccessSite) => {
     const [first] = sites[site] ?? [];
     const effect = first?.effect ?? 'unmediated';
-    return { site, effect, granuleBytes, address: first?.address ?? 'none', evidence: 'declared' };
+    return { site, effect, granule_bytes, address: first?.address ?? 'none', evidence: 'declared' };
   });
 }

@@ -21,7 +21,7 @@ export interface AccessRequest {
   /** What to write; absent for a read. */
   readonly bytes?: Uint8Array;
   /** Most bytes touched in one step, which is atomic. Default: up to the end of the page. */
-  readonly pieceBytes?: number;
+  readonly piece_bytes?: number;
   /** vcpu_id, for the vCPU's own sites. Default 0. */
   readonly vcpu?: number;
 }
@@ -53,7 +53,7 @@ export class ModelAccess implements Stepper {
   /** How often its vCPU has left the kernel with it. */
   exits = 0;
   readonly #kernel: ModelKernel;
-  readonly #pieceBytes: number;
+  readonly #piece_bytes: number;
   #state: AccessState = 'running';
   #offset: number;
   #done = 0;
@@ -62,7 +62,7 @@ export class ModelAccess implements Stepper {
 
   /** @internal Made by {@link ModelKernel.access}. */
   constructor(kernel: ModelKernel, thread: number, request: AccessRequest) {
-    const { site, page, offset = 0, length = 8, bytes, pieceBytes = Infinity, vcpu = 0 } = request;
+    const { site, page, offset = 0, length = 8, bytes, piece_bytes = Infinity, vcpu = 0 } = request;
     this.#kernel = kernel;
     this.thread = thread;
     this.site = site;
@@ -70,7 +70,7 @@ export class ModelAccess implements Stepper {
     this.#offset = offset;
     this.write = bytes !== undefined;
     this.bytes = bytes ?? new Uint8Array(length);
-    this.#pieceBytes = pieceBytes;
+    this.#piece_bytes = piece_bytes;
     this.vcpu = site.startsWith('vcpu-') ? vcpu : undefined;
     this.name = `${site}#${thread}`;
   }
@@ -154,7 +154,7 @@ export class ModelAccess implements Stepper {
   }
 
   #transfer(frame: Uint8Array): void {
-    const piece = Math.min(this.#pieceBytes, frame.length - this.#offset, this.bytes.length - this.#done);
+    const piece = Math.min(this.#piece_bytes, frame.length - this.#offset, this.bytes.length - this.#done);
     if (this.write) frame.set(this.bytes.subarray(this.#done, this.#done + piece), this.#offset);
     else this.bytes.set(frame.subarray(this.#offset, this.#offset + piece), this.#done);
     this.#done += piece;

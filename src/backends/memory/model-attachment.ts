@@ -23,7 +23,7 @@ export interface ModelAttachmentParts {
   readonly kernel: ModelKernel;
   readonly coverage: Coverage;
   readonly supports: Supports;
-  readonly stagingBytes: number;
+  readonly staging_bytes: number;
 }
 
 /** A model kernel bound to a layout: what {@link memoryBackend} attaches. */
@@ -39,12 +39,12 @@ export class ModelAttachment implements Attachment {
   readonly port: ModelPort;
   #closed = false;
 
-  constructor({ kernel, coverage, supports, stagingBytes }: ModelAttachmentParts) {
+  constructor({ kernel, coverage, supports, staging_bytes }: ModelAttachmentParts) {
     this.kernel = kernel;
     this.layout = kernel.memory.layout;
     this.coverage = coverage;
     this.supports = supports;
-    this.port = new ModelPort(kernel, supports, stagingBytes);
+    this.port = new ModelPort(kernel, supports, staging_bytes);
     this.shards = [
       {
         pages: { first: 0, count: this.layout.pageCount },

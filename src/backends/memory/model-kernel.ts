@@ -27,7 +27,7 @@ import { settle, type Stepper } from './stepper.js';
 export type SiteMechanisms = Partial<Readonly<Record<AccessSite, readonly ModelMechanism[]>>>;
 
 /** What {@link ModelKernel.run} does: an access from any site, by page or by guest-physical address. */
-export type RunRequest = Omit<AccessRequest, 'pieceBytes' | 'page' | 'offset'> &
+export type RunRequest = Omit<AccessRequest, 'piece_bytes' | 'page' | 'offset'> &
   ({ readonly page: PageIndex; readonly offset?: number } | { readonly gpa: Gpa });
 
 /**

@@ -24,10 +24,10 @@ export class ModelPort implements FaultPort {
   #wakeUp: (() => void) | undefined;
   #closed = false;
 
-  constructor(kernel: ModelKernel, supports: Supports, stagingBytes: number) {
+  constructor(kernel: ModelKernel, supports: Supports, staging_bytes: number) {
     this.#kernel = kernel;
     this.#supports = supports;
-    this.staging = new Uint8Array(stagingBytes);
+    this.staging = new Uint8Array(staging_bytes);
     kernel.queue.onMessage = () => this.#wakeUp?.();
   }
 

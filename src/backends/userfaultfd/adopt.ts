@@ -47,7 +47,7 @@ export interface AdoptOptions {
   /** It made it with UFFD_USER_MODE_ONLY. Default false. */
   readonly userModeOnly?: boolean | undefined;
   /** Staging memory, in bytes. Default 4 MiB. */
-  readonly stagingBytes?: number | undefined;
+  readonly staging_bytes?: number | undefined;
 }
 
 /**
@@ -73,13 +73,13 @@ export interface AdoptOptions {
  * (`contents`, see above); KERNEL. Requires: no privilege. Source: userfaultfd(2), ioctl_userfaultfd(2).
  */
 export function adopt(options: AdoptOptions): Backend {
-  const { faults, asyncWriteProtect, userModeOnly, stagingBytes } = options;
+  const { faults, asyncWriteProtect, userModeOnly, staging_bytes } = options;
   const choice = completeOptions(
     {
       faults,
       asyncWriteProtect,
       userModeOnly,
-      stagingBytes,
+      staging_bytes,
       events: options.events ?? ['remove'],
     },
     FOREIGN_EVENTS,
@@ -138,7 +138,7 @@ function attachForeign(
     process,
     pages: [pages],
     segments,
-    stagingBytes: choice.stagingBytes,
+    staging_bytes: choice.staging_bytes,
     local: false,
     threadIds: options.threadIds ?? false,
   };

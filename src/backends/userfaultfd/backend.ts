@@ -88,7 +88,7 @@ function attach(layout: MemoryLayout, states: PageStates, choice: UserfaultfdCho
     });
     let shards: OpenShard[] = [];
     contents.settle(
-      () => (shards = opened.map((shard) => watched(shard, mode, choice.stagingBytes))),
+      () => (shards = opened.map((shard) => watched(shard, mode, choice.staging_bytes))),
       () => shards.forEach(unwatch),
     );
     contents.close();
@@ -138,7 +138,7 @@ function watched(
     readonly segments: readonly Segment[];
   },
   mode: number,
-  stagingBytes: number,
+  staging_bytes: number,
 ): OpenShard {
   const registered = segments.map((segment): Segment => {
     return { ...segment, verbs: registerSegment(uffd, segment, mode) };
@@ -150,7 +150,7 @@ function watched(
     process: undefined,
     pages: [pages],
     segments: registered,
-    stagingBytes,
+    staging_bytes,
     local: true,
     threadIds: (uffd.enabled & UFFD_FEATURE.THREAD_ID) !== 0,
   };

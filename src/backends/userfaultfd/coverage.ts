@@ -31,14 +31,14 @@ export function declaredCoverage(
   layout: MemoryLayout,
   choice: Pick<UserfaultfdChoice, 'userModeOnly' | 'sigbus'>,
 ): Coverage {
-  const granuleBytes = Math.max(...layout.regions.map((region) => region.pageSize));
+  const granule_bytes = Math.max(...layout.regions.map((region) => region.pageSize));
   const shared = layout.regions.some((region) => region.memory !== 'anonymous');
   return SITE_NAMES.map((site): SiteCoverage => {
     const effect = effectAt(site, choice, shared);
     return {
       site,
       effect,
-      granuleBytes,
+      granule_bytes,
       address: effect === 'blocks' ? 'exact' : 'none',
       evidence: 'declared',
     };

@@ -72,7 +72,7 @@ export class UserfaultfdPort implements FaultPort {
   constructor(token: UserfaultfdPortToken) {
     this.#token = token;
     const largest = Math.max(...token.segments.map((segment) => segment.pageSize));
-    this.#staging = mapStaging(token.stagingBytes, largest);
+    this.#staging = mapStaging(token.staging_bytes, largest);
     this.staging = this.#staging.bytes();
     this.#arrivals = new UffdArrivals(token.arrivals);
     this.#uffd = new UffdPort(token.uffd, MESSAGES, this.#arrivals);
@@ -87,7 +87,7 @@ export class UserfaultfdPort implements FaultPort {
     ]);
   }
 
-  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
+  take(batch: FaultBatch, wait: Wait, timeout_ms: number): number {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
     // With one accessor nothing is ever there yet: looking before sleeping would be a system call in vain.
     if (wait !== 'block' || this.#crowded || this.#reader.carrying) {
@@ -98,7 +98,7 @@ export class UserfaultfdPort implements FaultPort {
       const taken = this.#look(batch);
       if (taken > 0) return taken;
     }
-    const deadline = timeoutMs === Infinity ? Infinity : performance.now() + timeoutMs;
+    const deadline = timeout_ms === Infinity ? Infinity : performance.now() + timeout_ms;
     return wait === 'spin' ? this.#spin(batch, deadline) : this.#sleep(batch, deadline);
   }
 
@@ -141,7 +141,7 @@ export class UserfaultfdPort implements FaultPort {
     if (size > this.staging.length) {
       throw new DemandPagingError('NOT_SUPPORTED', `pages of ${size} bytes do not fit in staging`, {
         range,
-        hint: 'Open the backend with as large stagingBytes',
+        hint: 'Open the backend with as large staging_bytes',
       });
     }
     for (const address of this.#answered) {
@@ -379,10 +379,10 @@ export class UserfaultfdPort implements FaultPort {
     length: number,
     from: number,
     flags: number,
-    pageBytes: number,
+    page_bytes: number,
   ): number {
     for (let done = 0; ;) {
-      const asked = Math.min(this.#mostPages * pageBytes, length - done);
+      const asked = Math.min(this.#mostPages * page_bytes, length - done);
       const result = this.#call(verb, start + done, asked, from + done, flags);
       const progress = result === 0 ? asked : this.#uffd.done;
       done += progress;
@@ -393,8 +393,8 @@ export class UserfaultfdPort implements FaultPort {
       if (result !== -ERRNO.ENOENT) return -result;
       // A page to move that is not there is not a target that is gone.
       if (verb === VERB.move && !isResident(from + done)) return ERRNO.EFAULT;
-      if (asked <= pageBytes) return ERRNO.ENOENT;
-      this.#mostPages = Math.floor(asked / pageBytes / 2);
+      if (asked <= page_bytes) return ERRNO.ENOENT;
+      this.#mostPages = Math.floor(asked / page_bytes / 2);
     }
   }
 

@@ -7,7 +7,7 @@ import { type CoverageAccessor } from './measure-coverage.js';
  * Another process with its own mapping of the first region's memory file: one process an access. It ends
  * by itself or is killed at the deadline. Precondition: that region has a file. Blocks: nobody.
  */
-export function foreignMapping(layout: MemoryLayout, deadlineMs: number): CoverageAccessor {
+export function foreignMapping(layout: MemoryLayout, deadline_ms: number): CoverageAccessor {
   const [region] = layout.regions;
   const { fd, offset } = region!.file!;
   const program = entryFile('backends/userfaultfd/foreign-mapping-worker');
@@ -23,7 +23,7 @@ export function foreignMapping(layout: MemoryLayout, deadlineMs: number): Covera
           // Options of this process, a debugger's port for one, are not for the other.
           env: { ...process.env, NODE_OPTIONS: '' },
           stdio: ['ignore', 'pipe', 'ignore', fd],
-          timeout: deadlineMs,
+          timeout: deadline_ms,
           killSignal: 'SIGKILL',
         });
         let output = '';

@@ -34,7 +34,7 @@ export interface MeasureCoverageOptions {
   readonly sites: readonly AccessSite[];
   start(site: AccessSite, layout: MemoryLayout): Promise<CoverageAccessor>;
   /** How long one site may take, in milliseconds. Default 3000. */
-  readonly deadlineMs?: number | undefined;
+  readonly deadline_ms?: number | undefined;
 }
 
 /** What a page is filled with when its fault comes; never what missing memory reads as. */
@@ -46,10 +46,10 @@ const MARK = 0xa7;
  * access. Rows that were tried are `measured`; the others, and those with no clear result in time, stay
  * `declared`. In SIGBUS mode loads and stores of this process are not tried: they would end it.
  *
- * Blocks: nobody; each site at most `deadlineMs`. Errors: as the backend's `attach`, and what `start` throws.
+ * Blocks: nobody; each site at most `deadline_ms`. Errors: as the backend's `attach`, and what `start` throws.
  */
 export async function measureCoverage(options: MeasureCoverageOptions): Promise<Coverage> {
-  const { memory = 'shmem', deadlineMs = 3000 } = options;
+  const { memory = 'shmem', deadline_ms = 3000 } = options;
   const sites = options.sites.filter(
     (site) => !(options.backend?.sigbus && (site === 'vmm-load' || site === 'vmm-store')),
   );
@@ -74,9 +74,9 @@ export async function measureCoverage(options: MeasureCoverageOptions): Promise<
     for (const [page, site] of tried.entries()) {
       const accessor =
         site === 'external-mapping'
-          ? foreignMapping(attachment.layout, deadlineMs)
+          ? foreignMapping(attachment.layout, deadline_ms)
           : await options.start(site, attachment.layout);
-      const effect = await trial.run(accessor, site, page, performance.now() + deadlineMs);
+      const effect = await trial.run(accessor, site, page, performance.now() + deadline_ms);
       if (effect) measured.set(site, { effect, address: effect === 'blocks' ? 'exact' : 'none' });
       await accessor.stop();
     }

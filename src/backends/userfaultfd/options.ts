@@ -43,7 +43,7 @@ export interface UserfaultfdBackendOptions {
   /** Resolvers to divide the memory among, at most; they meet at multiples of 4096 pages. Default 1. */
   readonly shards?: number | undefined;
   /** Staging memory of each port, in bytes; at least 2 MiB and the largest page size. Default 4 MiB. */
-  readonly stagingBytes?: number | undefined;
+  readonly staging_bytes?: number | undefined;
 }
 
 /** The options with every default filled in. */
@@ -56,7 +56,7 @@ export interface UserfaultfdChoice {
   readonly events: readonly MemoryEvent['kind'][];
   readonly install: 'copy' | 'continue' | 'move';
   readonly shards: number;
-  readonly stagingBytes: number;
+  readonly staging_bytes: number;
 }
 
 const FAULTS: readonly FaultKind[] = ['missing', 'minor', 'write-protect', 'rwp'];
@@ -83,7 +83,7 @@ export function completeOptions(
     events: given.events ?? LOCAL_EVENTS,
     install,
     shards: given.shards ?? 1,
-    stagingBytes: given.stagingBytes ?? 2 * LEAST_STAGING,
+    staging_bytes: given.staging_bytes ?? 2 * LEAST_STAGING,
   };
   oneOf('via', choice.via, ['auto', 'device', 'syscall']);
   oneOf('install', install, ['copy', 'continue', 'move']);
@@ -101,9 +101,9 @@ export function completeOptions(
     throw new RangeError("asyncWriteProtect needs 'write-protect' among the faults");
   if (!Number.isInteger(choice.shards) || choice.shards < 1)
     throw new RangeError(`shards is ${choice.shards}; it takes a whole number from 1`);
-  if (!Number.isInteger(choice.stagingBytes) || choice.stagingBytes < LEAST_STAGING) {
+  if (!Number.isInteger(choice.staging_bytes) || choice.staging_bytes < LEAST_STAGING) {
     throw new RangeError(
-      `stagingBytes is ${choice.stagingBytes}; it takes a whole number from ${LEAST_STAGING}`,
+      `staging_bytes is ${choice.staging_bytes}; it takes a whole number from ${LEAST_STAGING}`,
     );
   }
   return choice;

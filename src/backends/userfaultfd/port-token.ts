@@ -14,7 +14,7 @@ export interface UserfaultfdPortToken {
   /** The shard's pages: those that are unmapped, too. */
   readonly pages: readonly PageRange[];
   readonly segments: readonly Segment[];
-  readonly stagingBytes: number;
+  readonly staging_bytes: number;
   /** The memory is mapped in this process. */
   readonly local: boolean;
   readonly threadIds: boolean;

@@ -71,7 +71,7 @@ async function declare(judging: CellJudge): Promise<void> {
 
 function checkOptions({ options, blackBox }: JudgeJob): CheckOptions {
   const { runs, seed, within_ms, path } = options;
-  const checking: CheckOptions = { runs, seed, withinMs: within_ms, ...(path !== undefined && { path }) };
+  const checking: CheckOptions = { runs, seed, within_ms: within_ms, ...(path !== undefined && { path }) };
   return blackBox === undefined ? checking : { ...checking, watch: recorder(blackBox) };
 }
 

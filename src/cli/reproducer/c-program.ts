@@ -103,7 +103,7 @@ function modeOf(verb: string, wake: boolean, protect = false): string {
   return modes.join(' | ') || '0';
 }
 
-function verbSteps(event: RecordedVerb, { pageBytes }: Record): readonly string[] | undefined {
+function verbSteps(event: RecordedVerb, { page_bytes }: Record): readonly string[] | undefined {
   const { verb, pages, wake, protect, outcome, bytes } = event;
   const range = `${pages.first}, ${pages.count}`;
   // What the backend refused never reached the kernel.
@@ -111,15 +111,15 @@ function verbSteps(event: RecordedVerb, { pageBytes }: Record): readonly string[
   switch (verb) {
     case 'copy':
       if (!bytes) return undefined;
-      return [...fillSteps(bytes, pageBytes), `copy(${range}, ${modeOf('COPY', wake, protect)});`];
+      return [...fillSteps(bytes, page_bytes), `copy(${range}, ${modeOf('COPY', wake, protect)});`];
     case 'continue':
       return [
-        ...(bytes ? [...fillSteps(bytes, pageBytes), `fill_page_cache(${range});`] : []),
+        ...(bytes ? [...fillSteps(bytes, page_bytes), `fill_page_cache(${range});`] : []),
         `map_page_cache(${range}, ${modeOf('CONTINUE', wake, protect)});`,
       ];
     case 'move':
       if (!bytes) return undefined;
-      return [...fillSteps(bytes, pageBytes), `move(${range}, ${modeOf('MOVE', wake)});`];
+      return [...fillSteps(bytes, page_bytes), `move(${range}, ${modeOf('MOVE', wake)});`];
     case 'zeropage':
       return [`zeropage(${range}, ${modeOf('ZEROPAGE', wake)});`];
     case 'poison':
@@ -136,9 +136,9 @@ function verbSteps(event: RecordedVerb, { pageBytes }: Record): readonly string[
 const WORD_BYTES = 4;
 
 /** Fills the buffer, in runs of words that belong to one page. */
-function fillSteps(bytes: Uint8Array, pageBytes: number): string[] {
+function fillSteps(bytes: Uint8Array, page_bytes: number): string[] {
   const words = new Uint32Array(bytes.slice().buffer);
-  const perPage = pageBytes / WORD_BYTES;
+  const perPage = page_bytes / WORD_BYTES;
   const steps: string[] = [];
   for (let at = 0; at < words.length;) {
     const owner = ownerOf(words[at]!, at % perPage);

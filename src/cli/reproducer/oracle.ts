@@ -13,8 +13,8 @@ export interface Wrong {
  * What is wrong in a record by itself, without knowing what was tested: a page that nobody removed reads as its
  * contents, and every access ends. Undefined where nothing is; then what failed is not to be seen at the kernel.
  */
-export function wrongIn({ events, pageBytes }: Record): Wrong | undefined {
-  const contents = new Contents(pageBytes);
+export function wrongIn({ events, page_bytes }: Record): Wrong | undefined {
+  const contents = new Contents(page_bytes);
   const touches = events.filter((event): event is RecordedTouch => event.kind === 'touch');
   for (const touch of touches) {
     const end = events.find((event) => event.kind === 'end' && event.id === touch.id);

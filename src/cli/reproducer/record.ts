@@ -48,7 +48,7 @@ export class Record {
   memory: MemoryKind = 'anonymous';
   /** Pages that the page cache has are faults as well. */
   minor = false;
-  pageBytes = 4096;
+  page_bytes = 4096;
   pageCount = 0;
   #ids = 0;
 

@@ -27,7 +27,7 @@ export function recordedBackend(backend: Backend, record: Record): Backend {
       record.clear();
       record.minor = attachment.supports.verbs.includes('continue');
       record.memory = layout.regions[0]!.memory;
-      record.pageBytes = layout.regions[0]!.pageSize;
+      record.page_bytes = layout.regions[0]!.pageSize;
       record.pageCount = layout.pageCount;
       return recordedAttachment(attachment, await openPort(attachment.shards[0]!.port), record);
     },
@@ -84,9 +84,9 @@ class RecordedPort implements FaultPort {
     return this.#port.staging;
   }
 
-  take(batch: FaultBatch, wait: Wait, timeoutMs: number): number {
+  take(batch: FaultBatch, wait: Wait, timeout_ms: number): number {
     const before = batch.count;
-    const taken = this.#port.take(batch, wait, timeoutMs);
+    const taken = this.#port.take(batch, wait, timeout_ms);
     for (let row = before; row < batch.count; row++) {
       if (batch.isEvent(row)) {
         const event = batch.event(row);
@@ -164,7 +164,7 @@ function recordedAccessor(
   };
   return {
     async access(request) {
-      const { page, offset = 0, bytes, length = bytes?.length ?? record.pageBytes - offset } = request;
+      const { page, offset = 0, bytes, length = bytes?.length ?? record.page_bytes - offset } = request;
       const id = record.nextId();
       record.add({ kind: 'touch', id, site, page, offset, length, ...(bytes && { bytes }) });
       const result = await accessor.access(request);

@@ -17,7 +17,7 @@ const MISTAKES: Readonly<Record<string, (stage: Stage) => Resolution>> = {
   'bytes that pass the end of staging': ({ port, contents }) => ({
     verb: 'copy',
     pages: { first: 1, count: 1 },
-    from: port.staging.length - contents.pageBytes + 1,
+    from: port.staging.length - contents.page_bytes + 1,
   }),
   'bytes before staging': () => ({ verb: 'copy', pages: { first: 1, count: 1 }, from: -8 }),
 };

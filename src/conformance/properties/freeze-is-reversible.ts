@@ -69,7 +69,7 @@ export const freezeIsReversible = property<Plan>({
     const reads = [
       ...into.reads,
       ...Array.from({ length: everything(stage).count }, (_, page) =>
-        stage.touch({ site: site!, page, length: stage.contents.pageBytes }),
+        stage.touch({ site: site!, page, length: stage.contents.page_bytes }),
       ),
     ];
     yield settled(...reads);

@@ -48,7 +48,7 @@ export const installOnce = property<{
       yield pause;
     }
     const reads = Array.from({ length: count }, (_, page) =>
-      stage.touch({ page, length: stage.contents.pageBytes }),
+      stage.touch({ page, length: stage.contents.page_bytes }),
     );
     yield settled(...reads);
     for (const { page, bytes } of reads) {

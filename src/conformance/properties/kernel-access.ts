@@ -59,7 +59,7 @@ export const kernelAccessRetries = property<readonly Action[]>({
       const ensure = stage.pager.do('ensure', { first: page, count: 1 });
       yield settled(ensure);
       must(ensure.error === undefined, `bringing page ${page} failed with ${ensure.error}`);
-      const again = stage.touch({ site: SITE, page, length: stage.contents.pageBytes });
+      const again = stage.touch({ site: SITE, page, length: stage.contents.page_bytes });
       yield settled(again);
       must(
         again.end === 'done' && stage.contents.recognise(again.bytes, page) === 'original',

@@ -46,7 +46,7 @@ export const sourceFailureIsLoud = property<Plan>({
       retries: fc.nat(2),
       synchronous: fc.boolean(),
     }),
-  policy: ({ policy, retries }) => ({ onSourceFailure: policy, retries, retryDelayMs: 1 }),
+  policy: ({ policy, retries }) => ({ onSourceFailure: policy, retries, retryDelay_ms: 1 }),
   synchronous: ({ synchronous, fault }) => synchronous && fault !== 'never',
   *body(stage, { page, fault, policy }, manifest) {
     const site = waitingSites(manifest).find((candidate) => manifest.mayFail.includes(candidate))!;

@@ -62,9 +62,9 @@ export const zeroLeak = sin({
     'handler-death-is-seen',
   ],
   port: ({ port, row }) => ({
-    take: (batch, wait, timeoutMs) => {
+    take: (batch, wait, timeout_ms) => {
       const before = batch.count;
-      const taken = port.take(batch, wait, timeoutMs);
+      const taken = port.take(batch, wait, timeout_ms);
       for (let at = before; at < before + taken; at++)
         if (!batch.isEvent(at) && batch.page[at] === 5) row(VERB.zeropage, batch.page[at]!, 1);
       return taken;
@@ -89,9 +89,9 @@ export const presentTooEarly = sin({
     };
     const catchUp = (): void => void (later = later.filter(install));
     return {
-      take: (batch, wait, timeoutMs) => {
+      take: (batch, wait, timeout_ms) => {
         catchUp();
-        return beneath.port.take(batch, wait, timeoutMs);
+        return beneath.port.take(batch, wait, timeout_ms);
       },
       resolve: (batch) => {
         catchUp();

@@ -50,10 +50,10 @@ export const deathUnseen = sin({
   port: ({ port }) => {
     let dead = false;
     return {
-      take: (batch, wait, timeoutMs) => {
+      take: (batch, wait, timeout_ms) => {
         if (dead) return 0;
         try {
-          return port.take(batch, wait, timeoutMs);
+          return port.take(batch, wait, timeout_ms);
         } catch {
           dead = true;
           return 0;

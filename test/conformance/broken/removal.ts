@@ -37,9 +37,9 @@ export const droppedRemove = sin({
   breaks: 'removed-reads-zero',
   mayBreak: ['remove-before-fault', 'prefetch-never-resurrects', 'again-makes-progress'],
   port: ({ port }) => ({
-    take: (batch, wait, timeoutMs) => {
+    take: (batch, wait, timeout_ms) => {
       const before = batch.count;
-      port.take(batch, wait, timeoutMs);
+      port.take(batch, wait, timeout_ms);
       return without(batch, before, (row) => batch.kind[row] === ROW.remove);
     },
   }),
@@ -50,9 +50,9 @@ export const removeBehindFault = sin({
   name: 'ignores a removal behind a fault on the same page',
   breaks: 'remove-before-fault',
   port: ({ port }) => ({
-    take: (batch, wait, timeoutMs) => {
+    take: (batch, wait, timeout_ms) => {
       const before = batch.count;
-      port.take(batch, wait, timeoutMs);
+      port.take(batch, wait, timeout_ms);
       const faulted = (row: number): boolean => {
         for (let other = before; other < row; other++) {
           if (
@@ -142,9 +142,9 @@ export const resurrects = sin({
         return { then } as unknown as Promise<ReadAnswer>;
       },
     };
-    const take: FaultPort['take'] = (batch, wait, timeoutMs) => {
+    const take: FaultPort['take'] = (batch, wait, timeout_ms) => {
       const before = batch.count;
-      port.take(batch, wait, timeoutMs);
+      port.take(batch, wait, timeout_ms);
       idleTakes = underWay > 0 ? 0 : idleTakes + 1;
       if (idleTakes < 2) {
         return without(batch, before, (row) => {

@@ -68,7 +68,7 @@ export function sin(options: SinOptions): Sin {
   const base = modelSubject(name, model, more);
   let last: ModelAttachment | undefined;
   const backend = (): Backend => {
-    const inner = memoryBackend({ stagingBytes: 6 * 4096, ...model });
+    const inner = memoryBackend({ staging_bytes: 6 * 4096, ...model });
     return {
       name,
       probe: () => inner.probe(),
@@ -120,7 +120,7 @@ function sinfulPort(port: FaultPort, portSin: PortSin, attachment: ModelAttachme
   };
   const wrapped: FaultPort = {
     staging: port.staging,
-    take: (batch: FaultBatch, wait, timeoutMs) => port.take(batch, wait, timeoutMs),
+    take: (batch: FaultBatch, wait, timeout_ms) => port.take(batch, wait, timeout_ms),
     ready: () => port.ready(),
     resolve: (batch: ResolutionBatch) => port.resolve(batch),
     resident: (page) => port.resident(page),

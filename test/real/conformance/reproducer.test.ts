@@ -27,7 +27,7 @@ function brokenSubject(name: string, breach: Breach, options: UserfaultfdBackend
       const inner = await openPort(shard.port);
       const port: FaultPort = {
         staging: inner.staging,
-        take: (batch, wait, timeoutMs) => inner.take(batch, wait, timeoutMs),
+        take: (batch, wait, timeout_ms) => inner.take(batch, wait, timeout_ms),
         ready: () => inner.ready(),
         resolve(batch) {
           breach(batch, inner);
@@ -51,7 +51,7 @@ function brokenSubject(name: string, breach: Breach, options: UserfaultfdBackend
   return {
     name,
     deterministic: false,
-    pageBytes: pageSize(),
+    page_bytes: pageSize(),
     sites: NATIVE_SITES,
     memory: options.install === 'continue' ? 'shmem' : 'anonymous',
     backend: (recorded = (kernel) => kernel) => around(recorded(userfaultfd(options))),
@@ -145,7 +145,7 @@ describe('a failure on a real kernel', () => {
 /** One access to page 1 of 2, and what the handler does about it. */
 function recordOf(...handler: readonly Record['events'][number][]): Record {
   const record = new Record();
-  record.pageBytes = pageSize();
+  record.page_bytes = pageSize();
   record.pageCount = 2;
   record.add({ kind: 'touch', id: 0, site: 'vmm-syscall', page: 1, offset: 0, length: 64 });
   record.add({ kind: 'fault', fault: 'missing', page: 1 });

@@ -12,7 +12,7 @@ function subject(
   return {
     name,
     deterministic: false,
-    pageBytes: pageSize(),
+    page_bytes: pageSize(),
     sites: NATIVE_SITES,
     backend: () => userfaultfd(options),
     accessor: (site, { layout }) => startAccessor(site as NativeSite, layout),

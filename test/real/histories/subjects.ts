@@ -43,7 +43,7 @@ function userfaultfdSubject(
       name,
       deterministic: false,
       memory,
-      pageBytes: 4096,
+      page_bytes: 4096,
       sites: NATIVE_SITES,
       backend: () => userfaultfd(options),
       accessor: (site, { layout }) => startAccessor(site as NativeSite, layout),

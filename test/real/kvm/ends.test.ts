@@ -50,7 +50,7 @@ describe('vacated-is-verified', () => {
 
   test('a slot whose file somebody still holds is found by the canary', (context) => {
     using rig = Rig.open(context);
-    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
+    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
     const canary = new Canary(vm, PLACE);
     const file = vm.createGuestMemfd(BYTES, GUEST_MEMFD_SHARED);
     const held = duplicate(file);
@@ -67,7 +67,7 @@ describe('vacated-is-verified', () => {
 
   test('where a process holds the file for good, slots are made of another', async (context) => {
     using rig = Rig.open(context);
-    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
+    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
     const canary = new Canary(vm, PLACE);
     const table = tableOf(vm, rig);
     const started: ChildProcess[] = [];
@@ -93,7 +93,7 @@ describe('vacated-is-verified', () => {
 
   test('where every file is held, that is said, and what to do', (context) => {
     using rig = Rig.open(context);
-    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
+    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
     const canary = new Canary(vm, PLACE);
     const table = tableOf(vm, rig);
     const held: number[] = [];
@@ -194,7 +194,7 @@ describe('what cannot be had is said', () => {
   test('closing with a vCPU waiting ends its wait as fatal', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
-    const policy = { retries: 1, retryDelayMs: 100_000 };
+    const policy = { retries: 1, retryDelay_ms: 100_000 };
     const { pager, control } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { policy });
     Atomics.store(control, 0, 1);
     const retrying = new Promise((resolve) => pager.once('retrying', resolve));

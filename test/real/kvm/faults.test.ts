@@ -154,7 +154,7 @@ describe('fewer slots than pages: chunks', () => {
         imageOf(PAGES),
       );
       const granules = pager.coverage.filter(({ effect }) => effect === 'exits');
-      expect(new Set(granules.map(({ granuleBytes }) => granuleBytes))).toEqual(new Set([8 * PAGE]));
+      expect(new Set(granules.map(({ granule_bytes }) => granule_bytes))).toEqual(new Set([8 * PAGE]));
       const vcpu = rig.vcpu(ENTRY.scan, { rdi: BigInt(at(0)), rsi: BigInt(COUNT) });
       const { result } = await rig.run(vcpu, backend.gate(0));
       expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done }, rax: SUM });
@@ -313,7 +313,7 @@ describe('what comes between', () => {
 describe('what runs out, or is held elsewhere', () => {
   test('vacated-is-verified: the file of vacated slots, held by another process', async (context) => {
     using rig = Rig.open(context);
-    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.runBytes);
+    using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
     const canary = new Canary(vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
     const file = vm.createGuestMemfd(2 * PAGE, GUEST_MEMFD_SHARED);
     canary.setBait(file, PAGE);

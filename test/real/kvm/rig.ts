@@ -208,7 +208,7 @@ export class Rig implements Disposable {
   ): Promise<Doing<T>> {
     const descriptor = vcpu && duplicate(vcpu.fd);
     const worker = new Worker(new URL('./fixtures/vcpu.mjs', import.meta.url), {
-      workerData: { descriptor, runBytes: this.kvm.runBytes, token, deed },
+      workerData: { descriptor, run_bytes: this.kvm.run_bytes, token, deed },
     });
     this.#workers.push(worker);
     // A thread that ends at once says all it has to say in one go: nobody may begin to listen later.

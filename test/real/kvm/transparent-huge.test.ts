@@ -23,7 +23,7 @@ function image(): SharedArrayBuffer {
 }
 
 /** Bytes of transparent huge pages in a stretch of this process's memory. Source: proc_pid_smaps(5). */
-function hugeBytes(address: number, length: number): number {
+function huge_bytes(address: number, length: number): number {
   let sum = 0;
   let inside = false;
   for (const line of readFileSync('/proc/self/smaps', 'utf8').split('\n')) {
@@ -50,7 +50,7 @@ test('pages of 2 MiB beside a userfaultfd are moved in whole, and what was there
     expect(Buffer.compare(await pager.memory!.read(gpa(PAGED), length), expected)).toBe(0);
   await seen();
   const hva = Number(pager.layout.hvaOf(0));
-  expect(hugeBytes(hva, length)).toBe(length);
+  expect(huge_bytes(hva, length)).toBe(length);
   // The vCPU checks the first word of each base page; a store of its own stays when others are taken away.
   const word = PAGED + HUGE + 5 * PAGE;
   const load = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(word) }), backend.gate(0));

@@ -25,7 +25,7 @@ test.each([
 ])(
   'a source that answers wrongly (%s) is %s: the access fails, and nobody reads zeros',
   async (source, code) => {
-    const pager = await openGuest({ source, policy: { retries: 1, retryDelayMs: 1 } });
+    const pager = await openGuest({ source, policy: { retries: 1, retryDelay_ms: 1 } });
     const stopped = stoppedOf(pager);
     expect(() => pager.memory!.readBlocking(gpa(5 * PAGE), 1)).toThrow(failure('PAGE_POISONED'));
     expect(await stopped).toMatchObject({ code });

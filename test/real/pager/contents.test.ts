@@ -37,7 +37,7 @@ const open = (
   backend: PagerOptions['backend'],
   spec: RegionSpec,
   states?: PageStatesSnapshot,
-  pageBytes = PAGE,
+  page_bytes = PAGE,
 ): Promise<Pager> =>
   openPager({
     backend,
@@ -45,7 +45,7 @@ const open = (
     source: {
       module: new URL('./fixtures/source.mjs', import.meta.url).href,
       export: 'open',
-      options: { length: PAGES * pageBytes },
+      options: { length: PAGES * page_bytes },
     },
     needs: [],
     policy: { faultAroundPages: 1 },

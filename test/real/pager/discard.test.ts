@@ -70,7 +70,7 @@ async function open(): Promise<Scene> {
       export: 'heldUp',
       options: { length: LENGTH, control: control.buffer },
     },
-    policy: { faultAroundPages: 1, sourceTimeoutMs: 1000 },
+    policy: { faultAroundPages: 1, sourceTimeout_ms: 1000 },
   });
   await pager.ensure(rangeOf(0));
   const stuck = await startAccessor('vmm-syscall', pager.layout);

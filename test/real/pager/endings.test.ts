@@ -138,7 +138,7 @@ test('opening that fails halfway leaves no thread and no descriptor', async () =
 
 describe('a synchronous source that does not come back', () => {
   /** Far less than a test may take, and far more than a read does. */
-  const policy = { sourceTimeoutMs: 500, faultAroundPages: 1 };
+  const policy = { sourceTimeout_ms: 500, faultAroundPages: 1 };
 
   test('from the kernel: whoever waits is let go loudly, and the pager can be closed', async () => {
     const fifo = join(folder, 'fifo');

@@ -82,7 +82,7 @@ describe.each<readonly [string, () => SourceRef, number]>([
     expect(residentKib(pager)).toBe(0);
     await pager.prefetch();
     expect(pager.complete).toBe(true);
-    expect(pager.statistics()).toMatchObject({ holePages: PAGES - data, fetchedBytes: data * PAGE });
+    expect(pager.statistics()).toMatchObject({ holePages: PAGES - data, fetched_bytes: data * PAGE });
     expect(residentKib(pager)).toBe((data * PAGE) / 1024);
     expect(pager.memory!.readBlocking(gpa(100 * PAGE), 1)[0]).toBe(data * 7);
     expect(pager.memory!.readBlocking(gpa(101 * PAGE), 1)[0]).toBe(0);

@@ -65,12 +65,12 @@ const FAILURES: readonly [string, string, () => Partial<PagerOptions>][] = [
   [
     'a source whose opening never settles',
     'SOURCE_TIMEOUT',
-    () => ({ source: source('pending'), policy: { openTimeoutMs: 100 } }),
+    () => ({ source: source('pending'), policy: { openTimeout_ms: 100 } }),
   ],
   [
     'a source whose opening does not come back',
     'SOURCE_TIMEOUT',
-    () => ({ source: source('hanging'), policy: { openTimeoutMs: 100 } }),
+    () => ({ source: source('hanging'), policy: { openTimeout_ms: 100 } }),
   ],
   ['options that cannot be cloned', 'NOT_SUPPORTED', () => ({ source: source('open', { key: () => {} }) })],
   ['a policy that it cannot carry out', 'NOT_SUPPORTED', () => ({ policy: { onSourceFailure: 'fail' } })],

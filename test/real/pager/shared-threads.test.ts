@@ -29,9 +29,9 @@ const read = async (pager: Pager, page: number): Promise<number> =>
   (await pager.memory!.read(gpa(page * PAGE), 1))[0]!;
 
 /** Two pagers of one source on one thread: the first is stuck in its source when this resolves. */
-async function neighbours(options: { synchronous: boolean; sourceTimeoutMs?: number }) {
+async function neighbours(options: { synchronous: boolean; sourceTimeout_ms?: number }) {
   const words = new Int32Array(new SharedArrayBuffer(8));
-  const policy = { ...shared, sourceTimeoutMs: options.sourceTimeoutMs ?? 500 };
+  const policy = { ...shared, sourceTimeout_ms: options.sourceTimeout_ms ?? 500 };
   const before = threads();
   const of = (stuck: number): Promise<Pager & { ended?: DemandPagingError }> =>
     guest({ source: 'held', given: { stuck, words, synchronous: options.synchronous }, policy });
@@ -97,7 +97,7 @@ describe('resolvers share a thread', () => {
 
 describe.each([true, false])('a read that does not come back (synchronous: %s)', (synchronous) => {
   test('in time delays its neighbours, and costs none anything', async () => {
-    const { stuck, other, getStuck, release } = await neighbours({ synchronous, sourceTimeoutMs: 60_000 });
+    const { stuck, other, getStuck, release } = await neighbours({ synchronous, sourceTimeout_ms: 60_000 });
     await getStuck();
     const late = read(other, 2);
     release();
@@ -162,7 +162,9 @@ describe('an opening that does not come back', () => {
     const neighbours = [await opened('at once', words()), await opened('at once', words())];
     expect(threads() - before).toBe(1);
     const shut = words();
-    await expect(opened(how, shut, { openTimeoutMs: 200 })).rejects.toMatchObject({ code: 'SOURCE_TIMEOUT' });
+    await expect(opened(how, shut, { openTimeout_ms: 200 })).rejects.toMatchObject({
+      code: 'SOURCE_TIMEOUT',
+    });
     for (const pager of neighbours) {
       expect(await read(pager, 3)).toBe(contents(3));
       expect(pager.stopped).toBeUndefined();

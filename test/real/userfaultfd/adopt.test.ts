@@ -456,6 +456,6 @@ describe('refusals', () => {
   test('options out of bounds', () => {
     expect(() => adopt({ uffd: -1 })).toThrow(RangeError);
     expect(() => adopt({ uffd: 3, faults: [] })).toThrow(RangeError);
-    expect(() => adopt({ uffd: 3, stagingBytes: 1 })).toThrow(RangeError);
+    expect(() => adopt({ uffd: 3, staging_bytes: 1 })).toThrow(RangeError);
   });
 });

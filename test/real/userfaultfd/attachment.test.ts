@@ -117,7 +117,7 @@ describe('refusals', () => {
     [{ via: 'magic' }],
     [{ shards: 0 }],
     [{ shards: 1.5 }],
-    [{ stagingBytes: 4096 }],
+    [{ staging_bytes: 4096 }],
     [{ asyncWriteProtect: true }],
     [{ faults: ['missing', 'write-protect', 'rwp'] }],
     [{ events: ['birthday'] }],

@@ -10,7 +10,7 @@ const start = (site: AccessSite, layout: MemoryLayout): Promise<CoverageAccessor
   startAccessor(site as (typeof SITES)[number], layout);
 const byName = (rows: readonly { readonly site: AccessSite }[], site: AccessSite): unknown =>
   rows.find((row) => row.site === site);
-const measured = { granuleBytes: PAGE, evidence: 'measured' };
+const measured = { granule_bytes: PAGE, evidence: 'measured' };
 
 describe('measured on this host', () => {
   test('every access of this process and of process_vm_readv waits; another mapping of the file sees zeros', async (context) => {
@@ -80,7 +80,7 @@ describe('measured on this host', () => {
       memory: 'anonymous',
       sites: ['vmm-load'],
       start: () => Promise.resolve(never),
-      deadlineMs: 20,
+      deadline_ms: 20,
     });
     expect(byName(coverage, 'vmm-load')).toMatchObject({ effect: 'blocks', evidence: 'declared' });
   });

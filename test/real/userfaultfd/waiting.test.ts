@@ -19,11 +19,11 @@ skipWithoutUserfaultfd();
 /** A thread that kicks a port by its token when told to: it writes the count and rings the eventfd itself. */
 async function kicker(token: {
   kick: { fd: number; words: SharedArrayBuffer };
-}): Promise<{ kick(afterMs: number): void } & AsyncDisposable> {
+}): Promise<{ kick(after_ms: number): void } & AsyncDisposable> {
   const worker = new Worker(new URL('./fixtures/kicker.mjs', import.meta.url), { workerData: token.kick });
   await new Promise((resolve) => worker.once('message', resolve));
   return {
-    kick: (afterMs) => worker.postMessage(afterMs),
+    kick: (after_ms) => worker.postMessage(after_ms),
     [Symbol.asyncDispose]: async () => void (await worker.terminate()),
   };
 }

@@ -65,7 +65,7 @@ function sitePopover(row: MatrixRow, at: number, site: AccessSite): Popover {
   const holding = of('holds').map(({ property }) => property);
   const body = html`<p>
       <span class="verdict ${EFFECTS[effect].look}">${effect}</span> ${EFFECTS[effect].means}.
-      ${declared && effect !== 'unmediated' ? html`<span class="soft">In units of ${declared.granuleBytes} bytes; the fault ${declared.address === 'exact' ? 'says which page' : 'does not say which page'}; ${declared.evidence}.</span>` : ''}
+      ${declared && effect !== 'unmediated' ? html`<span class="soft">In units of ${declared.granule_bytes} bytes; the fault ${declared.address === 'exact' ? 'says which page' : 'does not say which page'}; ${declared.evidence}.</span>` : ''}
     </p>
     ${
       witness?.verdict === 'unmediated'
