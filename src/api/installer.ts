@@ -5,6 +5,7 @@ import { DemandPagingError, type ErrorCode } from './error.js';
 import { hugePoolFile } from './huge-pool.js';
 import { hasPageCache, type MemoryLayout, type RegionSpec } from './layout.js';
 import { type FetchReason, type InstallReason } from './notice.js';
+import { intersection } from './page-range.js';
 import { type PageStates } from './page-states.js';
 import { FLAG, OUTCOME, ResolutionBatch, VERB, VERBS } from './resolution.js';
 import { COUNTER, type Counters } from './statistics.js';
@@ -81,7 +82,7 @@ export class Installer {
   readonly #o: InstallerOptions;
   readonly #batch: ResolutionBatch;
   /** Meaning of each row, beside the batch. */
-  readonly #means: Uint8Array;
+  #means: Uint8Array;
   #staged = 0;
   /** Rows that poison pages. */
   #poisonings = 0;
@@ -252,25 +253,25 @@ export class Installer {
       if (outcome === OUTCOME.again) {
         again = true;
         this.#o.counters.add(COUNTER.againOutcomes);
-        kept = this.#keep(row, kept, rest, page);
+        kept = this.#keep(row, kept, rest);
       } else if (outcome === OUTCOME['already-present']) {
         const { first } = rest;
         const lift = this.#liftMark(row, first);
         if (lift) (failures ??= []).push(lift);
         else this.#foreign(row, first); // somebody else's page, woken; go on after it
-        kept = this.#keep(row, kept, { first: first + 1, count: rest.count - 1 }, page);
+        kept = this.#keep(row, kept, { first: first + 1, count: rest.count - 1 });
       } else if (outcome === OUTCOME.gone && batch.errno[row] !== ESRCH) {
         // One page has no memory; the others may. Tried again without it.
         const errno = batch.errno[row]!;
         (failures ??= []).push(() => this.#o.events.gone({ first: rest.first, count: 1 }, errno));
-        kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
+        kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 });
       } else if (this.#foundEmptied(row) && this.#means[row] === MEANS.mapped) {
         const lost = { first: rest.first, count: 1 };
         (failures ??= []).push(() => this.poison(lost));
-        kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 }, page);
+        kept = this.#keep(row, kept, { first: rest.first + 1, count: rest.count - 1 });
       } else if (this.#foundEmptied(row)) {
         this.#turnIntoWake(row);
-        kept = this.#keep(row, kept, rest, page);
+        kept = this.#keep(row, kept, rest);
       } else (failures ??= []).push(this.#failure(row, rest));
     }
     batch.count = kept;
@@ -329,15 +330,19 @@ export class Installer {
     return () => events.failed(rest, error);
   }
 
-  /** Moves what remains of a row to the front, if its page still wants it. */
-  #keep(row: number, kept: number, rest: PageRange, oldFirst: PageIndex): number {
+  /** Where the bytes of one of a row's pages lie; 0 where the row has none. */
+  #bytesAt(row: number, page: PageIndex): number {
+    const { verb, from, page: first } = this.#batch;
+    if (verb[row] !== VERB.copy && verb[row] !== VERB.move && verb[row] !== VERB.continue) return from[row]!;
+    return from[row]! + (page - first[row]!) * this.#o.layout.regionOf(page).pageSize;
+  }
+
+  /** Moves what remains of a row to the front. */
+  #keep(row: number, kept: number, rest: PageRange): number {
     if (rest.count <= 0) return kept;
-    const { pageSize } = this.#o.layout.regionOf(oldFirst);
     const batch = this.#batch;
-    const usesBytes =
-      batch.verb[row] === VERB.copy || batch.verb[row] === VERB.move || batch.verb[row] === VERB.continue;
+    batch.from[kept] = this.#bytesAt(row, rest.first);
     batch.verb[kept] = batch.verb[row]!;
-    batch.from[kept] = batch.from[row]! + (usesBytes ? (rest.first - oldFirst) * pageSize : 0);
     batch.flags[kept] = batch.flags[row]!;
     this.#means[kept] = this.#means[row]!;
     batch.page[kept] = rest.first;
@@ -346,24 +351,35 @@ export class Installer {
   }
 
   /**
-   * Drops from the pending rows every page for which `stale` holds, waking it so that it faults anew. Called
-   * when states changed: whatever would install or poison was decided by the old ones.
+   * Takes `pages` out of the pending rows and wakes their accessors, so that they fault anew. Called when the states of
+   * these pages changed: what would install or poison them was decided by the old ones. The other pages of a row stay.
    */
-  reconsider(stale: (page: PageIndex) => boolean): void {
+  reconsider(pages: PageRange): void {
     const rows = this.#batch.count;
     for (let row = 0; row < rows; row++) {
       const means = this.#means[row]!;
       if (means === MEANS.wake || means === MEANS.other) continue;
-      const first = this.#batch.page[row]!;
-      const span = this.#batch.span[row]!;
-      let fresh = 0;
-      while (fresh < span && !stale(first + fresh)) fresh++;
-      if (fresh === span) continue;
-      // Keep the part before the first stale page; whoever waits for the rest is woken and asks again.
-      if (fresh === 0 || this.#batch.full) this.#turnIntoWake(row);
-      else {
-        this.#batch.span[row] = fresh;
-        this.wake({ first: first + fresh, count: span - fresh });
+      const own = { first: this.#batch.page[row]!, count: this.#batch.span[row]! };
+      const [stale] = intersection(own, pages);
+      if (!stale) continue;
+      const before = stale.first - own.first;
+      const end = stale.first + stale.count;
+      const after = own.first + own.count - end;
+      if (after > 0)
+        this.#append(
+          this.#batch.verb[row]!,
+          end,
+          after,
+          this.#bytesAt(row, end),
+          this.#batch.flags[row]!,
+          means,
+        );
+      if (before > 0) {
+        this.#batch.span[row] = before;
+        this.#append(VERB.wake, stale.first, stale.count, 0, 0, MEANS.wake);
+      } else {
+        this.#turnIntoWake(row);
+        this.#batch.span[row] = stale.count;
       }
     }
   }
@@ -382,8 +398,19 @@ export class Installer {
   #push(verb: number, first: PageIndex, count: number, from: number, flags: number, means: number): void {
     // What is staged for this very row must outlive the flushes that make room for it.
     const staged = this.#staged;
-    while (this.#batch.full) this.flush();
+    while (this.#batch.count >= this.#o.rows) this.flush();
     this.#staged = staged;
+    this.#append(verb, first, count, from, flags, means);
+  }
+
+  /** Adds a row, also where that makes more rows than a batch has: parts of rows that wait cannot wait for a flush. */
+  #append(verb: number, first: PageIndex, count: number, from: number, flags: number, means: number): void {
+    if (this.#batch.full) {
+      this.#batch.grow();
+      const known = this.#means;
+      this.#means = new Uint8Array(this.#batch.capacity);
+      this.#means.set(known);
+    }
     this.#means[this.#batch.pushRow(verb, first, count, from, flags)] = means;
     if (isPoisoning(means)) this.#poisonings++;
   }

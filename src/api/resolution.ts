@@ -115,29 +115,27 @@ export const OUTCOME = {
 export const FLAG = { noWake: 1, protect: 2, direct: 4, fill: 8 } as const;
 
 /**
- * A fixed number of resolutions in columns and, after {@link FaultPort.resolve}, an outcome a row.
- * One is made and used again and again.
+ * Resolutions in columns and, after {@link FaultPort.resolve}, an outcome a row. One is made and used again and
+ * again. Columns are replaced when the batch grows: a port reads them anew from each batch it is given.
  */
 export class ResolutionBatch {
-  readonly capacity: number;
   count = 0;
-  readonly verb: Uint8Array;
-  readonly page: Float64Array;
-  readonly span: Float64Array;
-  readonly from: Float64Array;
-  readonly flags: Uint8Array;
+  verb: Uint8Array;
+  page: Float64Array;
+  span: Float64Array;
+  from: Float64Array;
+  flags: Uint8Array;
   /** Out: a value of {@link OUTCOME}. */
-  readonly outcome: Uint8Array;
+  outcome: Uint8Array;
   /** Out: whole pages finished from the start of the row. */
-  readonly done: Float64Array;
+  done: Float64Array;
   /** Out: positive errno where the outcome is not `installed`, else 0. */
-  readonly errno: Int32Array;
+  errno: Int32Array;
   /** Out: the system call that the errno is of, by name, where it is known. */
   readonly syscall: (string | undefined)[];
 
   constructor(capacity: number) {
     if (!Number.isInteger(capacity) || capacity < 1) throw new RangeError(`a batch of ${capacity} rows`);
-    this.capacity = capacity;
     this.verb = new Uint8Array(capacity);
     this.page = new Float64Array(capacity);
     this.span = new Float64Array(capacity);
@@ -149,12 +147,28 @@ export class ResolutionBatch {
     this.syscall = new Array<string | undefined>(capacity);
   }
 
+  get capacity(): number {
+    return this.verb.length;
+  }
+
   get full(): boolean {
     return this.count === this.capacity;
   }
 
   clear(): void {
     this.count = 0;
+  }
+
+  /** Makes room for twice as many rows. The rows stay, their outcomes do not. */
+  grow(): void {
+    const { count, verb, page, span, from, flags, syscall } = this;
+    const larger = new ResolutionBatch(this.capacity * 2);
+    larger.verb.set(verb);
+    larger.page.set(page);
+    larger.span.set(span);
+    larger.from.set(from);
+    larger.flags.set(flags);
+    Object.assign(this, larger, { count, syscall });
   }
 
   /** Appends a row without making an object of it: the hot path. The batch must not be full. */

@@ -416,7 +416,7 @@ export class Resolver {
 
   /** Nothing on its way may reach these pages any more. Whoever waits for it is woken, and asks again. */
   #cancel(pages: PageRange): void {
-    this.#installer.reconsider((page) => within(page, pages));
+    this.#installer.reconsider(pages);
     for (const request of this.#fetching.underWay.drop(pages)) {
       request.job?.cancelled(request.pages, without(request.pages, pages));
       this.#installer.wake(request.pages);

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import {
   DemandPagingError,
   OUTCOME,
+  type PagerPolicy,
   type PageSource,
   type PlainError,
   type ResolutionBatch,
@@ -197,6 +198,54 @@ describe('commands', () => {
     port.fault(0);
     turn();
     expect([states.stateOf(0), port.pages[0]]).toEqual(['present', 1]);
+  });
+});
+
+describe('a removal that is read while rows wait for the memory to settle', () => {
+  /** Pages 2 and 3 are removed by another thread as the first rows meet EAGAIN. */
+  function removedMeanwhile(policy: Partial<PagerPolicy> = {}) {
+    const engine = setUp({ batchRows: 1, ...policy });
+    engine.port.againLeft = 1;
+    engine.eventAtTake(policy.prefetchPages ? 3 : 2, () =>
+      engine.port.event({ kind: 'remove', pages: { first: 2, count: 2 } }),
+    );
+    return engine;
+  }
+
+  it('takes its own pages out of a row of poison, and the others are poisoned', () => {
+    const { port, states, execute, replies, turn } = removedMeanwhile();
+    execute({ command: 'poison', ranges: [{ first: 0, count: 8 }] });
+    turn(2);
+    expect(replies).toMatchObject([{ ok: true }]);
+    expect(port.pages.slice(0, 9)).toEqual([-1, -1, undefined, undefined, -1, -1, -1, -1, undefined]);
+    expect([states.stateOf(2), states.stateOf(7)]).toEqual(['removed', 'poisoned']);
+    expect(port.log).toContain('wake 2+2');
+  });
+
+  it('takes its own pages out of a row of contents, and the others are installed with theirs', () => {
+    const { port, execute, replies, turn } = removedMeanwhile({ prefetchPages: 8 });
+    execute({ command: 'prefetch', ranges: [{ first: 0, count: 8 }] });
+    turn(3);
+    expect(replies).toMatchObject([{ ok: true }]);
+    expect(port.pages.slice(0, 9)).toEqual([1, 2, undefined, undefined, 5, 6, 7, 8, undefined]);
+  });
+
+  it('wakes a row whose first page it takes, and the rest of that row is installed', () => {
+    const { port, execute, replies, turn } = removedMeanwhile({ prefetchPages: 8 });
+    execute({ command: 'prefetch', ranges: [{ first: 2, count: 6 }] });
+    turn(3);
+    expect(replies).toMatchObject([{ ok: true }]);
+    expect(port.pages.slice(0, 9)).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+      5,
+      6,
+      7,
+      8,
+      undefined,
+    ]);
   });
 });
 

@@ -43,7 +43,7 @@ describe('Resolver', () => {
     expect(port.pages[2]).toBe(undefined);
     port.fault(2); // woken, the accessor asks again
     resolver.turn('none');
-    expect(port.pages.slice(0, 4)).toEqual([1, 2, 0, undefined]);
+    expect(port.pages.slice(0, 4)).toEqual([1, 2, 0, 4]);
   });
 
   it('goes on past a page that somebody else installed', () => {
