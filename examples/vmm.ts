@@ -41,7 +41,7 @@ export function openImage(image: SharedArrayBuffer): PageSource {
 }
 
 function backendOf(name: Name, vm: KvmVm, vcpus: number): Backend | KvmBackend {
-  // One more gate than vCPUs: for this thread's own ioctls.
+  // One exit handler more than vCPUs: for this thread's own ioctls.
   const options = { vm: vm.fd, vcpus: vcpus + 1 };
   switch (name) {
     case 'userfaultfd':
@@ -57,7 +57,7 @@ function backendOf(name: Name, vm: KvmVm, vcpus: number): Backend | KvmBackend {
   }
 }
 
-const isKvm = (backend: Backend): backend is KvmBackend => 'gate' in backend;
+const isKvm = (backend: Backend): backend is KvmBackend => 'exitHandlerToken' in backend;
 
 async function main(name: Name, megabytes: number, vcpus: number, pageSize: number): Promise<void> {
   const pages = (megabytes * 1024 * 1024) / PAGE;
@@ -149,7 +149,7 @@ async function startVcpu({ kvm, vm, backend, pager, share, index }: VcpuPlan): P
     role: 'vcpu',
     descriptor: duplicate(vcpu.fd),
     run_bytes: kvm.run_bytes,
-    gate: isKvm(backend) ? backend.gate(index) : undefined,
+    exitHandlerToken: isKvm(backend) ? backend.exitHandlerToken(index) : undefined,
   };
   const worker = new Worker(new URL(import.meta.url), { workerData: data });
   const sum = new Promise<bigint>((resolve, reject) => {
@@ -199,10 +199,10 @@ function report(pager: Pager, backend: Backend, dataPages: number): void {
     `  from fault to page, in the resolver: median ${(latency.p50_ns / 1000).toFixed(0)} µs, 99 % ${(latency.p99_ns / 1000).toFixed(0)} µs`,
   );
   if (!isKvm(backend)) return;
-  const { swaps, slots, standing_ns, longestStanding_ns } = backend.swaps;
+  const { updates, slots, paused_ns, longestPause_ns } = backend.memslotUpdates;
   const milliseconds = (ns: number) => (ns / 1e6).toFixed(1);
   console.log(
-    `  slots changed ${swaps} times, ${slots} slots; vCPUs stood for ${milliseconds(standing_ns)} ms in all, ${milliseconds(longestStanding_ns)} at most`,
+    `  memslots: ${updates} updates of ${slots} slots; vCPUs paused for ${milliseconds(paused_ns)} ms in all, ${milliseconds(longestPause_ns)} ms at most`,
   );
 }
 

@@ -83,4 +83,4 @@ export type {
 } from './api/source.js';
 export { COUNTERS, Counters, summarise } from './api/statistics.js';
 export type { Counter, HistogramLike, LatencySummary, Statistics } from './api/statistics.js';
-export type { GateFailure, GateVerdict, VcpuGate } from './api/vcpu-gate.js';
+export type { VcpuFailure, VcpuExitResult, VcpuExitHandler } from './api/vcpu-exit-handler.js';

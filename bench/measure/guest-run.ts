@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { type VcpuGateToken } from 'demand-paging/kvm';
+import { type VcpuExitHandlerToken } from 'demand-paging/kvm';
 import { duplicate, Kvm, type KvmVcpu, type KvmVm, raw } from 'demand-paging/linux';
 import { DONE_PORT, restoreVcpu, type Share } from '../../examples/vmm/guest.js';
 import { ROOT } from './native.js';
@@ -34,11 +34,11 @@ export class GuestRun implements Disposable {
    * vCPU. Rejects when a vCPU does not come to its end.
    */
   async run(
-    gate: (index: number) => VcpuGateToken | undefined,
+    tokenOf: (index: number) => VcpuExitHandlerToken | undefined,
     prepare: () => void = () => {},
   ): Promise<Measured> {
     const start = new SharedArrayBuffer(4);
-    const threads = this.#shares.map((_, index) => new VcpuThread(this.#begin(index, gate(index), start)));
+    const threads = this.#shares.map((_, index) => new VcpuThread(this.#begin(index, tokenOf(index), start)));
     await Promise.all(threads.map(({ ready }) => ready));
     const began_ms = performance.timeOrigin + performance.now();
     prepare();
@@ -60,7 +60,7 @@ export class GuestRun implements Disposable {
     this.#kvm.close();
   }
 
-  #begin(index: number, token: VcpuGateToken | undefined, start: SharedArrayBuffer): Worker {
+  #begin(index: number, token: VcpuExitHandlerToken | undefined, start: SharedArrayBuffer): Worker {
     const known = this.#vcpus[index];
     const vcpu = known ?? this.vm.createVcpu(index);
     if (!known) this.#vcpus.push(vcpu);

@@ -92,7 +92,7 @@ const HANDLER_A_VCPU: Way = {
   backend: (_vm, vcpus) => userfaultfd({ shards: vcpus }),
 };
 
-const isKvm = (backend: Backend): backend is KvmBackend => 'gate' in backend;
+const isKvm = (backend: Backend): backend is KvmBackend => 'exitHandlerToken' in backend;
 
 /** Why guests cannot be run here; undefined where they can. */
 export function guestsLacking(): { readonly what: string; readonly hint: string } | undefined {
@@ -190,12 +190,12 @@ async function runWay(way: Way, { shares, image }: Work): Promise<Measured> {
         userspace: Number(each.hva),
       }),
     );
-  const gate = (index: number) => (isKvm(backend) ? backend.gate(index) : undefined);
+  const tokenOf = (index: number) => (isKvm(backend) ? backend.exitHandlerToken(index) : undefined);
   for (let pass = 0; pass < way.warmUps; pass++) {
-    await guest.run(gate);
+    await guest.run(tokenOf);
     await pager.withdraw(data);
   }
-  const measured = await guest.run(gate);
+  const measured = await guest.run(tokenOf);
   await pager.close({ missing: 'leave' });
   return measured;
 }

@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads';
-import { openVcpuGate, type VcpuGateToken } from 'demand-paging/kvm';
+import { openVcpuExitHandler, type VcpuExitHandlerToken } from 'demand-paging/kvm';
 import { KvmVcpu, threadId } from 'demand-paging/linux';
 import { DONE_PORT } from './guest.js';
 
@@ -9,7 +9,7 @@ export interface VcpuData {
   readonly descriptor: number;
   readonly run_bytes: number;
   /** Absent for a backend that stops vCPUs inside KVM_RUN. */
-  readonly gate: VcpuGateToken | undefined;
+  readonly exitHandlerToken: VcpuExitHandlerToken | undefined;
   /** One word: the guest begins when it is no longer 0. */
   readonly start?: SharedArrayBuffer;
 }
@@ -20,32 +20,32 @@ export type VcpuReport =
   | { readonly kind: 'failed'; readonly why: string };
 
 /** Runs a vCPU until its guest says that it is through. */
-export function runVcpu({ descriptor, run_bytes, gate: token, start }: VcpuData): void {
+export function runVcpu({ descriptor, run_bytes, exitHandlerToken, start }: VcpuData): void {
   const vcpu = KvmVcpu.adopt(descriptor, run_bytes);
-  const gate = token && openVcpuGate(token, descriptor);
+  const handler = exitHandlerToken && openVcpuExitHandler(exitHandlerToken, descriptor);
   const tell = (report: VcpuReport): void => parentPort!.postMessage(report);
   tell({ kind: 'started', thread: threadId() });
   if (start) Atomics.wait(new Int32Array(start), 0, 0);
   const began = performance.now();
   for (let exits = 1; ; exits++) {
-    gate?.enter();
+    handler?.enter();
     const errno = Math.abs(vcpu.enter());
-    const verdict = gate?.onExit(vcpu.run, errno) ?? 'not-mine';
-    if (verdict === 'again' || verdict === 'complete-mmio') continue;
+    const handled = handler?.onExit(vcpu.run, errno) ?? 'unhandled';
+    if (handled === 'reenter' || handled === 'complete-mmio') continue;
     const exit = vcpu.run.exit();
-    if (verdict === 'not-mine' && exit.kind === 'io' && exit.port === DONE_PORT) {
+    if (handled === 'unhandled' && exit.kind === 'io' && exit.port === DONE_PORT) {
       tell({ kind: 'done', sum: vcpu.registers.rax, exits, elapsed_ms: performance.now() - began });
     } else {
       const { rip } = vcpu.registers;
       const why =
-        verdict === 'fatal'
-          ? `the page is ${gate!.failure}`
+        handled === 'failed'
+          ? `the page is ${handler!.failure}`
           : `errno ${errno}, exit ${JSON.stringify(exit, plain)}`;
       tell({ kind: 'failed', why: `${why} at rip 0x${rip.toString(16)}` });
     }
     break;
   }
-  gate?.close();
+  handler?.close();
   vcpu.close();
 }
 

@@ -22,4 +22,4 @@ export * from './resolver.js';
 export * from './resolver-loop.js';
 export * from './source.js';
 export * from './statistics.js';
-export type * from './vcpu-gate.js';
+export type * from './vcpu-exit-handler.js';

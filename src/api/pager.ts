@@ -852,11 +852,11 @@ export class Pager implements AsyncDisposable {
     if (!this.supports.withdraw)
       throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
-    await this.#change('drop', pages, () => this.#dropPages(pages, then));
+    await this.#change('drop', pages, () => this.#discardPages(pages, then));
   }
 
   /** Between begin and end the resolvers install nothing there, so what is dropped stays dropped. */
-  async #dropPages(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
+  async #discardPages(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
     const announcements = (range: PageRange): number => this.#attachment.removalsAnnounced?.(range) ?? 1;
     this.#discards++;
     try {

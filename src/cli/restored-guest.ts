@@ -18,7 +18,7 @@ export class RestoredGuest {
   startAccessor(site: GuestSite, layout: MemoryLayout): Promise<Accessor> {
     return VcpuAccessor.start(site, () => ({
       machine: this.#over(layout),
-      gate: () => undefined,
+      exitHandlerToken: () => undefined,
       effectOf: () => 'blocks',
       publish: () => Promise.resolve(),
       kernel: 'string-io',

@@ -3,7 +3,7 @@ import { GUEST_WORDS, guestCode, guestEntry, isNamed } from '../conformance/inde
 import { arm64CoreRegister, arm64SystemRegister, ERRNO, type KvmExit } from '../linux/index.js';
 import { type ARM64_ENTRY } from './arm64-code.js';
 import { Arm64Space } from './arm64-space.js';
-import { FailedAccess, GatedVcpu } from './gated-vcpu.js';
+import { FailedAccess, RunningVcpu } from './running-vcpu.js';
 import { type GuestAccess, type GuestResult, type GuestSite, type VcpuPlace } from './messages.js';
 import { seenOfPage } from './seen-of-page.js';
 
@@ -23,7 +23,7 @@ const DATA_ABORT = 0x25;
 
 /** An arm64 vCPU on the thread that runs it, for as long as it makes accesses. */
 export class Arm64Access implements Disposable {
-  readonly #gated: GatedVcpu;
+  readonly #running: RunningVcpu;
   readonly #space: Arm64Space;
   readonly #layout: MemoryLayout;
   readonly #buffer: Uint8Array;
@@ -32,10 +32,10 @@ export class Arm64Access implements Disposable {
   constructor(place: VcpuPlace) {
     this.#layout = new MemoryLayout(place.regions);
     this.#space = new Arm64Space(this.#layout, place.vcpus);
-    this.#gated = new GatedVcpu(place, this.#space.length);
-    const { buffer, buffer_bytes } = this.#space.seat(place.index);
+    this.#running = new RunningVcpu(place, this.#space.length);
+    const { buffer, buffer_bytes } = this.#space.area(place.index);
     this.#bufferAt = buffer;
-    this.#buffer = this.#gated.bytes(buffer - this.#space.base, buffer_bytes);
+    this.#buffer = this.#running.bytes(buffer - this.#space.base, buffer_bytes);
   }
 
   /** Makes one access; blocks until it is through. */
@@ -57,7 +57,7 @@ export class Arm64Access implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#gated[Symbol.dispose]();
+    this.#running[Symbol.dispose]();
   }
 
   #read(site: GuestSite, from: number, length: number): Uint8Array {
@@ -84,7 +84,7 @@ export class Arm64Access implements Disposable {
     // Eight bytes and four are one access each, as where the VMM or the kernel makes them.
     const piece = code === 'copy' && length === 4 ? 'word' : code;
     this.#begin(piece, { x0: from, x1: to, x2: Math.floor(length / 8), x3: length % 8 });
-    this.#expectDone(this.#gated.run());
+    this.#expectDone(this.#running.run());
   }
 
   // ── code and page tables ──
@@ -99,19 +99,19 @@ export class Arm64Access implements Disposable {
   /** Executes the code in a page; of zeros no processor makes an instruction. */
   #fetch(page: number): Uint8Array {
     this.#begin('fetch', { x0: Number(this.#layout.gpaOf(page)) + GUEST_WORDS.code });
-    const exit = this.#gated.run();
+    const exit = this.#running.run();
     if (this.#isException(exit) && this.#syndrome().cause === UNKNOWN) return new Uint8Array(8);
     this.#expectDone(exit);
-    return guestCode(Number(this.#gated.vcpu.register(arm64CoreRegister('x0'))));
+    return guestCode(Number(this.#running.vcpu.register(arm64CoreRegister('x0'))));
   }
 
   /** Loads through the entry in a page: where that leads there is no memory, so that the exit says what it was. */
   #walk(page: number): Uint8Array {
     this.#begin('walk', { x0: this.#space.translated(page, GUEST_WORDS.entry) });
-    const exit = this.#gated.run();
+    const exit = this.#running.run();
     if (exit.kind === 'mmio' && !exit.write && isNamed(exit.gpa)) {
-      this.#gated.vcpu.run.answerMmio(new Uint8Array(exit.data.length));
-      this.#expectDone(this.#gated.run());
+      this.#running.vcpu.run.answerMmio(new Uint8Array(exit.data.length));
+      this.#expectDone(this.#running.run());
       return guestEntry(exit.gpa);
     }
     if (this.#isException(exit) && this.#syndrome().noTranslation) return new Uint8Array(8);
@@ -122,7 +122,7 @@ export class Arm64Access implements Disposable {
 
   /** The vCPU stands behind a store that KVM has yet to complete: only by x9 can it be sent anywhere. */
   #begin(code: keyof typeof ARM64_ENTRY, registers: Record<string, number>): void {
-    const { vcpu } = this.#gated;
+    const { vcpu } = this.#running;
     for (const [name, value] of Object.entries({ ...registers, x9: this.#space.entry(code) }))
       vcpu.setRegister(arm64CoreRegister(name), BigInt(value));
   }
@@ -138,7 +138,7 @@ export class Arm64Access implements Disposable {
 
   /** Of the exception that the guest met. */
   #syndrome(): { readonly cause: number; readonly noTranslation: boolean } {
-    const syndrome = Number(this.#gated.vcpu.register(ESR) & 0xffff_ffffn);
+    const syndrome = Number(this.#running.vcpu.register(ESR) & 0xffff_ffffn);
     const cause = syndrome >>> 26;
     return { cause, noTranslation: cause === DATA_ABORT && (syndrome & 0x3c) === 0x04 };
   }

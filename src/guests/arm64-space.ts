@@ -15,7 +15,7 @@ const TABLE = 0x3n;
 const WALK_WINDOWS = 256 * GIB;
 /** Pages of the layout that have windows. */
 const MOST_WINDOWS = 4096;
-const SEAT_BYTES = 0x1_0000;
+const AREA_BYTES = 0x1_0000;
 /** Exceptions are taken at such multiples from VBAR_EL1; 16 of them. */
 const VECTOR_BYTES = 0x80;
 
@@ -40,7 +40,7 @@ export class Arm64Space implements OwnMemory {
   readonly length: number;
   readonly #layout: MemoryLayout;
   readonly #windows: number;
-  readonly #seats: number;
+  readonly #areas: number;
 
   /** Throws RangeError for a layout that reaches beyond 256 GiB. */
   constructor(layout: MemoryLayout, vcpus: number) {
@@ -51,8 +51,8 @@ export class Arm64Space implements OwnMemory {
     this.#layout = layout;
     this.base = Math.ceil(end / LARGE) * LARGE;
     this.#windows = Math.min(layout.pageCount, MOST_WINDOWS);
-    this.#seats = this.base + (3 + Math.ceil(this.#windows / ENTRIES)) * PAGE;
-    this.length = Math.ceil((this.#seats - this.base + vcpus * SEAT_BYTES) / LARGE) * LARGE;
+    this.#areas = this.base + (3 + Math.ceil(this.#windows / ENTRIES)) * PAGE;
+    this.length = Math.ceil((this.#areas - this.base + vcpus * AREA_BYTES) / LARGE) * LARGE;
     if (this.base + this.length > WALK_WINDOWS)
       throw new RangeError(`guest memory up to 0x${end.toString(16)}; vCPUs here reach 256 GiB`);
   }
@@ -79,9 +79,9 @@ export class Arm64Space implements OwnMemory {
   }
 
   /** A buffer that one vCPU has to itself. */
-  seat(index: number): { readonly buffer: number; readonly buffer_bytes: number } {
-    const start = this.#seats + index * SEAT_BYTES;
-    return { buffer: start, buffer_bytes: SEAT_BYTES };
+  area(index: number): { readonly buffer: number; readonly buffer_bytes: number } {
+    const start = this.#areas + index * AREA_BYTES;
+    return { buffer: start, buffer_bytes: AREA_BYTES };
   }
 
   write(memory: Uint8Array): void {

@@ -62,7 +62,7 @@ export class GuestMachine implements Disposable {
     );
   }
 
-  /** A vCPU that nobody else has now. Errors: CLOSED; RangeError where every one is taken. */
+  /** A vCPU that no other accessor uses now. Errors: CLOSED; RangeError if all are in use. */
   take(): GuestVcpu {
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the machine was closed');
     this.#busy++;
@@ -72,8 +72,8 @@ export class GuestMachine implements Disposable {
   }
 
   /**
-   * `spent`: it ended in the middle of something and is of no use any more. `lost`: so did its thread, and its gate was
-   * never closed: nobody sits there again.
+   * `spent`: the vCPU was left in the middle of an access and cannot be used again. `lost`: its thread ended, too, and did
+   * not close its exit handler: the index is not used again.
    */
   giveBack(taken: GuestVcpu, how: 'whole' | 'spent' | 'lost'): void {
     this.#busy--;
@@ -82,7 +82,7 @@ export class GuestMachine implements Disposable {
     if (this.#closing && this.#busy === 0) this.#close();
   }
 
-  /** Gives everything back once no vCPU is taken any more. */
+  /** Releases everything once no vCPU is in use. */
   [Symbol.dispose](): void {
     if (this.#closing) return;
     this.#closing = true;
@@ -92,7 +92,7 @@ export class GuestMachine implements Disposable {
   #freeIndex(): number {
     for (let index = 0; index < this.vcpus; index++) if (!this.#indices.has(index)) return index;
     this.#busy--;
-    throw new RangeError(`all ${this.vcpus} vCPUs are taken`);
+    throw new RangeError(`all ${this.vcpus} vCPUs are in use`);
   }
 
   #make(index: number): GuestVcpu {

@@ -22,11 +22,11 @@ const WALK_WINDOWS = 384 * GIB;
 /** Pages of the layout that have windows. */
 const MOST_WINDOWS = 4096;
 /** What a vCPU has to itself. */
-const SEAT_BYTES = 0x1_0000;
+const AREA_BYTES = 0x1_0000;
 const STACK_BYTES = PAGE;
 
 /** What one vCPU has to itself, by guest-physical address. */
-export interface Seat {
+export interface VcpuArea {
   /** Something to write to by mistake. */
   readonly scratch: number;
   /** Where it puts what it reads, and finds what it writes. */
@@ -46,7 +46,7 @@ export class GuestSpace implements OwnMemory {
   readonly length: number;
   readonly #layout: MemoryLayout;
   readonly #tables: number;
-  readonly #seats: number;
+  readonly #areas: number;
   readonly #windows: number;
 
   /** Throws RangeError for a layout that reaches beyond 256 GiB. */
@@ -61,8 +61,8 @@ export class GuestSpace implements OwnMemory {
     this.#tables = this.base + 3 * PAGE;
     // One table for each GiB that is used and a few for the windows; more would be a mistake in this arithmetic.
     const tables = 4 + this.#gibs().size + 1 + 2 * Math.ceil((this.#windows * 2) / ENTRIES);
-    this.#seats = this.#tables + tables * PAGE;
-    this.length = Math.ceil((this.#seats + vcpus * SEAT_BYTES - this.base) / LARGE) * LARGE;
+    this.#areas = this.#tables + tables * PAGE;
+    this.length = Math.ceil((this.#areas + vcpus * AREA_BYTES - this.base) / LARGE) * LARGE;
     if (this.base + this.length > FETCH_WINDOWS)
       throw new RangeError(`guest memory up to 0x${end.toString(16)}; vCPUs here reach 256 GiB`);
   }
@@ -80,9 +80,9 @@ export class GuestSpace implements OwnMemory {
     return this.base + ENTRY[name];
   }
 
-  seat(index: number): Seat {
-    const start = this.#seats + index * SEAT_BYTES;
-    return { scratch: start, buffer: start + STACK_BYTES, buffer_bytes: SEAT_BYTES - STACK_BYTES };
+  area(index: number): VcpuArea {
+    const start = this.#areas + index * AREA_BYTES;
+    return { scratch: start, buffer: start + STACK_BYTES, buffer_bytes: AREA_BYTES - STACK_BYTES };
   }
 
   /** Where a byte of a page of the layout is executed. After its first 4 KiB follows code that says so. */
@@ -101,7 +101,7 @@ export class GuestSpace implements OwnMemory {
   write(memory: Uint8Array): void {
     memory.set(GUEST_CODE, 0);
     memory.set(GUEST_CODE.subarray(ENTRY.nothing), PAGE);
-    const tables = new TableWriter(memory, this.base, this.#tables, this.#seats);
+    const tables = new TableWriter(memory, this.base, this.#tables, this.#areas);
     for (const gib of this.#gibs())
       for (let at = gib * GIB; at < (gib + 1) * GIB; at += LARGE) tables.mapLarge(at, at);
     for (let page = 0; page < this.#windows; page++) {

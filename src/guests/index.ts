@@ -3,7 +3,7 @@
  * and measured. x86-64 and arm64, /dev/kvm.
  */
 export { GuestMachine, type GuestVcpu } from './guest-machine.js';
-export { GuestSpace, type Seat } from './guest-space.js';
+export { GuestSpace, type VcpuArea } from './guest-space.js';
 export {
   GUEST_BACKENDS,
   GuestBackend,

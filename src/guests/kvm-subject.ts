@@ -30,11 +30,11 @@ export interface GuestBackendChoice {
   readonly userfaultfd?: UserfaultfdBackendOptions | undefined;
 }
 
-/** vCPUs, each with a gate; more than the suite has accesses at once. */
+/** vCPUs, each with an exit handler; more than the suite makes accesses at once. */
 const VCPUS = 16;
 
 function make({ backend, userfaultfd: of }: GuestBackendChoice, place: KvmOptions): KvmBackend | Backend {
-  const options: KvmOptions = HAS_CANARY ? place : { ...place, canary: false };
+  const options: KvmOptions = VERIFIES_SLOTS ? place : { ...place, verifySlots: false };
   switch (backend) {
     case 'kvm-exit':
       return kvmExit({ ...options, strategy: 'vacated-slot' });
@@ -131,7 +131,7 @@ export class GuestBackend implements Backend {
     const { coverage, layout } = this.#attachment!;
     return {
       machine: this.#machine!,
-      gate: (vcpu) => (isKvm(inner) ? inner.gate(vcpu) : undefined),
+      exitHandlerToken: (vcpu) => (isKvm(inner) ? inner.exitHandlerToken(vcpu) : undefined),
       effectOf: (site) => coverage.find((row) => row.site === site)?.effect ?? 'unmediated',
       publish: async (page) => {
         if (isKvm(inner)) await inner.publish([layout.gpaRangeOf({ first: page, count: 1 })]);
@@ -141,7 +141,7 @@ export class GuestBackend implements Backend {
   }
 }
 
-const isKvm = (backend: KvmBackend | Backend): backend is KvmBackend => 'gate' in backend;
+const isKvm = (backend: KvmBackend | Backend): backend is KvmBackend => 'exitHandlerToken' in backend;
 
 /** What vCPUs can be told to do on this architecture. */
 export const CODED: readonly GuestSite[] = process.arch === 'arm64' ? ARM64_SITES : GUEST_SITES;
@@ -162,13 +162,13 @@ export const besideVcpus = (choice: GuestBackendChoice): readonly NativeSite[] =
   NATIVE_SITES.filter((site) => !(stopsOnlyVcpus(choice) && site === 'kernel-copy') && !isGuestSite(site));
 
 /**
- * Where there is no canary, nothing would notice that another process holds the file of a vacated slot: then none may be
+ * Without slot verification nothing detects that another process holds the file of a vacated slot: then no process may be
  * started while the suite runs.
  */
-const HAS_CANARY = process.arch === 'x64';
+const VERIFIES_SLOTS = process.arch === 'x64';
 
-/** Sites whose accessor waits in a gate, if it waits. */
-const IN_GATES: readonly AccessSite[] = ['vcpu-load', 'vcpu-store', 'vcpu-atomic', 'vcpu-fetch'];
+/** Sites whose accessor waits in an exit handler, if it waits. */
+const IN_HANDLERS: readonly AccessSite[] = ['vcpu-load', 'vcpu-store', 'vcpu-atomic', 'vcpu-fetch'];
 
 /** Sites where an access that fails does not say so: it ends the process, or the guest believes in a fault of its own. */
 function silentSites({ backend }: GuestBackendChoice): readonly AccessSite[] {
@@ -194,7 +194,7 @@ export function guestSubject(
   const silent = silentSites(choice);
   const sites = [...CODED, ...besideVcpus(choice)].filter(
     (site: AccessSite) =>
-      (!hole || site !== 'vcpu-atomic') && (hole || HAS_CANARY || site !== 'external-vm-readv'),
+      (!hole || site !== 'vcpu-atomic') && (hole || VERIFIES_SLOTS || site !== 'external-vm-readv'),
   );
   return {
     name: choice.backend,
@@ -210,6 +210,6 @@ export function guestSubject(
         ? VcpuAccessor.start(site, () => current.place(kernel))
         : startAccessor(site as NativeSite, layout),
     mayFail: sites.filter((site) => !silent.includes(site)),
-    killable: sites.filter((site) => site === 'external-vm-readv' || IN_GATES.includes(site)),
+    killable: sites.filter((site) => site === 'external-vm-readv' || IN_HANDLERS.includes(site)),
   };
 }

@@ -2,7 +2,7 @@ import { type PageIndex } from '../api/address.js';
 import { type AccessSite } from '../api/access.js';
 import { type RegionSpec } from '../api/layout.js';
 import { type Walk, type WalkReport } from '../accessors/index.js';
-import { type VcpuGateToken } from '../kvm/index.js';
+import { type VcpuExitHandlerToken } from '../kvm/index.js';
 import { type KvmVcpuToken } from '../linux/index.js';
 
 /** Sites that a vCPU or its KVM can be made to access memory from. */
@@ -22,7 +22,7 @@ export interface VcpuPlace {
   readonly regions: readonly RegionSpec[];
   readonly own: number;
   /** Absent where vCPUs are stopped inside KVM_RUN. */
-  readonly gate: VcpuGateToken | undefined;
+  readonly exitHandlerToken: VcpuExitHandlerToken | undefined;
 }
 
 export interface GuestAccess {

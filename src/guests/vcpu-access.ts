@@ -2,8 +2,8 @@ import { MemoryLayout } from '../api/layout.js';
 import { GUEST_WORDS, guestCode, guestEntry, isNamed } from '../conformance/index.js';
 import { ERRNO, type KvmExit, type KvmVcpu, X86_USER_FLAGS } from '../linux/index.js';
 import { PORT } from './code.js';
-import { FailedAccess, GatedVcpu } from './gated-vcpu.js';
-import { GuestSpace, type Seat } from './guest-space.js';
+import { FailedAccess, RunningVcpu } from './running-vcpu.js';
+import { GuestSpace, type VcpuArea } from './guest-space.js';
 import { type GuestAccess, type GuestResult, type GuestSite, type VcpuPlace } from './messages.js';
 import { seenOfPage } from './seen-of-page.js';
 import { enterUserMode } from './x86-vcpu.js';
@@ -14,21 +14,21 @@ const UNIT = 4;
 
 /** A vCPU on the thread that runs it, for as long as it makes accesses. */
 export class VcpuAccess implements Disposable {
-  readonly #gated: GatedVcpu;
+  readonly #running: RunningVcpu;
   readonly #vcpu: KvmVcpu;
   readonly #space: GuestSpace;
   readonly #layout: MemoryLayout;
-  readonly #seat: Seat;
+  readonly #area: VcpuArea;
   readonly #buffer: Uint8Array;
 
   constructor(place: VcpuPlace) {
     this.#layout = new MemoryLayout(place.regions);
     this.#space = new GuestSpace(this.#layout, place.vcpus);
-    this.#seat = this.#space.seat(place.index);
+    this.#area = this.#space.area(place.index);
     const { base, length } = this.#space;
-    this.#gated = new GatedVcpu(place, length);
-    this.#vcpu = this.#gated.vcpu;
-    this.#buffer = this.#gated.bytes(this.#seat.buffer - base, this.#seat.buffer_bytes);
+    this.#running = new RunningVcpu(place, length);
+    this.#vcpu = this.#running.vcpu;
+    this.#buffer = this.#running.bytes(this.#area.buffer - base, this.#area.buffer_bytes);
   }
 
   /** Makes one access; blocks until it is through. */
@@ -51,7 +51,7 @@ export class VcpuAccess implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#gated[Symbol.dispose]();
+    this.#running[Symbol.dispose]();
   }
 
   #at(page: number, offset: number): number {
@@ -67,7 +67,7 @@ export class VcpuAccess implements Disposable {
       const at = from + done;
       if (site === 'kernel-copy') into.set(this.#takeOut(at, count), done);
       else {
-        this.#move(site === 'vcpu-atomic' ? 'add' : 'copy', at, this.#seat.buffer, count);
+        this.#move(site === 'vcpu-atomic' ? 'add' : 'copy', at, this.#area.buffer, count);
         into.set(this.#buffer.subarray(0, count), done);
       }
       done += count;
@@ -81,7 +81,7 @@ export class VcpuAccess implements Disposable {
       if (site === 'kernel-copy') this.#putIn(to + done, piece);
       else {
         this.#buffer.set(piece);
-        this.#move(site === 'vcpu-atomic' ? 'swap' : 'copy', this.#seat.buffer, to + done, piece.length);
+        this.#move(site === 'vcpu-atomic' ? 'swap' : 'copy', this.#area.buffer, to + done, piece.length);
       }
       done += piece.length;
     }
@@ -138,7 +138,7 @@ export class VcpuAccess implements Disposable {
 
   /** Executes the code in a page; memory of zeros leads to what follows the page. */
   #fetch(page: number): Uint8Array {
-    const { scratch } = this.#seat;
+    const { scratch } = this.#area;
     const rsi = this.#space.executed(page, GUEST_WORDS.code);
     this.#begin('fetch', { rsi, rax: scratch, r9: this.#space.entry('arrived') });
     const { port } = this.#runToPort();
@@ -149,7 +149,7 @@ export class VcpuAccess implements Disposable {
   /** Loads through the entry in a page: where that leads there is no memory, so that the exit says what it was. */
   #walk({ page, injects }: GuestAccess): Uint8Array {
     this.#begin('walk', { rsi: this.#space.translated(page, GUEST_WORDS.entry) });
-    const exit = this.#gated.run();
+    const exit = this.#running.run();
     if (exit.kind === 'mmio' && !exit.write && isNamed(exit.gpa)) {
       this.#vcpu.run.answerMmio(new Uint8Array(exit.data.length));
       this.#expectPort(PORT.done);
@@ -169,7 +169,7 @@ export class VcpuAccess implements Disposable {
   #translate(page: number): Uint8Array {
     const linear = BigInt(this.#space.translated(page, GUEST_WORDS.entry));
     const walk = (): { valid: boolean; gpa: bigint } => this.#vcpu.translate(linear);
-    const { valid, gpa } = this.#gated.during(walk);
+    const { valid, gpa } = this.#running.during(walk);
     if (!valid) throw new FailedAccess(ERRNO.EFAULT, false, 'KVM translates nothing there');
     return guestEntry(Number(gpa));
   }
@@ -181,7 +181,7 @@ export class VcpuAccess implements Disposable {
     this.#vcpu.setRegisters({
       rip: BigInt(this.#space.entry(code)),
       rflags: X86_USER_FLAGS,
-      rsp: BigInt(this.#seat.scratch),
+      rsp: BigInt(this.#area.scratch),
       ...(Object.fromEntries(given) as Record<string, bigint>),
     });
   }
@@ -193,7 +193,7 @@ export class VcpuAccess implements Disposable {
   }
 
   #runToPort(): Extract<KvmExit, { kind: 'io' }> {
-    const exit = this.#gated.run();
+    const exit = this.#running.run();
     if (exit.kind === 'io') return exit;
     throw this.#failure(exit);
   }

@@ -3,7 +3,7 @@ import { type Effect } from '../api/access.js';
 import { DemandPagingError } from '../api/error.js';
 import { startThread } from '../api/package-entry.js';
 import { type Accessor, type AccessRequest, type Walk, type WalkReport } from '../accessors/index.js';
-import { type VcpuGateToken } from '../kvm/index.js';
+import { type VcpuExitHandlerToken } from '../kvm/index.js';
 import { type GuestMachine, type GuestVcpu } from './guest-machine.js';
 import {
   type GuestAccess,
@@ -29,7 +29,7 @@ export const GUEST_SITES = Object.keys(GUEST_HOW) as readonly GuestSite[];
 /** Where a vCPU accessor finds its guest at the moment of an access. */
 export interface GuestPlace {
   readonly machine: GuestMachine;
-  gate(vcpu: number): VcpuGateToken | undefined;
+  exitHandlerToken(vcpu: number): VcpuExitHandlerToken | undefined;
   /** What the backend declares there. */
   effectOf(site: GuestSite): Effect;
   /**
@@ -138,7 +138,7 @@ export class VcpuAccessor implements Accessor {
     Atomics.store(new Int32Array(this.#interrupted), 0, 1);
   }
 
-  /** A vCPU that waits in its gate is ended there; one that waits inside the kernel is waited for. */
+  /** A vCPU that waits in its exit handler is terminated there; one that waits inside the kernel is waited for. */
   async stop(): Promise<void> {
     this.interrupt();
     const waits = this.#waiting.size > 0 && this.#placeOf().effectOf(this.site) === 'exits';
@@ -166,7 +166,7 @@ export class VcpuAccessor implements Accessor {
         vcpus: machine.vcpus,
         regions: machine.layout.toSpecs(),
         own: machine.own,
-        gate: place.gate(taken.index),
+        exitHandlerToken: place.exitHandlerToken(taken.index),
       });
       if (!isSpent(result)) how = 'whole';
       return result;

@@ -11,7 +11,7 @@ import {
   raw,
 } from '../linux/index.js';
 
-/** How often a place that another thread took meanwhile is given up for another. */
+/** Attempts, when another thread has mapped memory at the chosen address meanwhile. */
 const TRIES = 16;
 
 /**
@@ -21,7 +21,7 @@ const TRIES = 16;
 export function mapAligned(options: MapOptions, alignment: number): Mapping {
   if (alignment <= pageSize()) return mapMemory(options);
   for (let attempt = 1; ; attempt++) {
-    // A place is found by mapping more than needed and letting it go again.
+    // A free address is found by mapping more than needed and unmapping it again.
     const room = options.length + alignment;
     const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE;
     const found = check(

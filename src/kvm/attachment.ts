@@ -20,39 +20,39 @@ import {
   UffdArrivals,
   type Userfaultfd,
 } from '../linux/index.js';
-import { type ExitBoard } from './exit-board.js';
+import { type SharedVcpuState } from './shared-vcpu-state.js';
 import { type ExitPortToken } from './exit-port.js';
 import { HostMemory } from './host-memory.js';
-import { showFile } from './installer.js';
+import { mapFile } from './installer.js';
 import { type PagedRegion } from './paged-memory.js';
 import { type SlotClient } from './slot-client.js';
 import { type Sweep, sweepSlots } from './sweep-slots.js';
 
 /** The module that a resolver's worker imports to open a port. */
 const PORT_MODULE = 'demand-paging/kvm';
-/** How long an event may lie unread while the slot thread waits for its being read. */
+/** Period of reading events while the slot thread may wait until one is read. */
 const EVENTS_EVERY_MS = 100;
 
 export interface KvmAttachmentParts {
   readonly layout: MemoryLayout;
   readonly coverage: Coverage;
   readonly supports: Supports;
-  readonly board: ExitBoard;
+  readonly shared: SharedVcpuState;
   readonly doorbell: EventFd;
   readonly regions: readonly PagedRegion[];
   readonly uffd: Userfaultfd | undefined;
   readonly client: SlotClient;
-  /** For a userfault bitmap: a region's each. */
+  /** For `userfault-bitmap`: one for each region. */
   readonly bitmaps: readonly SharedBits[] | undefined;
-  /** How to take away what a slot thread that died has left; `vm` is closed in the end. */
+  /** Deletes the memslots of a slot thread that has crashed; `vm` is closed at the end. */
   readonly sweep: Sweep;
-  /** The memory is the VMM's and outlives the attachment: what is present stays visible to the guest. */
+  /** The memory is the VMM's and outlives the attachment: present pages stay mapped for the guest. */
   readonly keep: boolean;
   readonly verbs: number;
   readonly staging_bytes: number;
 }
 
-/** Memory whose missing pages stop vCPUs by exits of KVM_RUN, and others by a userfaultfd where there is one. */
+/** Memory whose missing pages stop vCPUs by exits of KVM_RUN, and other accessors by a userfaultfd, if there is one. */
 export class KvmAttachment implements Attachment {
   readonly layout: MemoryLayout;
   readonly coverage: Coverage;
@@ -61,7 +61,7 @@ export class KvmAttachment implements Attachment {
   readonly memory: RawMemory;
   readonly #parts: KvmAttachmentParts;
   readonly #host: HostMemory;
-  readonly #forget: () => void;
+  readonly #disarm: () => void;
   #closed = false;
 
   constructor(parts: KvmAttachmentParts) {
@@ -70,16 +70,16 @@ export class KvmAttachment implements Attachment {
     this.coverage = parts.coverage;
     this.supports = parts.supports;
     const slots = parts.regions.map(({ slot }) => slot);
-    this.memory = this.#host = new HostMemory(parts.layout, slots, parts.board, parts.uffd !== undefined);
-    // A vCPU's wait is one that Node can end; a thread in a page fault is not.
-    this.#forget = parts.uffd ? endWith() : () => {};
-    const { board, doorbell } = parts;
+    this.memory = this.#host = new HostMemory(parts.layout, slots, parts.shared, parts.uffd !== undefined);
+    // Node can end a thread that waits in an exit handler, but not one that waits in a page fault.
+    this.#disarm = parts.uffd ? endWith() : () => {};
+    const { shared, doorbell } = parts;
     this.shards = [
       {
         pages: { first: 0, count: parts.layout.pageCount },
         port: { where: 'worker', module: PORT_MODULE, export: 'openExitPort', token: portToken(parts) },
         kick: () => {
-          board.kick();
+          shared.kick();
           doorbell.ring();
         },
       },
@@ -90,17 +90,17 @@ export class KvmAttachment implements Attachment {
     return this.#parts.client.failure;
   }
 
-  /** What is frozen goes out of the guest's sight, and nothing of its contents is lost. */
+  /** Unmaps frozen pages from the guest; their contents stay. */
   async freeze(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    const { board, client } = this.#parts;
-    for (const range of runsOf(pages, (page) => board.has('filled', page)))
-      await this.#readingEvents(client.hide(range));
+    const { shared, client } = this.#parts;
+    for (const range of runsOf(pages, (page) => shared.has('populated', page)))
+      await this.#readingEvents(client.freeze(range));
   }
 
   /**
-   * A vCPU stands only when no access of KVM's in it waits for a page: while pages are held back it could wait for one of
-   * them, and the slot thread for it. Without a userfaultfd no such access waits.
+   * A vCPU can be paused only when no access of KVM in it waits for a page. While pages are held back such an access
+   * could wait for one of them, and the slot thread for the vCPU. Without a userfaultfd no access waits inside KVM_RUN.
    */
   quiesce<T>(body: () => Promise<T>, signal: AbortSignal): Promise<T> {
     return this.#parts.uffd ? this.#parts.client.quiesce(body, signal) : body();
@@ -108,15 +108,15 @@ export class KvmAttachment implements Attachment {
 
   async withdraw(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    // What is neither there nor poisoned need not go.
-    const { board, client } = this.#parts;
-    const runs = runsOf(pages, (page) => board.has('filled', page) || board.has('poisoned', page));
-    for (const range of runs) await this.#readingEvents(client.drop(range));
+    // Only populated and poisoned pages have anything to discard.
+    const { shared, client } = this.#parts;
+    const runs = runsOf(pages, (page) => shared.has('populated', page) || shared.has('poisoned', page));
+    for (const range of runs) await this.#readingEvents(client.discard(range));
   }
 
   /**
-   * Takes part in reading the userfaultfd while the slot thread may wait for somebody to have read an event. The resolver
-   * does, unless it has died, or is in a source that does not come back. A fault that is read here is made to come again.
+   * Also reads the userfaultfd while the slot thread may wait until an event is read. The resolver reads it, unless it has
+   * crashed or is in a source that does not return. The accessor of a fault that is read here is woken and faults again.
    */
   async #readingEvents(change: Promise<void>): Promise<void> {
     const { uffd, regions } = this.#parts;
@@ -140,26 +140,26 @@ export class KvmAttachment implements Attachment {
     port.wake(address - (address % pageSize()), pageSize());
   }
 
-  /** vCPUs are shown it when they ask. What lives in a file is mapped where the others look for it. */
+  /** vCPUs get the pages mapped when they fault. Pages in a guest_memfd are mapped for the VMM's threads here. */
   markPresent(pages: PageRange): void {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    const { regions, board } = this.#parts;
+    const { regions, shared } = this.#parts;
     const { slot, alias } = regions.find(
       ({ slot: { page, count } }) => pages.first >= page && pages.first < page + count,
     )!;
-    const errno = alias === undefined ? 0 : showFile(slot, pages.first, pages.count);
-    // For want of mappings they stay hidden, until somebody asks for them.
+    const errno = alias === undefined ? 0 : mapFile(slot, pages.first, pages.count);
+    // For lack of mappings they stay unmapped until their next access.
     if (errno !== 0 && errno !== ERRNO.ENOMEM)
-      throw systemError('mmap', errno, 'pages that are present cannot be shown');
-    board.mark('filled', pages.first, pages.count, true); // after they can be found
+      throw systemError('mmap', errno, 'present pages cannot be mapped');
+    shared.mark('populated', pages.first, pages.count, true); // after they are mapped
   }
 
   moved(): void {
-    // no remap events are asked for: the slots would not follow
+    // remap events are not requested: memslots would not follow
   }
 
   abandonChild(fd: number): void {
-    raw.close(fd); // the memory is not inherited, so no fork is ever reported
+    raw.close(fd); // the memory is not inherited, so no fork is reported
   }
 
   async close(): Promise<void> {
@@ -167,7 +167,7 @@ export class KvmAttachment implements Attachment {
     this.#closed = true;
     this.#host.close();
     try {
-      // Unregistered first, so that no waiter is left: the slot thread would wait for one inside KVM_RUN.
+      // Unregistered first, so that no access inside KVM_RUN waits: the slot thread would wait for its vCPU.
       this.#unregister();
       await this.#endSlots();
     } finally {
@@ -176,16 +176,17 @@ export class KvmAttachment implements Attachment {
   }
 
   #unregister(): void {
-    const { uffd, regions, board } = this.#parts;
+    const { uffd, regions, shared } = this.#parts;
     if (!uffd) return;
     for (const { slot } of regions) {
       const { page: first, count, pageSize, address } = slot;
       const unregister = (pages: PageRange): boolean =>
         uffd.port.unregister(address + (pages.first - first) * pageSize, pages.count * pageSize) === 0;
       if (unregister({ first, count })) continue;
-      // Where files lie over a part of the reservation the kernel refuses the whole: what is not there is left of it.
+      // Where files are mapped over a part of the reservation the kernel refuses the whole range: only the rest of it is
+      // registered.
       const isReserved = (page: PageIndex): boolean =>
-        !board.has('filled', page) || board.has('frozen', page);
+        !shared.has('populated', page) || shared.has('frozen', page);
       for (const run of runsOf({ first, count }, isReserved))
         if (!unregister(run))
           for (let page = run.first; page < run.first + run.count; page++)
@@ -194,25 +195,25 @@ export class KvmAttachment implements Attachment {
   }
 
   async #endSlots(): Promise<void> {
-    const { client, keep, board, sweep } = this.#parts;
+    const { client, keep, shared, sweep } = this.#parts;
     let ended = false;
     try {
       ended = await client.end(keep);
     } finally {
-      // One that dies while it is told to end leaves its slots, too; those that are gone are refused.
-      if (!ended && !keep) sweepSlots(board, sweep);
+      // A thread that crashes while it executes `end` leaves memslots, too; KVM refuses numbers that are already deleted.
+      if (!ended && !keep) sweepSlots(shared, sweep);
     }
   }
 
   #giveBack(): void {
-    const { board, uffd, regions, doorbell, sweep, bitmaps } = this.#parts;
-    board.close();
+    const { shared, uffd, regions, doorbell, sweep, bitmaps } = this.#parts;
+    shared.close();
     uffd?.close();
     for (const region of regions) region.giveBack();
     doorbell.close();
     for (const bits of bitmaps ?? []) bits.free();
     raw.close(sweep.vm);
-    this.#forget();
+    this.#disarm();
   }
 }
 
@@ -225,12 +226,12 @@ function* runsOf(pages: PageRange, holds: (page: PageIndex) => boolean): Generat
   }
 }
 
-/** The kernel moves pages, and makes huge ones where it is asked to. */
+/** Whether the kernel supports UFFDIO_MOVE and transparent huge pages. */
 const canMove = (uffd: Userfaultfd | undefined): boolean =>
   uffd !== undefined && (uffd.enabled & UFFD_FEATURE.MOVE) !== 0 && transparentHugePages() !== 'never';
 
 function portToken({
-  board,
+  shared,
   doorbell,
   regions,
   uffd,
@@ -242,7 +243,7 @@ function portToken({
     regions.flatMap(({ slot, alias }) => (alias === undefined ? [] : [[slot.page, alias] as const])),
   );
   return {
-    board: board.token,
+    shared: shared.token,
     regions: regions.map(({ slot }) => slot),
     doorbell: doorbell.fd,
     uffd: uffd?.fd ?? -1,

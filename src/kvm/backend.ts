@@ -21,10 +21,10 @@ import {
   userfaultfdSupport,
 } from '../linux/index.js';
 import { KvmAttachment } from './attachment.js';
-import { type CanaryPlace } from './canary.js';
+import { type VerificationPlace } from './slot-verification.js';
 import { DIRTY_PAGE_BYTES, DirtyPages } from './dirty-pages.js';
-import { ExitBoard, type Swaps } from './exit-board.js';
-import { type VcpuGateToken } from './gate.js';
+import { SharedVcpuState, type MemslotUpdates } from './shared-vcpu-state.js';
+import { type VcpuExitHandlerToken } from './exit-handler.js';
 import { completeOptions, type KvmChoice, type KvmOptions } from './options.js';
 import { bringRegion, checkRegion, type Mediation, type PagedRegion } from './paged-memory.js';
 import { probeKvm } from './probe.js';
@@ -45,37 +45,37 @@ export interface KvmFlavour {
 /** A backend whose vCPU faults are exits of KVM_RUN. */
 export interface KvmBackend extends Backend {
   /**
-   * What the thread of vCPU `vcpu` opens its gate with. Cloneable. Throws CLOSED while nothing is attached,
-   * RangeError for a vCPU beyond the options' `vcpus`.
+   * The token with which the thread of vCPU `vcpu` opens its exit handler. Cloneable. Throws CLOSED while nothing is
+   * attached, RangeError for a vCPU beyond the options' `vcpus`.
    */
-  gate(vcpu: number): VcpuGateToken;
+  exitHandlerToken(vcpu: number): VcpuExitHandlerToken;
   /**
-   * Shows the guest, and KVM itself, the pages of these ranges that are present, though no vCPU has asked:
-   * a slot is changed only when one does. Call it before KVM reaches memory that nobody else would bring into
-   * its sight. Waits until the slots are in place. Errors: BAD_RANGE, CLOSED, KERNEL.
+   * Maps the present pages of these ranges for the guest and for KVM itself, although no vCPU has accessed them: without
+   * this call memslots are changed only when a vCPU faults. Call it before KVM itself accesses memory that no vCPU has
+   * accessed. Resolves when the memslots are in place. Errors: BAD_RANGE, CLOSED, KERNEL.
    */
   publish(ranges: readonly GpaRange[]): Promise<void>;
   /**
-   * The pages that vCPUs wrote since the last call, those whose slots have gone since included: bit `n % 8` of
+   * The pages that vCPUs wrote since the last call, including those whose memslots were deleted since: bit `n % 8` of
    * byte `n / 8` for the `n`th 4096 bytes of the regions, in their order. Errors: NOT_SUPPORTED without `logWrites`,
    * CLOSED, KERNEL. Source: KVM's api.rst, KVM_GET_DIRTY_LOG.
    */
   writtenPages(): Promise<Uint8Array>;
-  /** What changes of slots have cost so far. */
-  readonly swaps: Swaps;
+  /** The cost of memslot updates so far. */
+  readonly memslotUpdates: MemslotUpdates;
 }
 
-const CANARY_GPA = 0x4_0000_0000;
-const CANARY_WINDOW = 0x20_0000;
-const CANARY_SLOTS = 2;
+const VERIFICATION_GPA = 0x4_0000_0000;
+const VERIFICATION_WINDOW = 0x20_0000;
+const VERIFICATION_SLOTS = 2;
 const FIRST_SLOT = 16;
 
 export function makeKvmBackend(flavour: KvmFlavour, options: KvmOptions): KvmBackend {
   const choice = completeOptions(options);
   let opened: Opened | undefined;
   const attached = (): Opened => {
-    if (!opened || opened.board.closed)
-      throw new DemandPagingError('CLOSED', `${flavour.name} is attached to nothing`);
+    if (!opened || opened.shared.closed)
+      throw new DemandPagingError('CLOSED', `${flavour.name} has no open attachment`);
     return opened;
   };
   return {
@@ -85,12 +85,14 @@ export function makeKvmBackend(flavour: KvmFlavour, options: KvmOptions): KvmBac
       opened = await attach(layout, states, choice, flavour);
       return opened.attachment;
     },
-    gate(vcpu) {
-      const { board, regions, doorbell, strategy } = attached();
+    exitHandlerToken(vcpu) {
+      const { shared, regions, doorbell, strategy } = attached();
       if (!Number.isInteger(vcpu) || vcpu < 0 || vcpu >= choice.vcpus)
-        throw new RangeError(`vCPU ${vcpu} of ${choice.vcpus}: raise the backend's vcpus`);
+        throw new RangeError(
+          `vCPU ${vcpu} is not in 0..${choice.vcpus - 1}; raise the backend's vcpus option`,
+        );
       return {
-        board: board.token,
+        shared: shared.token,
         regions: regions.map(({ slot }) => slot),
         doorbell: doorbell.fd,
         vcpu,
@@ -112,15 +114,15 @@ export function makeKvmBackend(flavour: KvmFlavour, options: KvmOptions): KvmBac
       await client.gather();
       return dirty.take();
     },
-    get swaps() {
-      return attached().board.swaps;
+    get memslotUpdates() {
+      return attached().shared.memslotUpdates;
     },
   };
 }
 
 interface Opened {
   readonly attachment: Attachment;
-  readonly board: ExitBoard;
+  readonly shared: SharedVcpuState;
   readonly client: SlotClient;
   readonly dirty: DirtyPages | undefined;
   readonly regions: readonly PagedRegion[];
@@ -153,7 +155,7 @@ async function attach(
     const uffd = mediation === 'none' ? undefined : openUserfaultfd(layout, regions);
     if (uffd) undo.push(() => uffd.close());
     settleRegions(layout, regions, states, uffd !== undefined);
-    const board = ExitBoard.create(layout.pageCount, choice.vcpus);
+    const shared = SharedVcpuState.create(layout.pageCount, choice.vcpus);
     const doorbell = EventFd.create();
     undo.push(() => doorbell.close());
     if (choice.zapOnlyTheSlot && process.arch === 'x64') zapOnlyTheSlot(vm);
@@ -165,9 +167,9 @@ async function attach(
     const ownVm = duplicate(choice.vm);
     undo.push(() => void raw.close(ownVm));
     const client = await SlotClient.start({
-      board: board.token,
+      shared: shared.token,
       regions: regions.map(({ slot }) => slot),
-      drops: regions.map(({ drop }): SlotThreadData['drops'][number] =>
+      discardMethods: regions.map(({ drop }): SlotThreadData['discardMethods'][number] =>
         drop.kind === 'guest-memfd' ? { ...drop, uffd: uffd!.fd } : drop,
       ),
       vm: ownVm,
@@ -179,7 +181,7 @@ async function attach(
         flag: choice.userfault?.slotFlag ?? USERFAULT_SLOT_FLAG,
         bitmaps: bitmaps.map(({ address }) => address),
       },
-      canary: strategy === 'vacated-slot' ? canaryPlace(vm, choice, slots, layout) : undefined,
+      verification: strategy === 'vacated-slot' ? verificationPlace(vm, choice, slots, layout) : undefined,
       hooks: choice.hooks,
       dirty: dirty && sharedDirty,
     });
@@ -191,18 +193,18 @@ async function attach(
       layout: mapped,
       coverage,
       supports,
-      board,
+      shared,
       doorbell,
       regions,
       uffd,
       client,
       bitmaps,
-      sweep: { vm: ownVm, run_bytes: kvm.run_bytes, slots, gates: !choice.hooks },
+      sweep: { vm: ownVm, run_bytes: kvm.run_bytes, slots, pausable: !choice.hooks },
       keep,
       verbs: maskOf(supports.verbs),
       staging_bytes: choice.staging_bytes,
     });
-    return { attachment, board, client, dirty, regions, doorbell, strategy };
+    return { attachment, shared, client, dirty, regions, doorbell, strategy };
   } catch (error) {
     for (const step of undo.reverse()) step();
     throw error;
@@ -212,19 +214,25 @@ async function attach(
 function chooseStrategy(vm: KvmVm, { strategy, userfault }: KvmChoice, mediation: Mediation): SlotStrategy {
   const vacatable = vm.sharesGuestMemfd;
   if (strategy === 'vacated-slot' && !vacatable) {
-    throw new DemandPagingError('NOT_SUPPORTED', 'this VM takes no mappable, initially shared guest_memfd', {
-      hint: 'Vacated slots need Linux 6.18; the memslot hole works on every kernel, for plain data',
-    });
+    throw new DemandPagingError(
+      'NOT_SUPPORTED',
+      'this VM supports no mappable, initially shared guest_memfd',
+      {
+        hint: 'Vacated slots need Linux 6.18; memslot-hole works on every kernel, for plain loads and stores',
+      },
+    );
   }
   if (strategy === 'userfault-bitmap' && vm.check(userfault!.capability) === 0) {
     throw new DemandPagingError(
       'NOT_SUPPORTED',
-      `this VM's kernel has no capability ${userfault!.capability}: no KVM Userfault`,
-      { hint: 'No released kernel has it: give the numbers of a kernel that does, or take another strategy' },
+      `the kernel lacks KVM Userfault (capability ${userfault!.capability})`,
+      {
+        hint: 'No released kernel has it: give the numbers of a kernel that has it, or choose another strategy',
+      },
     );
   }
   if (strategy === 'memslot-hole' && mediation === 'guest-memfd') {
-    throw new DemandPagingError('NOT_SUPPORTED', 'guest_memfd memory is not paged through holes', {
+    throw new DemandPagingError('NOT_SUPPORTED', 'guest_memfd memory cannot be paged with memslot-hole', {
       hint: "Leave strategy at 'auto'",
     });
   }
@@ -233,7 +241,7 @@ function chooseStrategy(vm: KvmVm, { strategy, userfault }: KvmChoice, mediation
 
 function chooseSlots(
   vm: KvmVm,
-  { slots, canary }: KvmChoice,
+  { slots, verifySlots }: KvmChoice,
   layout: MemoryLayout,
   strategy: SlotStrategy,
 ): { readonly slots: { readonly first: number; readonly count: number }; readonly chunk: number } {
@@ -242,44 +250,47 @@ function chooseSlots(
   if (chosen.first + chosen.count > most)
     throw new DemandPagingError(
       'BAD_RANGE',
-      `slots up to ${chosen.first + chosen.count - 1}, but this VM has ${most}`,
+      `the option slots reaches number ${chosen.first + chosen.count - 1}, but this VM has ${most} memslots`,
     );
-  // A region is under one slot, whatever is missing of it.
+  // A region lies under one slot, with any of its pages missing.
   if (strategy === 'userfault-bitmap' && layout.regions.length <= chosen.count)
     return { slots: { first: chosen.first, count: layout.regions.length }, chunk: 1 };
-  const forCanary = strategy === 'vacated-slot' && canary !== false ? CANARY_SLOTS : 0;
-  const usable = chosen.count - forCanary;
+  const forVerification = strategy === 'vacated-slot' && verifySlots !== false ? VERIFICATION_SLOTS : 0;
+  const usable = chosen.count - forVerification;
   const chunk = chunkFor(layout.regions, usable);
   if (chunk === undefined) {
     throw new DemandPagingError(
       'BAD_RANGE',
-      `${layout.regions.length} regions need a memslot each; there are ${usable}`,
+      `${layout.regions.length} regions need a memslot each, but only ${usable} are available`,
       { hint: 'Give the backend more slots' },
     );
   }
-  // No more numbers than chunks are ever used: the others stay the VMM's.
-  const count = layout.regions.reduce((sum, { pageCount }) => sum + Math.ceil(pageCount / chunk), forCanary);
+  // At most one number for each chunk is used; the others stay the VMM's.
+  const count = layout.regions.reduce(
+    (sum, { pageCount }) => sum + Math.ceil(pageCount / chunk),
+    forVerification,
+  );
   return { slots: { first: chosen.first, count }, chunk };
 }
 
-function canaryPlace(
+function verificationPlace(
   vm: KvmVm,
-  { canary }: KvmChoice,
+  { verifySlots }: KvmChoice,
   slots: { first: number; count: number },
   layout: MemoryLayout,
-): CanaryPlace | undefined {
-  if (canary === false) return undefined;
+): VerificationPlace | undefined {
+  if (verifySlots === false) return undefined;
   if (process.arch !== 'x64') {
-    throw new DemandPagingError('NOT_SUPPORTED', `there is no canary for ${process.arch}`, {
-      hint: 'With canary: false, start no process while the backend attaches or drops pages',
+    throw new DemandPagingError('NOT_SUPPORTED', `slot verification is not available on ${process.arch}`, {
+      hint: 'Set verifySlots: false, and start no process while the backend attaches or discards pages',
     });
   }
   const highest = layout.regions.at(-1)!;
-  const beyond = Math.ceil(Number(highest.gpa + highest.length) / CANARY_WINDOW) * CANARY_WINDOW;
-  const vcpuId = canary?.vcpuId ?? vm.check(KVM_CAP.MAX_VCPUS) - 1;
+  const beyond = Math.ceil(Number(highest.gpa + highest.length) / VERIFICATION_WINDOW) * VERIFICATION_WINDOW;
+  const vcpuId = verifySlots?.vcpuId ?? vm.check(KVM_CAP.MAX_VCPUS) - 1;
   return {
-    slot: slots.first + slots.count - CANARY_SLOTS,
-    gpa: canary?.gpa ?? Math.max(CANARY_GPA, beyond),
+    slot: slots.first + slots.count - VERIFICATION_SLOTS,
+    gpa: verifySlots?.gpa ?? Math.max(VERIFICATION_GPA, beyond),
     vcpuId,
   };
 }
@@ -295,7 +306,7 @@ function zapOnlyTheSlot(vm: KvmVm): void {
 function openUserfaultfd(layout: MemoryLayout, regions: readonly PagedRegion[]): Userfaultfd {
   const kinds = new Set(layout.regions.map(({ memory }) => memory));
   const { mask } = userfaultfdSupport();
-  // A placeholder over guest_memfd pages is moved there, and stays registered.
+  // A placeholder is moved over guest_memfd pages by mremap(2) and has to stay registered.
   const moves = kinds.has('guest-memfd') ? UFFD_FEATURE.EVENT_REMAP : 0;
   const wanted = UFFD_FEATURE.THREAD_ID | UFFD_FEATURE.POISON | UFFD_FEATURE.MOVE;
   const needed =
@@ -319,13 +330,13 @@ function supportsOf(
   uffd: Userfaultfd | undefined,
 ): Supports {
   const poison = !uffd || (uffd.enabled & UFFD_FEATURE.POISON) !== 0;
-  // The kernel has no huge zero page to install; without a userfaultfd zeros are simply written.
+  // The kernel installs no zero page in hugetlb memory; without a userfaultfd zeros are written.
   const zero = !uffd || layout.regions.every(({ memory }) => memory !== 'hugetlb');
   const verbs: Verb[] = ['copy', 'wake'];
   if (zero) verbs.push('zeropage');
   if (poison) verbs.push('poison');
-  if (!uffd) verbs.push('fail'); // a page fault cannot fail once; an exit can
-  // A userfaultfd cannot keep accessors from what is mapped; what lives in a guest_memfd need not stay mapped.
+  if (!uffd) verbs.push('fail'); // an exit can fail once; a page fault cannot
+  // A userfaultfd does not stop accessors of mapped pages; pages in a guest_memfd can be unmapped with their contents.
   const freeze = mediation === 'userfaultfd' ? 'missing-only' : 'full';
   if (freeze === 'full') verbs.push('rwprotect');
   return Object.freeze<Supports>({

@@ -5,10 +5,11 @@ import { type MemoryLayout } from '../api/layout.js';
 export type Effects = Readonly<Record<AccessSite, Effect>>;
 
 /**
- * What a vCPU meets in a hole of the memslots: a hole is no memory, and only what KVM can emulate as device access comes out
- * with the data asked for. A locked access becomes a read and a write, which are not atomic. Code and page tables cannot be
- * emulated: the guest meets a fault of its own, an abort on arm64 and a page fault on x86; where KVM shadows the guest's
- * page tables, it gives a vCPU up that fetches from there. `twoStages`: the processor translates in two stages.
+ * The effect of an access to a hole in the memslots. A hole is no memory: only an access that KVM can emulate as MMIO
+ * exits with the data asked for. A locked access becomes a read and a write, which are not atomic. Instruction fetches and
+ * page walks cannot be emulated: KVM injects a fault, an abort on arm64 and a page fault on x86; where KVM shadows the
+ * guest's page tables, KVM_RUN fails for a vCPU that fetches from a hole. `twoStages`: the processor translates in two
+ * stages.
  */
 export const holeEffects = (
   twoStages: boolean,

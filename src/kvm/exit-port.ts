@@ -24,7 +24,7 @@ import {
   UffdPort,
 } from '../linux/index.js';
 import { mapAligned } from './aligned-mapping.js';
-import { ANSWER, ExitBoard, type ExitBoardToken } from './exit-board.js';
+import { RESULT, SharedVcpuState, type SharedVcpuStateToken } from './shared-vcpu-state.js';
 import {
   GuestMemfdInstaller,
   type Installed,
@@ -39,33 +39,33 @@ import { MappingBudget } from './mapping-limit.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 import { bitsOf } from './userfault-slots.js';
 
-/** All that a port needs to be opened in any isolate of the process. Cloneable. */
+/** All that is needed to open the port in any isolate of the process. Cloneable. */
 export interface ExitPortToken {
-  readonly board: ExitBoardToken;
+  readonly shared: SharedVcpuStateToken;
   readonly regions: readonly SlotRegion[];
   readonly doorbell: number;
-  /** The userfaultfd for everyone who is no vCPU; -1 for none. */
+  /** The userfaultfd for accessors other than vCPUs; -1 for none. */
   readonly uffd: number;
-  /** What the event loop has read from it and no port has taken; see {@link UffdArrivals}. */
+  /** Messages that the event loop has read from it and no port has taken; see {@link UffdArrivals}. */
   readonly arrivals: SharedArrayBuffer;
-  /** Whether contents of transparent huge pages can be moved in, which costs no copy. */
+  /** Whether contents can be moved in as transparent huge pages, which saves the copy. */
   readonly moves: boolean;
   /** Regions of huge pages, by first page: installed in units of that size. */
   readonly hugeUnits: ReadonlyMap<number, number>;
   /** The memory files of plain regions, by first page. */
   readonly files: ReadonlyMap<number, RegionFile>;
-  /** Regions, by first page, in which what is discarded reads as zeros, whatever happens outside. */
+  /** Regions, by first page, whose discarded pages read as zeros whatever other processes do. */
   readonly zeroFilled: ReadonlySet<number>;
-  /** For guest_memfd: where each region, by first page, is filled. */
+  /** For guest_memfd: the address at which each region, by first page, is populated. */
   readonly aliases: ReadonlyMap<number, number> | undefined;
-  /** Bitmaps in which pages that come are marked, by the region's first page. */
+  /** For `userfault-bitmap`: the address of each region's bitmap, by first page. */
   readonly userfault: ReadonlyMap<number, number> | undefined;
   readonly staging_bytes: number;
-  /** Verbs declared, as a mask by verb code. */
+  /** The declared verbs, as a mask by verb code. */
   readonly verbs: number;
 }
 
-/** What stopped a row: with which outcome and errno, and how many pages were done. */
+/** Where and why a row stopped: the outcome and errno, and how many pages were done. */
 interface Stopped {
   readonly outcome: number;
   readonly pages: number;
@@ -73,35 +73,35 @@ interface Stopped {
 }
 
 const MESSAGES = 128;
-/** Zeros are written so many at a time, or a page. */
+/** Zeros are written in pieces of this size, or of one page. */
 const ZEROS_BYTES = 0x1_0000;
-/** The longest native wait: an isolate that is told to end does so only between native calls. */
+/** The longest native wait: an isolate that is terminated ends only between native calls. */
 const SLICE_MS = 200;
-const LOOKS_PER_CLOCK = 64;
+const POLLS_PER_CLOCK = 64;
 const SPECIAL = UFFD_PAGEFAULT_FLAG.WP | UFFD_PAGEFAULT_FLAG.MINOR | UFFD_PAGEFAULT_FLAG.RWP;
 
 /**
- * The resolver's end of vCPUs that fault by exits, with a userfaultfd beside it for all others on the
- * same memory. Contents are installed where they lie, then the page is marked `filled`; the slot thread
- * shows it to the guest when a vCPU asks. Never issues a memslot operation.
+ * The fault port of vCPUs that fault by exits, with a userfaultfd for all other accessors of the same memory. Contents
+ * are installed in the memory, then the page is marked `populated`; the slot thread maps it for the guest when a vCPU
+ * faults on it. Never issues a memslot operation.
  */
 export class ExitPort implements FaultPort {
   readonly staging: Uint8Array;
   readonly #token: ExitPortToken;
-  readonly #board: ExitBoard;
+  readonly #shared: SharedVcpuState;
   readonly #staging: Mapping;
-  /** Never written: at least as many zeros as the largest page has. */
+  /** Zeros for at least the largest page; never written. */
   readonly #zeros: Mapping;
   readonly #doorbell: EventFd;
   readonly #uffd: UffdPort | undefined;
   readonly #arrivals: UffdArrivals;
   readonly #poller: Poller;
   readonly #installer: PageInstaller;
-  /** Pages that complete the chunks of pages asked for, with who asked; not told yet. */
-  readonly #rest: { page: PageIndex; vcpu: number }[] = [];
-  #seenPosts = 0;
+  /** Missing pages of the chunks that vCPUs wait for, with the vCPU; not reported yet. */
+  readonly #chunkRest: { page: PageIndex; vcpu: number }[] = [];
+  #seenFaults = 0;
   #seenKicks = 0;
-  /** Pages that are complete and asked for, and cannot be mapped for want of mappings. */
+  /** Pages that are complete and requested but cannot be mapped, because the process has no mappings left. */
   readonly #withoutRoom = new Set<PageIndex>();
   #seenRoom = 0;
   readonly #budget = new MappingBudget();
@@ -109,7 +109,7 @@ export class ExitPort implements FaultPort {
 
   constructor(token: ExitPortToken) {
     this.#token = token;
-    this.#board = new ExitBoard(token.board);
+    this.#shared = new SharedVcpuState(token.shared);
     const largest = Math.max(...token.regions.map((region) => region.pageSize));
     const length = Math.max(largest, token.staging_bytes);
     this.#zeros = mapMemory({ kind: 'anonymous', length: Math.max(largest, ZEROS_BYTES) });
@@ -128,7 +128,7 @@ export class ExitPort implements FaultPort {
     this.#installer =
       this.#uffd && token.aliases
         ? new GuestMemfdInstaller(this.#uffd, token.aliases, this.#zeros, this.#budget, () =>
-            this.#board.noteHidden(),
+            this.#shared.noteUnmapped(),
           )
         : installerOf(token, this.#uffd, this.#zeros, staging);
   }
@@ -144,26 +144,26 @@ export class ExitPort implements FaultPort {
   }
 
   async ready(): Promise<void> {
-    this.#board.asleep = true; // said first, then looked again: a post before it is seen, one after it rings
+    this.#shared.asleep = true; // set first, then checked again: a fault raised before is seen here, one raised after rings the doorbell
     if (!this.#closed && !this.#waiting()) await this.#arrival();
-    this.#board.asleep = false;
+    this.#shared.asleep = false;
     if (this.#closed) return;
     this.#doorbell.clear();
-    this.#seenKicks = this.#board.kicks;
+    this.#seenKicks = this.#shared.kicks;
   }
 
-  /** Whether a post or a kick has come that nobody has looked at. */
+  /** Whether there are faults or kicks that have not been collected. */
   #waiting(): boolean {
-    const { posted, kicks } = this.#board;
-    const told = posted !== this.#seenPosts || kicks !== this.#seenKicks;
-    return told || this.#rest.length > 0 || this.#arrivals.pending;
+    const { raisedFaults, kicks } = this.#shared;
+    const changed = raisedFaults !== this.#seenFaults || kicks !== this.#seenKicks;
+    return changed || this.#chunkRest.length > 0 || this.#arrivals.pending;
   }
 
-  /** What the event loop reads for {@link ready}; made when it is first asked to. */
+  /** Readers in the event loop for {@link ready}; created by its first call. */
   #readers: readonly EventLoopReader[] | undefined;
   #arrived: () => void = () => {};
 
-  /** Resolves when the event loop has read something: messages, which the next `take` finds, or the doorbell. */
+  /** Resolves when the event loop has read messages, which the next `take` returns, or the doorbell. */
   #arrival(): Promise<void> {
     const arrival = new Promise<void>((resolve) => (this.#arrived = resolve));
     this.#readers ??= this.#watched();
@@ -185,11 +185,11 @@ export class ExitPort implements FaultPort {
   #sleep(batch: FaultBatch, deadline: number): number {
     for (;;) {
       const left = deadline - performance.now();
-      this.#board.asleep = true; // said first, then looked again: a post before it is seen, one after it rings
+      this.#shared.asleep = true; // set first, then checked again: a fault raised before is seen here, one raised after rings the doorbell
       const result = this.#waiting()
         ? 0
         : this.#poller.wait(left <= 0 ? 0 : Math.ceil(Math.min(left, SLICE_MS)));
-      this.#board.asleep = false;
+      this.#shared.asleep = false;
       if (result < 0 && result !== -ERRNO.EINTR)
         throw systemError('poll', -result, 'faults cannot be waited for');
       if (result > 0 && this.#poller.ready(0) !== 0) this.#doorbell.clear();
@@ -200,16 +200,16 @@ export class ExitPort implements FaultPort {
   }
 
   #spin(batch: FaultBatch, deadline: number): number {
-    for (let look = 1; ; look++) {
+    for (let poll = 1; ; poll++) {
       const taken = this.#collect(batch);
       if (taken > 0) return taken;
       if (this.#kicked()) return 0;
-      if (look % LOOKS_PER_CLOCK === 0 && performance.now() >= deadline) return 0;
+      if (poll % POLLS_PER_CLOCK === 0 && performance.now() >= deadline) return 0;
     }
   }
 
   #kicked(): boolean {
-    const { kicks } = this.#board;
+    const { kicks } = this.#shared;
     if (kicks === this.#seenKicks) return false;
     this.#seenKicks = kicks;
     return true;
@@ -217,45 +217,46 @@ export class ExitPort implements FaultPort {
 
   #collect(batch: FaultBatch): number {
     const before = batch.count;
-    this.#askAgain();
-    this.#tellRest(batch);
-    const { posted } = this.#board;
-    if (posted !== this.#seenPosts) {
-      for (let vcpu = 0; vcpu < this.#board.vcpus && !batch.full; vcpu++) {
-        const page = this.#board.take(vcpu);
-        if (page >= 0) this.#asked(page, vcpu, batch);
+    this.#retryWithoutRoom();
+    this.#reportRest(batch);
+    const { raisedFaults } = this.#shared;
+    if (raisedFaults !== this.#seenFaults) {
+      for (let vcpu = 0; vcpu < this.#shared.vcpus && !batch.full; vcpu++) {
+        const page = this.#shared.claimFault(vcpu);
+        if (page >= 0) this.#vcpuFault(page, vcpu, batch);
       }
-      // A batch that filled up may have left letters: they are looked for again.
-      if (!batch.full) this.#seenPosts = posted;
+      // Faults may be pending that a full batch had no room for: the slots are read again.
+      if (!batch.full) this.#seenFaults = raisedFaults;
     }
     if (this.#uffd) this.#readMessages(this.#uffd, batch);
     return batch.count - before;
   }
 
-  /** A vCPU waits for a page, and with it for what completes its chunk. */
-  #asked(page: PageIndex, vcpu: number, batch: FaultBatch): void {
+  /** A vCPU waits for a page, and so for all missing pages of its chunk. */
+  #vcpuFault(page: PageIndex, vcpu: number, batch: FaultBatch): void {
     const region = regionOf(this.#token.regions, page)!;
-    if (region.chunk === 1) return this.#tell(page, vcpu, batch);
+    if (region.chunk === 1) return this.#report(page, vcpu, batch);
     const chunk = chunksAround(region, { first: page, count: 1 });
-    // A chunk of which something cannot be had can never be shown.
-    if (this.#board.any('poisoned', chunk)) return void this.#board.answer(page, 1, ANSWER.poisoned);
-    const missing = (each: PageIndex): boolean => !this.#board.ready({ first: each, count: 1 });
+    // A chunk with an unavailable page can never be mapped.
+    if (this.#shared.any('poisoned', chunk))
+      return void this.#shared.completeFaults(page, 1, RESULT.poisoned);
+    const missing = (each: PageIndex): boolean => !this.#shared.mappable({ first: each, count: 1 });
     for (let each = chunk.first; each < chunk.first + chunk.count; each++)
-      if (each !== page && missing(each)) this.#rest.push({ page: each, vcpu });
-    if (missing(page)) this.#tell(page, vcpu, batch);
-    else if (this.#board.ready(chunk)) this.#board.answer(page, 1); // complete meanwhile: asked anew, it is shown
-    this.#tellRest(batch);
+      if (each !== page && missing(each)) this.#chunkRest.push({ page: each, vcpu });
+    if (missing(page)) this.#report(page, vcpu, batch);
+    else if (this.#shared.mappable(chunk)) this.#shared.completeFaults(page, 1); // complete by now: the vCPU faults again, and the slot thread maps the chunk
+    this.#reportRest(batch);
   }
 
-  #tellRest(batch: FaultBatch): void {
-    while (this.#rest.length > 0 && !batch.full) {
-      const { page, vcpu } = this.#rest.shift()!;
-      if (!this.#board.has('filled', page)) this.#tell(page, vcpu, batch);
+  #reportRest(batch: FaultBatch): void {
+    while (this.#chunkRest.length > 0 && !batch.full) {
+      const { page, vcpu } = this.#chunkRest.shift()!;
+      if (!this.#shared.has('populated', page)) this.#report(page, vcpu, batch);
     }
   }
 
-  #tell(page: PageIndex, vcpu: number, batch: FaultBatch): void {
-    batch.pushFault(0, page, WRITE.unknown, this.#board.threadOf(vcpu) >>> 0);
+  #report(page: PageIndex, vcpu: number, batch: FaultBatch): void {
+    batch.pushFault(0, page, WRITE.unknown, this.#shared.threadOf(vcpu) >>> 0);
     batch.vcpu[batch.count - 1] = vcpu;
   }
 
@@ -274,7 +275,7 @@ export class ExitPort implements FaultPort {
   }
 
   #message(uffd: UffdPort, index: number, batch: FaultBatch): void {
-    // To have read it is all: the thread that moves a placeholder waits for that.
+    // Reading the event is enough: the thread that moves a placeholder waits until it is read.
     if (uffd.eventNumber(index) === UFFD_EVENT.REMAP) return;
     const flags = uffd.faultFlags(index);
     if (uffd.eventNumber(index) !== UFFD_EVENT.PAGEFAULT || flags & SPECIAL) {
@@ -288,7 +289,7 @@ export class ExitPort implements FaultPort {
     const write = flags & UFFD_PAGEFAULT_FLAG.WRITE ? WRITE.yes : WRITE.no;
     const thread = uffd.faultThread(index);
     if (page < 0) return batch.pushOutside(0, address, write, thread);
-    this.#board.noteBlocked(thread, page);
+    this.#shared.noteBlocked(thread, page);
     batch.pushFault(0, page, write, thread);
   }
 
@@ -301,7 +302,7 @@ export class ExitPort implements FaultPort {
     return -1;
   }
 
-  /** Memory that grew out of a region: what is registered stays so. */
+  /** Memory that was moved or grew out of a region stays registered. */
   answerOutside({ address, kind }: OutsideFault, answer: 'zeros' | 'poison'): Outcome {
     const errno = -answerOutsideFault(this.#uffd!, address, kind, answer);
     return errno === 0 ? 'installed' : OUTCOMES[outcomeOf(errno)]!;
@@ -336,13 +337,13 @@ export class ExitPort implements FaultPort {
     batch.settle(row, OUTCOME.installed, count);
   }
 
-  /** Before anything of the row is done: what is misuse in part is misuse. */
+  /** Checks the whole row before any part of it is done. */
   #checkPages(first: PageIndex, count: number): void {
-    if (Number.isInteger(first) && first >= 0 && count > 0 && first + count <= this.#board.pages) return;
-    throw new RangeError(`pages ${first}+${count} are not of this port`);
+    if (Number.isInteger(first) && first >= 0 && count > 0 && first + count <= this.#shared.pages) return;
+    throw new RangeError(`pages ${first}..${first + count - 1} are not all in 0..${this.#shared.pages - 1}`);
   }
 
-  /** Whether a row's contents lie in staging, or where the row says that they lie. */
+  /** Whether a row's contents lie in staging, or are direct. */
   #isStaged(batch: ResolutionBatch, row: number): boolean {
     if (batch.flags[row]! & FLAG.direct) return true;
     const from = batch.from[row]!;
@@ -357,15 +358,15 @@ export class ExitPort implements FaultPort {
     return from >= 0 && from + bytes <= this.staging.length;
   }
 
-  /** The part of a row in one region; what stopped it, if anything did. */
+  /** Carries out the part of a row in one region. Returns where it stopped; undefined when it is done. */
   #part(batch: ResolutionBatch, row: number, region: SlotRegion, pages: PageRange): Stopped | undefined {
     const { first, count } = pages;
     switch (batch.verb[row]) {
       case VERB.wake:
-        this.#wake(region, first, count, ANSWER.again);
+        this.#wake(region, first, count, RESULT.retry);
         return undefined;
       case VERB.fail:
-        this.#wake(region, first, count, ANSWER.failed);
+        this.#wake(region, first, count, RESULT.failed);
         return undefined;
       case VERB.rwprotect:
         return this.#freeze(region, pages, (batch.flags[row]! & FLAG.protect) !== 0);
@@ -388,36 +389,37 @@ export class ExitPort implements FaultPort {
   }
 
   /**
-   * Who comes from now on is not let through, and the attachment sees to who is through already; or everybody is again.
+   * `on`: from now on no memslot maps these pages; the attachment unmaps those that are mapped. Off: the pages can be
+   * mapped again, and their waiters are woken.
    */
   #freeze(region: SlotRegion, { first, count }: PageRange, on: boolean): Stopped | undefined {
-    // Only what is present is ever frozen here: what is missing is held without that.
-    const errno = on ? 0 : this.#installer.unhide(region, first, count);
-    // What finds no mapping is shown to whoever asks for it.
+    // Only present pages are frozen here: the resolver holds missing pages back itself.
+    const errno = on ? 0 : this.#installer.remap(region, first, count);
+    // A page that finds no mapping is mapped on its next access.
     if (errno !== 0 && errno !== ERRNO.ENOMEM) return { outcome: outcomeOf(errno), pages: 0, errno };
-    this.#board.mark('frozen', first, count, on);
-    if (!on) this.#wake(region, first, count, ANSWER.again);
+    this.#shared.mark('frozen', first, count, on);
+    if (!on) this.#wake(region, first, count, RESULT.retry);
     return undefined;
   }
 
   #install(region: SlotRegion, { first, count }: PageRange, verb: number, from: number): Stopped | undefined {
     for (let done = 0; done < count;) {
       const page = first + done;
-      if (this.#board.has('filled', page)) {
-        // What lives in a file is not lost with the mapping of it, which a freeze that comes late may have taken away.
-        if (verb === VERB.poison && this.#token.aliases && !this.#board.has('frozen', page)) {
-          const errno = this.#installer.unhide(region, page, 1);
-          const outcome = this.#hidden(page, errno);
+      if (this.#shared.has('populated', page)) {
+        // A page in a guest_memfd is not lost with its mapping, which a late freeze may have replaced.
+        if (verb === VERB.poison && this.#token.aliases && !this.#shared.has('frozen', page)) {
+          const errno = this.#installer.remap(region, page, 1);
+          const outcome = this.#mappedOrRetry(page, errno);
           if (outcome) return { ...outcome, pages: done };
         } else if (verb === VERB.poison && !this.#token.aliases && this.#isLost(region, page)) {
-          this.#board.mark('filled', page, 1, false);
+          this.#shared.mark('populated', page, 1, false);
           return { outcome: OUTCOME.failed, pages: done, errno: ERRNO.EHWPOISON };
         }
-        this.#wake(region, page, 1, ANSWER.again);
+        this.#wake(region, page, 1, RESULT.retry);
         return { outcome: OUTCOME['already-present'], pages: done, errno: ERRNO.EEXIST };
       }
       let end = page + 1;
-      while (end < first + count && !this.#board.has('filled', end)) end++;
+      while (end < first + count && !this.#shared.has('populated', end)) end++;
       const { pages, errno } = this.#installRun(
         verb,
         region,
@@ -432,22 +434,22 @@ export class ExitPort implements FaultPort {
   }
 
   /**
-   * A page that is asked for was mapped, or could not be. Where that is for want of mappings the slot thread hides others, and
-   * whoever waits is woken then; where there are none to hide, that is a failure.
+   * Settles the result of mapping a requested page. If the process has no mappings left, the slot thread unmaps other
+   * pages, and the waiters of this page are woken then; if there are none to unmap, the page has failed.
    */
-  #hidden(page: PageIndex, errno: number): Omit<Stopped, 'pages'> | undefined {
-    // Shown because somebody waits for it: others are hidden before the process can map nothing more.
+  #mappedOrRetry(page: PageIndex, errno: number): Omit<Stopped, 'pages'> | undefined {
+    // Mapped because an accessor waits for it: others are unmapped before the process runs out of mappings.
     if (errno === 0 && this.#budget.take()) return undefined;
-    if (errno !== 0 && (errno !== ERRNO.ENOMEM || this.#board.roomless))
+    if (errno !== 0 && (errno !== ERRNO.ENOMEM || this.#shared.roomless))
       return { outcome: outcomeOf(errno), errno };
     if (errno !== 0) this.#withoutRoom.add(page);
-    this.#board.askForRoom(errno !== 0);
+    this.#shared.askForRoom(errno !== 0);
     return errno === 0 ? undefined : { outcome: OUTCOME['already-present'], errno: ERRNO.EEXIST };
   }
 
-  /** Others were hidden: whoever waits to be shown a page asks again. */
-  #askAgain(): void {
-    const { roomAnswers } = this.#board;
+  /** Once other pages were unmapped: wakes the waiters of pages that had no room, which fault again. */
+  #retryWithoutRoom(): void {
+    const { roomAnswers } = this.#shared;
     if (roomAnswers === this.#seenRoom) return;
     this.#seenRoom = roomAnswers;
     for (const page of this.#withoutRoom) this.#installer.wake(regionOf(this.#token.regions, page)!, page, 1);
@@ -456,87 +458,87 @@ export class ExitPort implements FaultPort {
   }
 
   /**
-   * Whether a page that was brought is not there: somebody dropped it behind the pager, or a part of it. Said before it is
-   * poisoned: where a slot shows it, KVM ends by SIGBUS a vCPU's thread that does not expect it.
+   * Whether a populated page is gone, or a part of it: another thread or process has discarded it without the pager.
+   * Checked before the page is poisoned: where a memslot maps poison, KVM sends SIGBUS to the vCPU's thread.
    */
   #isLost(region: SlotRegion, page: PageIndex): boolean {
     if (!this.#uffd || this.resident(page)) return false;
     const start = region.address + (page - region.page) * region.pageSize;
-    // What is swapped out is not resident, and not lost.
+    // A swapped-out page is not resident, but not lost.
     return pagemap(start, region.pageSize / pageSize()).some(({ present, swapped }) => !present && !swapped);
   }
 
-  /** Runs of missing pages. */
+  /** Installs a run of missing pages. */
   #installRun(verb: number, region: SlotRegion, first: PageIndex, count: number, from: number): Installed {
     if (verb === VERB.poison) {
-      this.#board.mark('poisoned', first, count, true);
+      this.#shared.mark('poisoned', first, count, true);
       const poisoned = this.#installer.poison(region, first, count);
-      this.#board.clearBlocked(first, count);
-      this.#answerChunks(region, first, count, ANSWER.poisoned);
+      this.#shared.clearBlocked(first, count);
+      this.#completeChunks(region, first, count, RESULT.poisoned);
       return poisoned;
     }
     const installed =
       verb === VERB.copy
         ? this.#installer.copy(region, first, count, from)
         : this.#installer.zero(region, first, count);
-    this.#board.clearBlocked(first, count);
-    // After the contents, and before any slot shows them.
-    this.#board.mark('filled', first, installed.pages, true);
+    this.#shared.clearBlocked(first, count);
+    // After the contents are there, and before any memslot maps them.
+    this.#shared.mark('populated', first, installed.pages, true);
     if (this.#token.userfault && installed.pages > 0) {
-      this.#show(region, { first, count: installed.pages });
+      this.#map(region, { first, count: installed.pages });
       return installed;
     }
     if (installed.pages > 0 && this.#isWaitedFor(chunksAround(region, { first, count: installed.pages })))
-      this.#board.callSlotThread();
+      this.#shared.callSlotThread();
     return installed;
   }
 
-  /** Of a userfault bitmap: what has come is seen at once, and takes no slot. */
-  #show(region: SlotRegion, pages: PageRange): void {
+  /** For `userfault-bitmap`: an installed page is mapped at once, without a memslot update. */
+  #map(region: SlotRegion, pages: PageRange): void {
     const bits = bitsOf(region, pages);
     SharedBits.borrow(this.#token.userfault!.get(region.page)!).clear(bits.first, bits.count);
-    this.#board.mark('live', pages.first, pages.count, true);
-    this.#board.answer(pages.first, pages.count);
+    this.#shared.mark('mapped', pages.first, pages.count, true);
+    this.#shared.completeFaults(pages.first, pages.count);
   }
 
-  #wake(region: SlotRegion, first: PageIndex, count: number, answer: number): void {
+  #wake(region: SlotRegion, first: PageIndex, count: number, result: number): void {
     this.#installer.wake(region, first, count);
-    this.#board.clearBlocked(first, count);
-    this.#answerChunks(region, first, count, answer);
+    this.#shared.clearBlocked(first, count);
+    this.#completeChunks(region, first, count, result);
   }
 
-  /** A vCPU waits for all of a chunk. */
-  #answerChunks(region: SlotRegion, first: PageIndex, count: number, answer: number): void {
+  /** Completes faults by whole chunks, since a vCPU waits for all of a chunk. */
+  #completeChunks(region: SlotRegion, first: PageIndex, count: number, result: number): void {
     const chunks = chunksAround(region, { first, count });
-    this.#board.answer(chunks.first, chunks.count, answer);
+    this.#shared.completeFaults(chunks.first, chunks.count, result);
   }
 
   #isWaitedFor({ first, count }: PageRange): boolean {
-    for (let vcpu = 0; vcpu < this.#board.vcpus; vcpu++) {
-      const page = this.#board.waitsFor(vcpu);
+    for (let vcpu = 0; vcpu < this.#shared.vcpus; vcpu++) {
+      const page = this.#shared.waitsFor(vcpu);
       if (page >= first && page < first + count) return true;
     }
     return false;
   }
 
   resident(page: PageIndex): boolean {
-    if (!this.#board.has('filled', page)) return false;
+    if (!this.#shared.has('populated', page)) return false;
     const region = regionOf(this.#token.regions, page)!;
     const address = region.address + (page - region.page) * region.pageSize;
     return !this.#uffd || residentPages(address, region.pageSize).every((there) => there === 1);
   }
 
-  /** Nobody shows what is hidden any more to whoever asks: it is shown now, or poisoned where it cannot be. */
-  #showHidden(): void {
-    if (!this.#token.aliases || !this.#board.anyHidden) return;
+  /** Before the port closes: maps unmapped pages, whose faults no port will serve, or poisons those that it cannot map. */
+  #mapUnmapped(): void {
+    if (!this.#token.aliases || !this.#shared.anyUnmapped) return;
     for (const region of this.#token.regions) {
       const isHeld = (page: PageIndex): boolean =>
-        !this.#board.has('filled', page) || this.#board.has('frozen', page);
+        !this.#shared.has('populated', page) || this.#shared.has('frozen', page);
       for (let page = region.page, stop = page + region.count; page < stop;) {
         let end = page;
         while (end < stop && !isHeld(end)) end++;
         const count = end - page;
-        if (count > 0 && this.#installer.unhide(region, page, count) !== 0)
+        if (count > 0 && this.#installer.remap(region, page, count) !== 0)
           this.#installer.poison(region, page, count);
         if (count > 0) this.#installer.wake(region, page, count);
         page = end + 1;
@@ -546,9 +548,9 @@ export class ExitPort implements FaultPort {
 
   close(): void {
     if (this.#closed) return;
-    this.#showHidden();
+    this.#mapUnmapped();
     this.#closed = true;
-    this.#board.asleep = false;
+    this.#shared.asleep = false;
     for (const reader of this.#readers ?? []) reader.close();
     this.#arrived();
     this.#poller.close();
@@ -571,7 +573,7 @@ function outcomeOf(errno: number): number {
   }
 }
 
-/** Memory that huge pages are moved out of, with one to spare at its end. */
+/** Memory that huge pages are moved out of, with a spare one at its end. */
 function mapHuge(bytes: number): Mapping {
   const length = spareAfter(bytes) + TRANSPARENT_HUGE_BYTES;
   return mapAligned({ kind: 'anonymous', length, transparentHugePages: true }, TRANSPARENT_HUGE_BYTES);
@@ -594,7 +596,7 @@ function installerOf(
 }
 
 /**
- * Opens a port in this isolate: the export that a resolver's worker imports.
+ * Opens the port in this isolate: the export that a resolver's worker imports.
  * Blocks: never. Errors: NATIVE_UNAVAILABLE, KERNEL (ENOMEM for staging). Requires: the attachment is open.
  */
 export const openExitPort = (token: ExitPortToken): ExitPort => new ExitPort(token);

@@ -35,8 +35,8 @@ export interface KvmGicSpec {
 
 export interface KvmGicOptions {
   /**
-   * Carries out each ioctl: where a KVM backend pages the VM, `gate.during` of a gate of this thread's own, so that no
-   * slot changes under an ioctl that touches guest memory. Default: just call it.
+   * Carries out each ioctl. If a KVM backend pages the VM: `during` of an exit handler of this thread, so that no memslot
+   * changes under an ioctl that accesses guest memory. Default: calls it.
    */
   readonly during?: (<T>(body: () => T) => T) | undefined;
 }

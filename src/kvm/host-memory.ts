@@ -11,28 +11,33 @@ import {
   systemError,
   writeMemory,
 } from '../linux/index.js';
-import { type ExitBoard } from './exit-board.js';
+import { type SharedVcpuState } from './shared-vcpu-state.js';
 import { regionOf, type SlotRegion } from './slot-region.js';
 
 const BOUNCE_BYTES = 0x4_0000;
 
 /**
- * Guest memory as the VMM reaches it, copied by the kernel (process_vm_readv on this process), so that a page
- * that cannot be had is an error and not the end of Node. Where a userfaultfd watches, a missing
- * page blocks; where only vCPUs are stopped it is refused here, since the mapping would show zeros.
+ * Guest memory as the VMM accesses it, copied by the kernel (process_vm_readv(2) on this process), so that an unavailable
+ * page is an error and does not end the process. With a userfaultfd an access to a missing page blocks; without one, where
+ * only vCPUs are stopped, it is refused here, since the mapping would read as zeros.
  */
 export class HostMemory implements RawMemory {
   readonly #layout: MemoryLayout;
   readonly #regions: readonly SlotRegion[];
-  readonly #board: ExitBoard;
+  readonly #shared: SharedVcpuState;
   readonly #blocks: boolean;
   #bounce: NativeBlock | undefined;
   #closed = false;
 
-  constructor(layout: MemoryLayout, regions: readonly SlotRegion[], board: ExitBoard, blocks: boolean) {
+  constructor(
+    layout: MemoryLayout,
+    regions: readonly SlotRegion[],
+    shared: SharedVcpuState,
+    blocks: boolean,
+  ) {
     this.#layout = layout;
     this.#regions = regions;
-    this.#board = board;
+    this.#shared = shared;
     this.#blocks = blocks;
   }
 
@@ -72,8 +77,8 @@ export class HostMemory implements RawMemory {
       const region = regionOf(this.#regions, page)!;
       const inRegion = Number(at) - region.gpa;
       const bytes = Math.min(length - offset, region.pageSize - (inRegion % region.pageSize), BOUNCE_BYTES);
-      if (this.#board.has('poisoned', page)) throw failure('PAGE_POISONED', at);
-      if (!this.#blocks && !this.#board.has('filled', page)) throw failure('PAGE_MISSING', at);
+      if (this.#shared.has('poisoned', page)) throw failure('PAGE_POISONED', at);
+      if (!this.#blocks && !this.#shared.has('populated', page)) throw failure('PAGE_MISSING', at);
       const done = copy(region.address + inRegion, bytes, offset, bounce);
       if (isUnreachable(done)) throw failure('PAGE_POISONED', at);
       if (done <= 0) {

@@ -1,6 +1,6 @@
-export { openVcpuGate, type VcpuGateToken } from './gate.js';
+export { openVcpuExitHandler, type VcpuExitHandlerToken } from './exit-handler.js';
 export { ExitPort, openExitPort, type ExitPortToken } from './exit-port.js';
-export { type ExitBoardToken, type Swaps } from './exit-board.js';
+export { type SharedVcpuStateToken, type MemslotUpdates } from './shared-vcpu-state.js';
 export { type SlotRegion } from './slot-region.js';
 export { type SlotStrategy } from './slot-thread.js';
 export { type VmHooks, type VmHooksRef } from './pause.js';

@@ -17,24 +17,24 @@ import {
 import { type MappingBudget } from './mapping-limit.js';
 import { type SlotRegion } from './slot-region.js';
 
-/** What came of a run of pages: how many are done, whole and in order, and the errno that stopped it, or 0. */
+/** The result for a run of pages: how many are installed, whole and in order, and the errno that stopped it, or 0. */
 export interface Installed {
   readonly pages: number;
   readonly errno: number;
 }
 
 /**
- * How contents get into the memory behind a slot. `from` is an address. A page is either done whole or not counted.
- * None touches memory through a mapping that may block.
+ * Installs contents in the memory behind memslots. `from` is an address. A page is either installed whole or not counted.
+ * No implementation accesses memory through a mapping that may block.
  */
 export interface PageInstaller {
   copy(region: SlotRegion, first: PageIndex, count: number, from: number): Installed;
   zero(region: SlotRegion, first: PageIndex, count: number): Installed;
-  /** Makes accesses other than a vCPU's fail from now on, where there is a way. */
+  /** Makes accesses other than a vCPU's fail from now on, where the kernel has a way. */
   poison(region: SlotRegion, first: PageIndex, count: number): Installed;
-  /** Lets accessors find pages again that were hidden from them with their contents; wakes nobody. 0 or an errno. */
-  unhide(region: SlotRegion, first: PageIndex, count: number): number;
-  /** Wakes whoever waits in a page fault. */
+  /** Maps pages for the VMM's threads that were unmapped with their contents; wakes no waiter. Returns 0 or an errno. */
+  remap(region: SlotRegion, first: PageIndex, count: number): number;
+  /** Wakes the threads that wait in a page fault. */
   wake(region: SlotRegion, first: PageIndex, count: number): void;
 }
 
@@ -53,9 +53,9 @@ export interface RegionFile {
 }
 
 /**
- * Writes `length` bytes by the kernel, for which a page that cannot be had is an errno; whoever stores to the mapping is
- * ended by SIGBUS, with the process. How many were written, and what stopped it, or 0: ENOMEM where the memory has no
- * page to give (a full tmpfs, an empty pool of huge pages), EFAULT where `file` ends before `end`.
+ * Writes `length` bytes by a system call, for which an unavailable page is an errno; a store to the mapping would end the
+ * process by SIGBUS. Returns how many bytes were written and the errno that stopped it, or 0: ENOMEM if the memory has no
+ * page left (a full tmpfs, an empty huge page pool), EFAULT if `file` ends before `end`.
  */
 function write(
   to: number,
@@ -73,7 +73,7 @@ function write(
   return { written: length, errno: 0 };
 }
 
-/** Writes pages that lie at `to` now. `fromOf`: where a page's contents are; one write takes `atOnce` of them. */
+/** Writes pages at `to`. `fromOf`: the address of a page's contents, by index; `atOnce`: pages in one write. */
 function writePages(
   { pageSize, page }: SlotRegion,
   { first, count }: PageRange,
@@ -92,15 +92,15 @@ function writePages(
   return whole(count);
 }
 
-/** Plain memory that only vCPUs are kept from: it is written where it lies. */
+/** Plain memory whose missing pages stop only vCPUs: it is written in place. */
 export class WrittenInstaller implements PageInstaller {
   readonly #zeros: Zeros;
   readonly #files: ReadonlyMap<number, RegionFile>;
   readonly #zeroFilled: ReadonlySet<number>;
 
   /**
-   * `files`: the memory files of regions that have one, by first page. `zeroFilled`: regions in which what is discarded
-   * reads as zeros.
+   * `files`: the memory files of regions that have one, by first page. `zeroFilled`: regions whose discarded pages read
+   * as zeros.
    */
   constructor(zeros: Zeros, files: ReadonlyMap<number, RegionFile>, zeroFilled: ReadonlySet<number>) {
     this.#zeros = zeros;
@@ -118,7 +118,7 @@ export class WrittenInstaller implements PageInstaller {
     return this.#write(region, { first, count }, atOnce, () => this.#zeros.address);
   }
 
-  /** The kernel's own zero page costs no memory. False: they must be written (locked memory; before Linux 5.14). */
+  /** Maps the kernel's zero page, which costs no memory. False: zeros must be written (locked memory; before Linux 5.14). */
   #mapZeros(region: SlotRegion, first: PageIndex, count: number): boolean {
     const address = addressOf(region, first);
     const length = count * region.pageSize;
@@ -137,16 +137,16 @@ export class WrittenInstaller implements PageInstaller {
     return whole(count);
   }
 
-  unhide(): number {
+  remap(): number {
     return 0;
   }
 
   wake(): void {
-    // nobody waits in a page fault
+    // no thread waits in a page fault
   }
 }
 
-/** Memory of a port's own, made of transparent huge pages where it can be, that contents are moved out of. */
+/** Memory of the port, of transparent huge pages where possible, that contents are moved out of. */
 export interface Moving {
   /** Where contents are staged. */
   readonly staging: Pick<Mapping, 'address' | 'length'>;
@@ -154,13 +154,13 @@ export interface Moving {
   readonly spare: number;
 }
 
-/** A verb has done what {@link UffdPort.done} says, and maybe all of it. */
+/** Result of a verb that has done as much as {@link UffdPort.done} says, maybe all. */
 const MORE = 1;
 
 /**
- * Carries a verb of the userfaultfd out on a run of pages, in `unit`s. What is there already is skipped, and its waiters
- * are woken. The kernel refuses a range as a whole where it leaves a mapping, and whoever treats a part of the memory
- * differently (mprotect, madvise) splits the mapping there: such a range is halved down to the page that it is about.
+ * Carries out a userfaultfd verb on a run of pages, in `unit`s. Present units are skipped, and their waiters are woken.
+ * The kernel refuses a range as a whole if it crosses a mapping's end, and mprotect(2) or madvise(2) on a part of the
+ * memory splits the mapping there: such a range is halved, down to one unit.
  */
 function carryOut(
   uffd: UffdPort,
@@ -179,31 +179,31 @@ function carryOut(
     const progress = result === 0 ? asked : uffd.done;
     done += progress;
     if (progress > 0)
-      most *= 2; // the next try says why it stopped
+      most *= 2; // the next call reports why it stopped
     else if (result === -ERRNO.ENOENT && asked > unit)
       most = Math.max(unit, Math.floor(asked / 2 / unit) * unit);
     else if (result !== -ERRNO.EEXIST) return { pages: Math.floor(done / region.pageSize), errno: -result };
     else {
-      uffd.wake(start + done, unit); // the kernel woke nobody
+      uffd.wake(start + done, unit); // the kernel woke no waiter
       done += unit;
     }
   }
   return whole(count);
 }
 
-/** Base pages that one page of a region is installed in, or its own size for huge pages. */
+/** The unit in bytes in which a region is installed: the base page size, or the huge page size. */
 export interface UffdUnits {
   unitOf(region: SlotRegion): number;
 }
 
 /**
- * Memory registered with a userfaultfd: contents appear by UFFDIO_COPY, so that an access of KVM's, the
- * VMM's or another thread's waits until they are there. A run of pages is installed in
- * one call; where that stops half-way it goes on, so that a page is complete or not present.
+ * Memory registered with a userfaultfd: UFFDIO_COPY installs contents atomically, so that an access of KVM, the VMM or
+ * another thread waits until they are there. A run of pages is installed in one call, which is continued if the kernel
+ * stops half-way, so that a page is either complete or not present.
  *
- * Where it may, it moves them in as transparent huge pages instead (UFFDIO_MOVE): one page table entry for 2 MiB, which
- * takes a third of the time (measured on 6.18), and one of KVM's as well. What lies in staging goes as it is; what lies
- * elsewhere, and has to stay there, is copied into a huge page first.
+ * Where possible contents are moved in as transparent huge pages instead (UFFDIO_MOVE): one page table entry for 2 MiB,
+ * which takes a third of the time (measured on 6.18), and one of KVM's as well. Contents in staging are moved as they
+ * are; contents elsewhere, which have to stay there, are first copied into a huge page.
  */
 export class UffdInstaller implements PageInstaller {
   readonly #uffd: UffdPort;
@@ -224,19 +224,19 @@ export class UffdInstaller implements PageInstaller {
       if (source !== undefined) {
         this.#uffd.move(start, source, TRANSPARENT_HUGE_BYTES);
         if (this.#uffd.done > 0) return MORE;
-        // A page in its way, one that somebody holds, memory that is shared: copying knows what to do.
+        // A present page, a pinned page or shared memory: UFFDIO_COPY handles or reports it.
         moves = false;
       }
       return this.#uffd.copy(start, from + done, length);
     });
   }
 
-  /** The next huge page of contents, from where it can be moved to `start`; undefined where it cannot. */
+  /** The address from which the next huge page of contents can be moved to `start`; undefined if it cannot be moved. */
   #movable({ staging, spare }: Moving, start: number, from: number, length: number): number | undefined {
     if (start % TRANSPARENT_HUGE_BYTES !== 0 || length < TRANSPARENT_HUGE_BYTES) return undefined;
     const isStaged = from >= staging.address && from + length <= staging.address + staging.length;
     if (isStaged) return from % TRANSPARENT_HUGE_BYTES === 0 ? from : undefined;
-    // By the kernel: contents that cannot be read are an errno to it.
+    // By a system call: contents that cannot be read are an errno.
     return readMemory(spare, from, TRANSPARENT_HUGE_BYTES) === TRANSPARENT_HUGE_BYTES ? spare : undefined;
   }
 
@@ -252,7 +252,7 @@ export class UffdInstaller implements PageInstaller {
     return carryOut(uffd, region, first, count, unit, (start, length) => uffd.poison(start, length));
   }
 
-  unhide(): number {
+  remap(): number {
     return 0;
   }
 
@@ -262,32 +262,32 @@ export class UffdInstaller implements PageInstaller {
 }
 
 /**
- * Memory that lives in a guest_memfd: written through a mapping of the whole file that nobody else has, or by write(2)
- * where the file takes it, then mapped over the reservation where accessors wait, who are woken and find it.
+ * Memory in a guest_memfd: written through an alias mapping of the whole file, which no other thread uses, or by write(2) if the file supports
+ * it, then mapped over the reservation in which accessors wait; they are woken and find the page.
  */
 export class GuestMemfdInstaller implements PageInstaller {
   readonly #uffd: UffdPort;
   readonly #aliases: ReadonlyMap<number, number>;
-  /** Whether a region's file takes write(2), by its first page. */
+  /** Whether a region's file supports write(2), by first page. */
   readonly #writes = new Map<number, boolean>();
 
   readonly #zeros: Zeros;
   readonly #budget: MappingBudget;
-  readonly #hidden: () => void;
+  readonly #unmapped: () => void;
 
   /**
-   * `aliases`: by a region's first page, the address of the whole region in the mapping that is filled through.
-   * `hidden`: called when what is complete cannot be mapped, or is not to be.
+   * `aliases`: the address of each region in the alias mapping, by first page. `unmapped`: called when a complete page
+   * cannot be mapped, or is not mapped to save mappings.
    */
   constructor(
     uffd: UffdPort,
     aliases: ReadonlyMap<number, number>,
     zeros: Zeros,
     budget: MappingBudget,
-    hidden: () => void,
+    unmapped: () => void,
   ) {
     this.#budget = budget;
-    this.#hidden = hidden;
+    this.#unmapped = unmapped;
     this.#uffd = uffd;
     this.#zeros = zeros;
     this.#aliases = aliases;
@@ -295,7 +295,7 @@ export class GuestMemfdInstaller implements PageInstaller {
 
   copy(region: SlotRegion, first: PageIndex, count: number, from: number): Installed {
     const length = count * region.pageSize;
-    if (this.#written(region, first, length, from)) return this.#show(region, first, count);
+    if (this.#written(region, first, length, from)) return this.#map(region, first, count);
     return this.#write(region, { first, count }, count, (done) => from + done * region.pageSize);
   }
 
@@ -304,13 +304,13 @@ export class GuestMemfdInstaller implements PageInstaller {
     return this.#write(region, { first, count }, atOnce, () => this.#zeros.address);
   }
 
-  /** What was written is shown, also where the rest could not be. */
+  /** Maps the pages that were written, also if the rest could not be. */
   #write(region: SlotRegion, pages: PageRange, atOnce: number, fromOf: (done: number) => number): Installed {
     const to = this.#populated(region, pages.first, pages.count * region.pageSize);
     const file = { fd: region.guestMemfd, offset: region.guestMemfdOffset };
     const written = writePages(region, pages, to, file, atOnce, fromOf);
-    const shown = written.pages > 0 ? this.#show(region, pages.first, written.pages) : written;
-    return shown.errno !== 0 ? shown : written;
+    const mapped = written.pages > 0 ? this.#map(region, pages.first, written.pages) : written;
+    return mapped.errno !== 0 ? mapped : written;
   }
 
   poison(region: SlotRegion, first: PageIndex, count: number): Installed {
@@ -318,9 +318,9 @@ export class GuestMemfdInstaller implements PageInstaller {
     return carryOut(uffd, region, first, count, pageSize(), (start, length) => uffd.poison(start, length));
   }
 
-  unhide(region: SlotRegion, first: PageIndex, count: number): number {
-    const errno = showFile(region, first, count);
-    if (errno === ERRNO.ENOMEM) this.#hidden();
+  remap(region: SlotRegion, first: PageIndex, count: number): number {
+    const errno = mapFile(region, first, count);
+    if (errno === ERRNO.ENOMEM) this.#unmapped();
     return errno;
   }
 
@@ -328,7 +328,7 @@ export class GuestMemfdInstaller implements PageInstaller {
     this.#uffd.wake(addressOf(region, first), count * region.pageSize);
   }
 
-  /** Writes the pages by write(2): one call, and no page fault. False: they must be written in another way. */
+  /** Writes the pages by write(2): one call and no page fault. False: they must be written through the alias. */
   #written(region: SlotRegion, first: PageIndex, length: number, from: number): boolean {
     const { page, pageSize, guestMemfd, guestMemfdOffset } = region;
     let writes = this.#writes.get(page);
@@ -338,31 +338,31 @@ export class GuestMemfdInstaller implements PageInstaller {
   }
 
   /**
-   * Where the pages are written. The file gives a page at a time, so that writing them would take a page fault for
-   * each: asked for together they cost one call.
+   * The alias address of the pages, populated by one call: guest_memfd allocates page by page, so writing would take a
+   * page fault for each.
    */
   #populated(region: SlotRegion, first: PageIndex, length: number): number {
     const alias = this.#aliases.get(region.page)! + (first - region.page) * region.pageSize;
-    // Where the kernel is too old for it (5.14), or has no page to give, the write itself finds out.
+    // On a kernel before 5.14, or without free memory, this fails, and the write itself faults or reports it.
     raw.madvise(alias, length, MADV.POPULATE_WRITE);
     return alias;
   }
 
-  /** What cannot be mapped any more stays hidden, and complete: whoever waits for it is woken, asks again, and is shown it. */
-  #show(region: SlotRegion, first: PageIndex, count: number): Installed {
-    const errno = this.#budget.take() ? showFile(region, first, count) : ERRNO.ENOMEM;
+  /** Pages that cannot be mapped stay complete but unmapped: their waiters are woken, fault again, and get them mapped. */
+  #map(region: SlotRegion, first: PageIndex, count: number): Installed {
+    const errno = this.#budget.take() ? mapFile(region, first, count) : ERRNO.ENOMEM;
     if (errno !== 0 && errno !== ERRNO.ENOMEM) return stopped(errno);
-    if (errno !== 0) this.#hidden();
+    if (errno !== 0) this.#unmapped();
     this.#uffd.wake(addressOf(region, first), count * region.pageSize);
     return whole(count);
   }
 }
 
 /**
- * Maps pages of a guest_memfd where accessors look for them; 0 or an errno. Runs that meet become one mapping of the
- * kernel's, because they meet in the file too. ENOMEM: there are vm.max_map_count of them.
+ * Maps pages of a guest_memfd over the reservation; returns 0 or an errno. The kernel merges adjacent runs into one
+ * mapping, because they are adjacent in the file, too. ENOMEM: the process has vm.max_map_count mappings.
  */
-export function showFile(region: SlotRegion, first: PageIndex, count: number): number {
+export function mapFile(region: SlotRegion, first: PageIndex, count: number): number {
   const { pageSize: bytes, guestMemfd, guestMemfdOffset } = region;
   const address = addressOf(region, first);
   const length = count * bytes;

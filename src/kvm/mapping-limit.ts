@@ -2,22 +2,22 @@ import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { MAP, pageSize, PROT, raw } from '../linux/index.js';
 import { type SlotRegion } from './slot-region.js';
 
-/** vm.max_map_count where /proc does not say it. */
+/** vm.max_map_count if /proc is unavailable. */
 const USUAL_LIMIT = 65_530;
-/** Of a limit, what is left to the rest of the process: thread stacks, the heap, other libraries. */
+/** The part of the limit that is left to the rest of the process: thread stacks, the heap, other libraries. */
 const LEFT_TO_OTHERS = 1 / 16;
 const READ_BYTES = 0x1_0000;
-/** Mappings of ours after which all of the process's are counted again. */
+/** After so many mappings of our own all mappings of the process are counted again. */
 const COUNTED_AFTER = 1024;
-/** Mappings that are held to be let go when there are no more: what a move of a placeholder takes for a moment. */
+/** Mappings held in reserve: the number that moving a placeholder briefly needs. */
 const SPARE = 16;
-/** Runs that are too few to be worth hiding some. */
+/** With fewer runs than this none is unmapped to save mappings. */
 const FEW_RUNS = 32;
-/** How much of what is shown is hidden at once. */
-const PART_HIDDEN = 1 / 4;
+/** The part of the mapped runs that is unmapped at once. */
+const PART_UNMAPPED = 1 / 4;
 
-/** A part of a region that the VMM's threads and the kernel find mapped. Addresses. */
-interface ShownRun {
+/** A part of a region that is mapped for the VMM's threads and the kernel. Addresses. */
+interface MappedRun {
   readonly region: SlotRegion;
   readonly start: number;
   readonly end: number;
@@ -41,8 +41,8 @@ const INODE = 4;
 const digit = (byte: number): number => (byte > 0x60 ? byte - 0x57 : byte - 0x30);
 
 /**
- * Calls `each` with the start and end of every mapping of this process, and whether a file is behind it. Byte by byte:
- * a process that can have no more mappings has no room for the garbage of tens of thousands of lines. Source: proc_pid_maps(5).
+ * Calls `each` with the start and end of every mapping of this process, and whether it maps a file. Parses byte by byte:
+ * a process at its mapping limit cannot grow its heap for tens of thousands of lines. Source: proc_pid_maps(5).
  */
 function eachMapping(each: (start: number, end: number, isFile: boolean) => void): void {
   const fd = openSync('/proc/self/maps', 'r');
@@ -71,9 +71,9 @@ function eachMapping(each: (start: number, end: number, isFile: boolean) => void
   }
 }
 
-/** The parts of regions over which their file is mapped, in the order of addresses. */
-function shownRuns(regions: readonly SlotRegion[]): ShownRun[] {
-  const runs: ShownRun[] = [];
+/** The parts of regions over which their file is mapped, by ascending address. */
+function mappedRuns(regions: readonly SlotRegion[]): MappedRun[] {
+  const runs: MappedRun[] = [];
   eachMapping((start, end, isFile) => {
     if (!isFile) return;
     for (const region of regions) {
@@ -85,28 +85,28 @@ function shownRuns(regions: readonly SlotRegion[]): ShownRun[] {
 }
 
 /**
- * How many mappings more this process should have: each run of pages that is shown may take two. What is shown without
- * need stops short of vm.max_map_count. For one isolate. Source: proc_sys_vm(5).
+ * How many more mappings this process should make: each run of pages that is mapped may take two. Pages that no accessor
+ * waits for are not mapped close to vm.max_map_count. For one isolate. Source: proc_sys_vm(5).
  */
 export class MappingBudget {
   #left = 0;
-  /** Runs that were not shown since it was last counted. */
+  /** Runs that were refused since the mappings were last counted. */
   #refused = Infinity;
 
-  /** Whether another run may be shown that nobody waits for. */
+  /** Whether another run may be mapped that no accessor waits for. */
   take(): boolean {
     if (this.#left < 2 && !this.#count()) return false;
     this.#left -= 2;
     return true;
   }
 
-  /** There may be fewer now. */
+  /** The process may have fewer mappings now. */
   recount(): void {
     this.#refused = Infinity;
     this.#left = 0;
   }
 
-  /** Counting reads a line for each mapping: seldom, while there are none left. */
+  /** Counting reads a line for each mapping: it is done rarely while there are none left. */
   #count(): boolean {
     if (++this.#refused < 1000) return false;
     this.#refused = 0;
@@ -115,23 +115,23 @@ export class MappingBudget {
     try {
       eachMapping(() => this.#left--);
     } catch {
-      this.#left = USUAL_LIMIT; // without /proc the kernel says when there are too many
+      this.#left = USUAL_LIMIT; // without /proc the kernel's ENOMEM decides
     }
     if (this.#left < 2) return false;
     this.#refused = Infinity;
-    // Others in the process map, too: it is counted again before long.
+    // Other threads map memory as well: the mappings are counted again before long.
     this.#left = Math.min(this.#left, COUNTED_AFTER);
     return true;
   }
 }
 
-/** Makes room for mappings, by hiding runs of pages that were shown. Used by the slot thread only. */
+/** Makes room for mappings by unmapping runs of pages. Used by the slot thread only. */
 export class MappingRoom {
   readonly #regions: readonly SlotRegion[];
-  /** Takes pages out of sight, with their contents, and says how that went. */
-  readonly #hide: (region: SlotRegion, start: number, length: number) => void;
+  /** Unmaps pages; their contents stay. */
+  readonly #unmap: (region: SlotRegion, start: number, length: number) => void;
   #spare = 0;
-  /** Where hiding goes on: all are hidden in turn. */
+  /** Where unmapping continues: all runs take their turn. */
   #next = 0;
 
   constructor(
@@ -139,11 +139,11 @@ export class MappingRoom {
     hide: (region: SlotRegion, start: number, length: number) => void,
   ) {
     this.#regions = regions;
-    this.#hide = hide;
+    this.#unmap = hide;
     this.#hold();
   }
 
-  /** Does what needs a few mappings for a moment. */
+  /** Runs a body that briefly needs a few mappings. */
   using<T>(body: () => T): T {
     this.#letGo();
     try {
@@ -154,23 +154,23 @@ export class MappingRoom {
   }
 
   /**
-   * Hides a part of what is shown: how many runs. What is accessed again is shown again. `needed`: a page that is asked
-   * for cannot be mapped; else few runs are left alone, so that none is hidden before its access has come to an end.
+   * Unmaps a part of the mapped runs and returns how many. An access to one of them maps it again. `needed`: a requested
+   * page cannot be mapped; otherwise nothing is done with few runs, so that none is unmapped before its access is over.
    */
   make(needed: boolean): number {
-    const runs = shownRuns(this.#regions);
+    const runs = mappedRuns(this.#regions);
     if (runs.length < (needed ? 1 : FEW_RUNS)) return 0;
     const from = Math.max(
       0,
       runs.findIndex(({ start }) => start >= this.#next),
     );
     const { region, start } = runs[from]!;
-    const most = Math.ceil(runs.length * PART_HIDDEN);
+    const most = Math.ceil(runs.length * PART_UNMAPPED);
     let last = from;
     while (last + 1 < runs.length && last + 1 - from < most && runs[last + 1]!.region === region) last++;
     const { end } = runs[last]!;
-    // What lies between them is hidden as it is.
-    this.using(() => this.#hide(region, start, end - start));
+    // The gaps between them are unmapped as well, which changes nothing.
+    this.using(() => this.#unmap(region, start, end - start));
     this.#next = end;
     return last + 1 - from;
   }
@@ -179,12 +179,12 @@ export class MappingRoom {
     this.#letGo();
   }
 
-  /** Neighbours that differ in their protection are a mapping each. */
+  /** Neighbouring pages with different protection are separate mappings. */
   #hold(): void {
     const unit = pageSize();
     const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE;
     const spare = raw.mmap(0, SPARE * unit, PROT.NONE, flags, -1, 0);
-    if (spare < 0) return; // there are none to hold
+    if (spare < 0) return; // there are none left to reserve
     this.#spare = spare;
     for (let page = 1; page < SPARE; page += 2) raw.mprotect(spare + page * unit, unit, PROT.READ);
   }

@@ -3,44 +3,45 @@ import { type SlotStrategy } from './slot-thread.js';
 import { type UserfaultNumbers } from './userfault-slots.js';
 
 export interface KvmOptions {
-  /** The VM's descriptor; it stays the VMM's and must outlive the attachment. */
+  /** The VM's descriptor; it stays the caller's and must outlive the attachment. */
   readonly vm: number;
   /**
-   * Gates that can be open at once: one for each vCPU, and one for each thread that issues VM or device ioctls
+   * Exit handlers that can be open at once: one for each vCPU, and one for each thread that issues VM or device ioctls
    * which reach guest memory.
    */
   readonly vcpus: number;
   /**
-   * Memslot numbers that nothing else uses: one for each page of the layout, and two for the canary. With fewer,
-   * pages are shown to vCPUs in chunks, each when it is complete: a page that cannot be had takes its chunk along.
+   * Memslot numbers that nothing else uses: one for each page of the layout, and two for slot verification. With fewer,
+   * pages are mapped for vCPUs in chunks, each once it is complete: an unavailable page makes its chunk unavailable.
    * Default: from 16, as many of these as the kernel has.
    */
   readonly slots?: { readonly first: number; readonly count: number } | undefined;
   /**
    * How missing pages are kept from vCPUs. `vacated-slot`: any access exits (Linux 6.18). `memslot-hole`: every
-   * kernel, plain loads and stores only. Default: what the host has, in this order. `userfault-bitmap`: any access
-   * exits and no slot is changed for a page that comes; only on a kernel with KVM Userfault, which is in no release,
-   * and only with its numbers (`userfault`).
+   * kernel, plain loads and stores only. Default: the first of these that the host supports. `userfault-bitmap`: any
+   * access exits, and no memslot is changed when a page arrives; only on a kernel with KVM Userfault, which is in no
+   * release, and only with its numbers (`userfault`).
    */
   readonly strategy?: SlotStrategy | 'auto' | undefined;
   /** For `userfault-bitmap`. */
   readonly userfault?: UserfaultNumbers | undefined;
-  /** The VMM's own way to stop its vCPUs, where they do not pass through gates. Default: the gates'. */
+  /** How the VMM pauses its vCPUs, if they do not use our exit handlers. Default: by the exit handlers. */
   readonly hooks?: VmHooksRef | undefined;
   /**
-   * Proof that vacated slots are vacated: an access by a vCPU of our own, which stays in the VM. `vcpuId`
-   * (default: the highest the VM takes) and `gpa` (default: 2 MiB beyond 16 GiB and every region, or
-   * the next that are free) are its places. `false`: trust; then nothing proves that no other process holds the file.
+   * Slot verification: after slots were vacated, a probe vCPU, which stays in the VM, tests that a guest access exits.
+   * `vcpuId` (default: the highest that the VM takes) and `gpa` (default: 2 MiB beyond 16 GiB and every region) say where;
+   * the next free ones are used. `false`: no verification; then nothing detects that another process holds the file.
    */
-  readonly canary?: false | { readonly vcpuId?: number; readonly gpa?: number } | undefined;
+  readonly verifySlots?: false | { readonly vcpuId?: number; readonly gpa?: number } | undefined;
   /**
-   * Switches off the x86 quirk by which deleting any slot makes the whole guest fault again. Default true;
-   * it cannot be switched on again.
+   * Disables the x86 quirk by which deleting any memslot zaps all of the guest's mappings. Default true; it cannot be
+   * enabled again.
    */
   readonly zapOnlyTheSlot?: boolean | undefined;
   /**
    * Logs the pages that vCPUs write, for {@link KvmBackend.writtenPages}. Default false. guest_memfd memory
-   * cannot be logged. What others write, the VMM and the gate of a memslot hole included, is not in it.
+   * cannot be logged. Writes of other threads, including the VMM's and an exit handler's for a memslot hole, are not
+   * logged.
    */
   readonly logWrites?: boolean | undefined;
   /** Staging memory of the port, in bytes; at least a page. Default 4 MiB. */
@@ -53,7 +54,7 @@ export interface KvmChoice extends KvmOptions {
   readonly staging_bytes: number;
 }
 
-/** Fills in defaults. Throws RangeError naming the option that cannot be. */
+/** Fills in defaults. Throws RangeError with the name of the invalid option. */
 export function completeOptions(given: KvmOptions): KvmChoice {
   const whole = (name: string, value: number, least: number): void => {
     if (!Number.isInteger(value) || value < least)

@@ -17,25 +17,25 @@ import {
 } from '../linux/index.js';
 import { mapAligned } from './aligned-mapping.js';
 import { type SlotRegion } from './slot-region.js';
-import { type DropKind } from './slot-thread.js';
+import { type DiscardMethod } from './slot-thread.js';
 
-/** Who, besides vCPUs, is stopped at missing pages, and how. */
+/** Which accessors besides vCPUs are stopped at missing pages, and how. */
 export type Mediation =
-  /** Nobody. */
+  /** None. */
   | 'none'
-  /** Everyone who goes through the VMM's mapping, by userfaultfd. */
+  /** All that use the VMM's mapping, by userfaultfd. */
   | 'userfaultfd'
-  /** The same, over memory that lives in a guest_memfd. */
+  /** The same, for memory in a guest_memfd. */
   | 'guest-memfd';
 
-/** The memory of one region, with what must be given back. */
+/** The memory of one region, with its resources. */
 export interface PagedRegion {
   readonly slot: SlotRegion;
-  readonly drop: DropKind;
-  /** Where a guest_memfd is filled. */
+  readonly drop: DiscardMethod;
+  /** The address at which a guest_memfd is populated. */
   readonly alias: number | undefined;
   readonly hugeUnit: number | undefined;
-  /** Private memory that was mapped here: what is discarded of it reads as zeros. */
+  /** Private memory that was mapped here: its discarded pages read as zeros. */
   readonly zeroFilled: boolean;
   readonly place: Pick<RegionSpec, 'hva' | 'file'>;
   giveBack(): void;
@@ -45,7 +45,7 @@ function refuse(region: Region, message: string, hint: string): never {
   throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)}: ${message}`, { hint });
 }
 
-/** Refuses what cannot be paged so, before anything is touched. Throws NOT_SUPPORTED, BAD_RANGE. */
+/** Refuses a region that cannot be paged so, before anything is changed. Throws NOT_SUPPORTED, BAD_RANGE. */
 export function checkRegion(region: Region, mediation: Mediation): void {
   const isFile = region.memory === 'guest-memfd';
   if (isFile !== (mediation === 'guest-memfd')) {
@@ -66,7 +66,7 @@ export function checkRegion(region: Region, mediation: Mediation): void {
   if (region.file) checkFileHolds(region.file.fd, Number(region.file.offset), Number(region.length));
 }
 
-/** Maps or adopts a region's memory. Errors: NO_HUGE_PAGES, KERNEL; then nothing is left behind. */
+/** Maps or adopts a region's memory. Errors: NO_HUGE_PAGES, KERNEL; then nothing is leaked. */
 export function bringRegion(region: Region, mediation: Mediation, vm: KvmVm, chunk: number): PagedRegion {
   const undo: (() => void)[] = [];
   try {
@@ -84,12 +84,12 @@ export function bringRegion(region: Region, mediation: Mediation, vm: KvmVm, chu
   }
 }
 
-/** What depends on the kind of memory. */
+/** The parts of a paged region that depend on the kind of memory. */
 type Brought = Omit<PagedRegion, 'slot' | 'giveBack'> & {
   readonly slot: Pick<SlotRegion, 'address' | 'whileMissing' | 'guestMemfd' | 'guestMemfdOffset'>;
 };
 
-/** `undo`: how to give back what was mapped until then. */
+/** `undo`: receives the steps that release what was mapped. */
 function plainRegion(region: Region, mediation: Mediation, undo: (() => void)[]): Brought {
   const length = Number(region.length);
   const own = region.hva === undefined;
@@ -100,15 +100,15 @@ function plainRegion(region: Region, mediation: Mediation, undo: (() => void)[])
     const fd = duplicate(file.fd);
     undo.push(() => void raw.close(fd));
     const mapping = mapAligned({ kind: 'file', length, fd, fileOffset: file.offset }, region.pageSize);
-    undo.splice(-1, 1, () => mapping.dispose()); // closes it, too
+    undo.splice(-1, 1, () => mapping.dispose()); // closes fd, too
     address = mapping.address;
   } else if (own) {
     const kind = (
       { anonymous: 'anonymous', shmem: 'shmem', hugetlb: 'hugetlb-shmem', 'guest-memfd': 'shmem' } as const
     )[region.memory];
     const mapping = mapAligned({ kind, length }, region.pageSize);
-    // Nobody sees a page of ours before it is complete, so the kernel may make it in one piece, where it can; behind a
-    // userfaultfd that is moved in.
+    // No accessor sees a page here before it is complete, so the kernel may allocate a huge page for it; behind a
+    // userfaultfd the huge page is moved in.
     const inOnePiece = mediation === 'none' || region.memory === 'anonymous';
     if (inOnePiece && region.pageSize >= TRANSPARENT_HUGE_BYTES)
       raw.madvise(mapping.address, length, MADV.HUGEPAGE);
@@ -116,7 +116,7 @@ function plainRegion(region: Region, mediation: Mediation, undo: (() => void)[])
     address = mapping.address;
     file = mapping.fd === undefined ? undefined : { fd: mapping.fd, offset: 0 };
   }
-  // While its pages are missing KVM itself finds nothing to read, rather than zeros.
+  // While pages are missing an access of KVM itself fails, instead of reading zeros.
   let whileMissing = address;
   if (mediation === 'none') {
     const reserved = mapMemory({ kind: 'reserved', length });
@@ -151,7 +151,7 @@ function guestMemfdRegion(region: Region, vm: KvmVm, undo: (() => void)[]): Brou
   const reservation =
     region.hva === undefined ? mapAligned({ kind: 'anonymous', length }, region.pageSize) : undefined;
   const address = reservation?.address ?? Number(region.hva);
-  // By address, not by its handle: files lie over parts of it by then.
+  // By address, not by its handle: by then files are mapped over parts of it.
   if (reservation) undo.push(() => void raw.munmap(address, length));
   return {
     slot: { address, whileMissing: address, guestMemfd: fd, guestMemfdOffset: offset },

@@ -1,21 +1,21 @@
 import { duplicate, kickThread, KvmVcpu, threadLives } from '../linux/index.js';
-import { type ExitBoard, type Seat } from './exit-board.js';
+import { type SharedVcpuState, type VcpuRegistration } from './shared-vcpu-state.js';
 
-/** How often a vCPU that does not come out is kicked again: a kick can be lost between two of its looks. */
+/** Period of kicks to a vCPU that has not left KVM_RUN: one between its check of the pause and KVM_RUN is lost. */
 const KICK_EVERY_MS = 2;
 
-/** The VMM's side of slot changes, where its vCPUs do not pass through gates of ours. */
+/** How a VMM pauses its own vCPUs for memslot updates, when they do not use our exit handlers. */
 export interface VmHooks {
   /**
-   * Runs `body` with every vCPU out of KVM_RUN and no VM or device ioctl in flight, and keeps it so until
-   * `body` returns. Called on the slot thread. A vCPU that waits in a page fault comes out by itself when the page has come:
-   * the resolver does not wait for this thread. `body` itself may wait for the thread that opened the pager (a withdrawal
-   * is several messages long), which therefore must not wait for `quiesce` to return.
+   * Runs `body` while every vCPU is outside KVM_RUN and no VM or device ioctl is in flight, until `body` returns.
+   * Called on the slot thread. A vCPU that waits in a page fault leaves KVM_RUN by itself once the page has arrived: the
+   * resolver does not wait for the slot thread. `body` may wait for the thread that opened the pager (a discard takes
+   * several messages), which therefore must not wait for `quiesce` to return.
    */
   quiesce<T>(body: () => T): T;
 }
 
-/** A module that exports a function making hooks of its options: the slot thread imports it. */
+/** A module that exports a function from options to hooks: the slot thread imports it. */
 export interface VmHooksRef {
   readonly module: string;
   readonly export: string;
@@ -23,31 +23,31 @@ export interface VmHooksRef {
 }
 
 /**
- * The pause over gates: says so on the board, then has every vCPU that is inside come out: its next entry
- * would return at once (immediate_exit), and a signal ends the present one.
+ * The pause of vCPUs that use our exit handlers. It is announced in the shared vCPU state; then every vCPU that is inside
+ * KVM_RUN is forced out: immediate_exit makes its next entry return at once, and a signal ends the present one.
  */
-export class GatePause implements VmHooks {
-  readonly #board: ExitBoard;
+export class VcpuPause implements VmHooks {
+  readonly #shared: SharedVcpuState;
   readonly #run_bytes: number;
-  /** Own mappings of the vCPUs' shared pages, by seat, and which of those who sat there it is of. */
-  readonly #pages = new Map<number, { readonly sitting: number; readonly page: KvmVcpu }>();
+  /** This thread's own mappings of the vCPUs' kvm_run, by vCPU, with the generation of the registration. */
+  readonly #pages = new Map<number, { readonly generation: number; readonly page: KvmVcpu }>();
 
   readonly #meanwhile: () => void;
 
-  /** `meanwhile`: done again and again while a vCPU is waited for. */
-  constructor(board: ExitBoard, run_bytes: number, meanwhile: () => void = () => {}) {
-    this.#board = board;
+  /** `meanwhile`: called repeatedly while the slot thread waits for a vCPU. */
+  constructor(shared: SharedVcpuState, run_bytes: number, meanwhile: () => void = () => {}) {
+    this.#shared = shared;
     this.#run_bytes = run_bytes;
     this.#meanwhile = meanwhile;
   }
 
   quiesce<T>(body: () => T): T {
-    this.#board.beginPause();
+    this.#shared.beginPause();
     try {
-      for (let vcpu = 0; vcpu < this.#board.vcpus; vcpu++) this.#bringOut(vcpu);
+      for (let vcpu = 0; vcpu < this.#shared.vcpus; vcpu++) this.#forceOut(vcpu);
       return body();
     } finally {
-      this.#board.endPause();
+      this.#shared.endPause();
     }
   }
 
@@ -56,33 +56,33 @@ export class GatePause implements VmHooks {
     this.#pages.clear();
   }
 
-  #bringOut(vcpu: number): void {
-    while (this.#board.isInside(vcpu)) {
-      // Who has come out by itself may leave, and close the descriptor: not while it is used here.
-      const seat = this.#board.withSeat(vcpu, (sitting) => this.#exitAtOnce(vcpu, sitting));
-      if (seat && !this.#reach(vcpu, seat)) this.#board.abandonSeat(vcpu, seat);
-      else if (this.#board.waitOutside(vcpu, KICK_EVERY_MS)) return;
+  #forceOut(vcpu: number): void {
+    while (this.#shared.isInside(vcpu)) {
+      // A vCPU that has left KVM_RUN by itself may unregister and close its descriptor: not while it is used here.
+      const registration = this.#shared.withRegistration(vcpu, (each) => this.#requestExit(vcpu, each));
+      if (registration && !this.#kick(vcpu, registration)) this.#shared.abandon(vcpu, registration);
+      else if (this.#shared.waitOutside(vcpu, KICK_EVERY_MS)) return;
       this.#meanwhile();
     }
   }
 
-  #exitAtOnce(vcpu: number, { descriptor, sitting }: Seat): void {
+  #requestExit(vcpu: number, { descriptor, generation }: VcpuRegistration): void {
     if (descriptor === undefined) return;
     let mapped = this.#pages.get(vcpu);
-    if (mapped?.sitting !== sitting) {
+    if (mapped?.generation !== generation) {
       mapped?.page.close();
-      mapped = { sitting, page: KvmVcpu.adopt(duplicate(descriptor), this.#run_bytes) };
+      mapped = { generation, page: KvmVcpu.adopt(duplicate(descriptor), this.#run_bytes) };
       this.#pages.set(vcpu, mapped);
     }
     mapped.page.run.immediateExit = true;
   }
 
   /**
-   * Interrupts who is inside; false: its thread has ended. One that waits for a page comes out after the page has come,
-   * and an ioctl when it ends: those are only looked for.
+   * Signals the thread of a vCPU that is inside; false: the thread has ended. A vCPU that waits for a page leaves KVM_RUN
+   * after the page has arrived, and an ioctl returns when it is done: of these only the thread's existence is checked.
    */
-  #reach(vcpu: number, { descriptor, thread }: Seat): boolean {
-    const comesByItself = descriptor === undefined || this.#board.isBlocked(vcpu);
-    return comesByItself ? threadLives(thread) : kickThread(thread);
+  #kick(vcpu: number, { descriptor, thread }: VcpuRegistration): boolean {
+    const exitsByItself = descriptor === undefined || this.#shared.isBlocked(vcpu);
+    return exitsByItself ? threadLives(thread) : kickThread(thread);
   }
 }

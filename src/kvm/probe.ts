@@ -3,7 +3,7 @@ import { aThread, Kvm, KVM_CAP, userfaultfdSupport } from '../linux/index.js';
 import { type Mediation } from './paged-memory.js';
 import { rehearse } from './rehearsal.js';
 
-/** What this host lacks to page by KVM's exits. Makes a VM and drops it. Never throws. */
+/** What this host lacks for paging by KVM's exits. Creates a VM and closes it. Never throws. */
 export function probeKvm(mediation: Mediation): Requirements {
   const list: Requirement[] = [
     tried('/dev/kvm', () => `API of KVM, ${capability(KVM_CAP.NR_MEMSLOTS)} memslots`),
@@ -31,7 +31,7 @@ function capability(number: number): number {
   return kvm.check(number);
 }
 
-/** What vacated slots, and memory that lives in a guest_memfd, are made of. Never throws. */
+/** What vacated slots, and memory in a guest_memfd, need. Never throws. */
 export function sharedGuestMemfd(): Requirement {
   const what = 'guest_memfd that can be mapped';
   const remedy = 'Linux 6.18 or newer';

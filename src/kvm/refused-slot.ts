@@ -4,11 +4,11 @@ import { ERRNO, type KvmSlot, type KvmVm, pageSize, systemError } from '../linux
 
 type RefusingVm = Pick<KvmVm, 'trySetSlot'>;
 
-/** What KVM answered to a slot that it refused, and what of the VM is in the slot's way. Codes: BAD_RANGE, KERNEL. */
+/** The error for a memslot that KVM refused, with what of the VM conflicts with it. Codes: BAD_RANGE, KERNEL. */
 export function refusedSlot(vm: RefusingVm, slot: KvmSlot, errno: number): DemandPagingError {
   const [conflict, hint] = conflictOf(vm, slot, errno) ?? [];
   const where =
-    slot.length === 0 ? 'where it was to be deleted' : `at ${hex(slot.gpa)}..${hex(slot.gpa + slot.length)}`;
+    slot.length === 0 ? 'when it was deleted' : `at ${hex(slot.gpa)}..${hex(slot.gpa + slot.length)}`;
   return systemError(
     'ioctl KVM_SET_USER_MEMORY_REGION',
     errno,
@@ -29,17 +29,17 @@ function conflictOf(vm: RefusingVm, slot: KvmSlot, errno: number): readonly [str
     ];
   if (errno !== ERRNO.EINVAL || slot.length === 0) return undefined;
   return isNumberTaken(vm, slot)
-    ? ['the VM has a memslot of that number already', 'Give the backend `slots` that nothing else uses']
+    ? ['the VM has a memslot of that number', 'Set the option slots to numbers that nothing else uses']
     : [
-        'it ends beyond the guest-physical addresses that this VM can have',
-        'See the `address sizes` of /proc/cpuinfo; on arm64 the IPA size that the VM was made with',
+        'it ends beyond the guest-physical address space of this VM',
+        'See `address sizes` in /proc/cpuinfo; on arm64 the IPA size that the VM was created with',
       ];
 }
 
 /**
- * Whether the VM has a slot of this number, which KVM does not tell: one that exists keeps its size and its
- * userspace_addr, so that another page under its number is refused (EINVAL). One that does not exist comes to be, and is
- * deleted again, or overlaps another (EEXIST). Precondition: the vCPUs stand.
+ * Whether the VM has a memslot of this number, which KVM does not report. A slot that exists keeps its size and its
+ * userspace_addr, so KVM refuses another page under its number (EINVAL). A slot that does not exist is created, and
+ * deleted again, or overlaps another (EEXIST). Precondition: the vCPUs are paused.
  */
 export function isNumberTaken(
   vm: RefusingVm,

@@ -13,9 +13,9 @@ import {
 import { type PagedRegion } from './paged-memory.js';
 
 /**
- * Sees to it that every page of the memory is missing, or known to the states. Precondition: it is watched
- * already, where a userfaultfd watches it (`watched`), so that no page comes unheard of after the look; that
- * userfaultfd has no events to wait for.
+ * Makes every page of the memory either missing or recorded in the page states. Precondition: memory that a userfaultfd
+ * watches (`watched`) is registered already, so that no page appears unnoticed after the scan; that userfaultfd reports no
+ * events that have to be waited for.
  * Errors: NOT_EMPTY, PAGE_VANISHED; what {@link checkPlaces}, {@link FoundMemory} and discarding throw.
  */
 export function settleRegions(
@@ -34,7 +34,7 @@ export function settleRegions(
     const lives = { ...livesIn(region, paged), maps };
     const discards = look(region, lives, states, isOurs(region) ? 'discard' : region.contents);
     for (const pages of discards) discard(region, paged, pages);
-    // What is touched since then waits: what is found now was not discarded.
+    // Accessors that came since wait, so a page that is found now was not discarded.
     if (discards.length > 0 && watched) look(region, lives, states, 'refuse');
     if (paged.alias !== undefined) settleReservation(layout.pageCount, region, paged);
   }
@@ -54,7 +54,7 @@ function placeIn(
   };
 }
 
-/** Where files are to be mapped over the reservation, nothing of its own may show. */
+/** A reservation over which files will be mapped must have no pages of its own. */
 function settleReservation(pages: number, region: Region, { slot }: PagedRegion): void {
   const isRefused = region.hva !== undefined && (region.contents ?? 'refuse') === 'refuse';
   const nothing = PageStates.create(pages);
@@ -67,8 +67,7 @@ function settleReservation(pages: number, region: Region, { slot }: PagedRegion)
 }
 
 /**
- * Memory that was mapped here nobody else knows of; but where memory is locked (mlockall(2)) it is filled as
- * it is mapped.
+ * No other thread uses memory that was mapped here; but with mlockall(2) it is populated when it is mapped.
  */
 const placeOf = ({ length, pageSize, hva }: Region, address: number): FoundMemoryOptions => ({
   address,
@@ -78,7 +77,7 @@ const placeOf = ({ length, pageSize, hva }: Region, address: number): FoundMemor
   fresh: hva === undefined,
 });
 
-/** Where contents are to be found: of a guest_memfd, in the mapping by which it is filled. */
+/** Where a region's contents are: for a guest_memfd, the alias mapping through which it is populated. */
 function livesIn(region: Region, { slot, drop, alias, hugeUnit }: PagedRegion): FoundMemoryOptions {
   const file = drop.kind === 'file' ? { fd: drop.fd, offset: drop.fileOffset } : undefined;
   const shared = alias === undefined && region.memory !== 'anonymous';
@@ -86,7 +85,7 @@ function livesIn(region: Region, { slot, drop, alias, hugeUnit }: PagedRegion): 
   return { ...place, hugePageSize: hugeUnit, shared, file, fresh: place.fresh || alias !== undefined };
 }
 
-/** Looks at memory once, and settles what it has: the pages to be discarded. */
+/** Scans memory once and records what it finds. Returns the pages to discard. */
 function look(
   region: Region,
   options: FoundMemoryOptions,

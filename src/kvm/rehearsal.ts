@@ -16,8 +16,8 @@ import {
 import { isFiltered } from '../linux/failure.js';
 
 /**
- * Tries the system calls that these backends make beside KVM's own, which attaching makes before any page is served.
- * `watched`: with a userfaultfd. Blocks: never. Errors: what was refused, by its system call. Nothing is left behind.
+ * Tries the system calls that these backends make besides KVM's, which attaching makes before any page is served.
+ * `watched`: with a userfaultfd. Blocks: never. Errors: the refused call's. Leaves nothing behind.
  */
 export function rehearse(watched: boolean): void {
   using doorbell = EventFd.create();
@@ -34,7 +34,7 @@ export function rehearse(watched: boolean): void {
   if (watched) rehearseUserfaultfd(memory.address);
 }
 
-/** Tries verbs on nothing, which the kernel refuses with EINVAL. */
+/** Tries verbs on empty ranges, which the kernel refuses with EINVAL. */
 function rehearseUserfaultfd(address: number): void {
   using uffd = Userfaultfd.open();
   uffd.register(address, pageSize(), UFFD_REGISTER_MODE.MISSING);

@@ -2,8 +2,8 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, type Worker } f
 import { type PageRange } from '../api/address.js';
 import { DemandPagingError } from '../api/error.js';
 import { startThread, threadEnded } from '../api/package-entry.js';
-import { ExitBoard } from './exit-board.js';
-import { standBy } from './standing.js';
+import { SharedVcpuState } from './shared-vcpu-state.js';
+import { beginOwnPause } from './own-pause.js';
 import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
 
 interface Call {
@@ -13,23 +13,23 @@ interface Call {
 
 /** The control thread's end of the slot thread. */
 export class SlotClient {
-  readonly #board: ExitBoard;
+  readonly #shared: SharedVcpuState;
   readonly #control: MessagePort;
   readonly #worker: Worker;
   readonly #calls = new Map<number, Call>();
   readonly #ended: Promise<void>;
-  /** Resolves when slots cannot be changed any more, though nobody has ended it. */
+  /** Resolves when memslots can no longer be changed although the attachment is not closing. */
   readonly failure: Promise<DemandPagingError>;
   #fail!: (error: DemandPagingError) => void;
   #next = READY + 1;
-  /** The thread is gone. */
-  #dead: DemandPagingError | undefined;
-  #told = false;
-  /** Settles when the vCPUs go again. */
-  #turn: Promise<unknown> = Promise.resolve();
+  /** Why commands are rejected: the thread has ended. */
+  #closedError: DemandPagingError | undefined;
+  #closeRequested = false;
+  /** Settles when the last queued call has resumed the vCPUs. */
+  #queue: Promise<unknown> = Promise.resolve();
 
   private constructor(data: Omit<SlotThreadData, 'control'>) {
-    this.#board = new ExitBoard(data.board);
+    this.#shared = new SharedVcpuState(data.shared);
     this.failure = new Promise((resolve) => (this.#fail = resolve));
     const { port1, port2 } = new MessageChannel();
     this.#control = port1;
@@ -39,18 +39,18 @@ export class SlotClient {
     this.#worker.on('error', (thrown) => (cause = thrown));
     this.#ended = new Promise((resolve) => {
       this.#worker.on('exit', () => {
-        // The end can be told before what was sent last.
+        // The exit event can come before the last messages.
         for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1)) {
           const { id, error } = last.message as SlotReply;
           this.#settle(id, error);
         }
-        this.#die(threadEnded('the slot thread ended', cause));
+        this.#threadExited(threadEnded('the slot thread ended', cause));
         resolve();
       });
     });
   }
 
-  /** Starts the thread; resolves when every slot is in place. Rejects with what KVM refused; then no slot is left. */
+  /** Starts the thread; resolves when every memslot is in place. Rejects with KVM's error; then no memslot is left. */
   static async start(data: Omit<SlotThreadData, 'control'>): Promise<SlotClient> {
     const client = new SlotClient(data);
     try {
@@ -59,85 +59,85 @@ export class SlotClient {
       await client.#ended;
       throw error;
     }
-    // A pager that is being opened keeps the process alive, and so does its failing; an open one does not.
+    // A pager keeps the process alive while it opens, also when that fails; an open pager does not.
     client.#control.unref();
     client.#worker.unref();
     return client;
   }
 
   /**
-   * Runs `body` while every vCPU stands. One at a time, and {@link end} comes after. Rejects as `body` does, or, without
-   * having called it, with why they cannot be made to stand or with the reason of a signal that was aborted before.
+   * Runs `body` while every vCPU is paused. One call at a time, and {@link end} comes after. Rejects as `body` does, or,
+   * without having called it, with why the vCPUs cannot be paused or with the reason of a signal that was aborted before.
    */
   quiesce<T>(body: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    return this.#inTurn(async () => {
+    return this.#enqueue(async () => {
       signal.throwIfAborted();
-      let stand = false;
-      const over = standBy(this.#board);
+      let paused = false;
+      const endOwnPause = beginOwnPause(this.#shared);
       try {
         await unlessAborted(
-          this.#send((id) => ({ id, kind: 'stand' })),
+          this.#send((id) => ({ id, kind: 'pause' })),
           signal,
         );
-        stand = true;
+        paused = true;
         return await body();
       } finally {
-        over();
-        // Whoever does not stand yet goes on as soon as he does.
-        const going = this.#send((id) => ({ id, kind: 'go' })).catch(() => {}); // with the thread its pause has ended
-        if (stand) await going;
+        endOwnPause();
+        // A pause that has not begun yet ends as soon as it begins.
+        const resumed = this.#send((id) => ({ id, kind: 'resume' })).catch(() => {}); // the pause ends with the thread
+        if (paused) await resumed;
       }
     });
   }
 
-  /** Shows the guest what of these pages is filled. */
+  /** Maps the populated ones of these pages for the guest. */
   publish(pages: PageRange): Promise<void> {
     return this.#send((id) => ({ id, kind: 'publish', pages }));
   }
 
-  /** Gathers what was written. */
+  /** Gathers the dirty logs. */
   gather(): Promise<void> {
     return this.#send((id) => ({ id, kind: 'gather' }));
   }
 
-  /** Takes pages away from the guest and drops their memory. */
-  drop(pages: PageRange): Promise<void> {
-    return this.#send((id) => ({ id, kind: 'drop', pages }));
+  /** Unmaps pages from the guest and discards their memory. */
+  discard(pages: PageRange): Promise<void> {
+    return this.#send((id) => ({ id, kind: 'discard', pages }));
   }
 
-  /** Takes frozen pages out of the guest's sight. */
-  hide(pages: PageRange): Promise<void> {
-    return this.#send((id) => ({ id, kind: 'hide', pages }));
+  /** Unmaps frozen pages from the guest. */
+  freeze(pages: PageRange): Promise<void> {
+    return this.#send((id) => ({ id, kind: 'freeze', pages }));
   }
 
   /**
-   * Ends the thread. `keep`: what is present stays visible. Waits for the thread's end. False: it had ended before
-   * it was told, and its slots are where they were.
+   * Ends the thread and waits for its end. `keep`: present pages stay mapped for the guest. False: the thread had ended
+   * before, and its memslots are as it left them.
    */
   async end(keep: boolean): Promise<boolean> {
-    this.#worker.ref(); // an end under way keeps the process alive
-    const alive = !this.#dead;
-    this.#told = true;
+    this.#worker.ref(); // while it ends it keeps the process alive
+    const alive = !this.#closedError;
+    this.#closeRequested = true;
     try {
-      if (alive) await this.#inTurn(() => this.#send((id) => ({ id, kind: 'end', keep })));
+      if (alive) await this.#enqueue(() => this.#send((id) => ({ id, kind: 'end', keep })));
     } finally {
       await this.#ended;
     }
     return alive;
   }
 
-  #inTurn<T>(body: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(body);
-    this.#turn = turn.catch(() => {});
+  #enqueue<T>(body: () => Promise<T>): Promise<T> {
+    const turn = this.#queue.then(body);
+    this.#queue = turn.catch(() => {});
     return turn;
   }
 
   #send(command: (id: number) => SlotCommand): Promise<void> {
-    if (this.#dead) return Promise.reject(this.#dead);
+    if (this.#closedError) return Promise.reject(this.#closedError);
     const id = this.#next++;
     const answer = this.#expect(id);
     this.#control.postMessage(command(id));
-    this.#board.callSlotThread(); // after the message: whoever is woken finds it
+    this.#shared.callSlotThread(); // after the message: the slot thread finds it when it wakes
     return answer;
   }
 
@@ -155,21 +155,21 @@ export class SlotClient {
     else call?.resolve();
   }
 
-  /** Whoever waits for slots waits in vain: the vCPUs must learn it. */
-  #die(error: DemandPagingError): void {
-    this.#dead = error;
-    if (!this.#told) {
-      this.#board.stop();
+  /** No memslot is changed any more: completes the vCPUs' faults and rejects the calls that wait. */
+  #threadExited(error: DemandPagingError): void {
+    this.#closedError = error;
+    if (!this.#closeRequested) {
+      this.#shared.stop();
       this.#fail(error);
     }
-    this.#board.endPauseOfTheDead();
+    this.#shared.endAbandonedPause();
     for (const { reject } of this.#calls.values()) reject(error);
     this.#calls.clear();
     this.#control.unref();
   }
 }
 
-/** Errors: TypeError for hooks whose options no thread can be given. */
+/** Errors: TypeError for hooks whose options cannot be cloned. */
 function startWorker(data: Omit<SlotThreadData, 'control'>, ours: MessagePort, control: MessagePort): Worker {
   try {
     return startThread('kvm/slot-worker', {

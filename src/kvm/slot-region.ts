@@ -1,19 +1,19 @@
 import { type PageIndex, type PageRange } from '../api/address.js';
 
-/** One region as the slot thread and the gates know it. Cloneable. Addresses are numbers below 2^52. */
+/** One region as the slot thread and the exit handlers know it. Cloneable. Addresses are numbers below 2^52. */
 export interface SlotRegion {
   readonly page: PageIndex;
   readonly count: number;
   /** Bytes of a page. */
   readonly pageSize: number;
-  /** Pages that are shown to vCPUs together and taken away together: the unit in which slots are changed. */
+  /** Pages that are mapped and unmapped together: the unit of memslot updates. */
   readonly chunk: number;
   readonly gpa: number;
-  /** What a live slot shows. */
+  /** `userspace_addr` of a mapped slot. */
   readonly address: number;
-  /** `userspace_addr` while pages are missing: where KVM's own accesses go then. */
+  /** `userspace_addr` while pages are missing: where KVM's own accesses go. */
   readonly whileMissing: number;
-  /** The live guest_memfd, or -1 for plain memory, and where in it the region begins. */
+  /** The guest_memfd of mapped slots, or -1 for plain memory, and where in it the region begins. */
   readonly guestMemfd: number;
   readonly guestMemfdOffset: number;
 }
@@ -29,7 +29,7 @@ export function pageAt(regions: readonly SlotRegion[], gpa: number): PageIndex {
   return -1;
 }
 
-/** A range of a region's pages, widened to whole chunks. The last chunk of a region may be shorter. */
+/** A range of a region's pages, extended to whole chunks. The last chunk of a region may be shorter. */
 export function chunksAround({ page, count, chunk }: SlotRegion, pages: PageRange): PageRange {
   const first = page + Math.floor((pages.first - page) / chunk) * chunk;
   const end = page + Math.min(count, Math.ceil((pages.first + pages.count - page) / chunk) * chunk);
@@ -39,8 +39,8 @@ export function chunksAround({ page, count, chunk }: SlotRegion, pages: PageRang
 export const chunksOf = ({ count, chunk }: SlotRegion): number => Math.ceil(count / chunk);
 
 /**
- * The smallest number of pages, a power of two, in which the regions can be divided into at most `slots`
- * chunks; undefined where there are more regions than slots.
+ * The smallest chunk in pages, a power of two, that divides the regions into at most `slots` chunks; undefined if there
+ * are more regions than slots.
  */
 export function chunkFor(
   regions: readonly { readonly pageCount: number }[],

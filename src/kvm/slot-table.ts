@@ -5,20 +5,20 @@ import { DIRTY_PAGE_BYTES, type DirtyPages, LOG_DIRTY } from './dirty-pages.js';
 import { refusedSlot } from './refused-slot.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 
-/** A run of pages under one slot, or, without a slot, a hole in the guest's memory. Whole chunks; one, where missing. */
+/** A run of whole chunks under one memslot, or a hole under none. A missing extent is one chunk. */
 interface Extent {
   readonly page: PageIndex;
   readonly count: number;
   readonly slot: number;
-  readonly live: boolean;
+  readonly mapped: boolean;
 }
 
-/** What the guest is shown of the paged regions, by whatever keeps it from the rest. */
-export interface ShownPages {
+/** What is mapped for the guest of the paged regions, whichever strategy keeps it from the rest. */
+export interface GuestMapping {
   /** Slots created and deleted so far. */
   readonly changed: number;
   start(vacant: number): void;
-  goLive(pages: PageRange): void;
+  map(pages: PageRange): void;
   vacate(pages: PageRange, vacant: number): PageRange;
   bindAgain(pages: PageRange, vacant: number): void;
   gatherDirty(): void;
@@ -34,15 +34,15 @@ const HOLE = -1;
 const JOINED_BYTES = 0x20_0000;
 
 /**
- * The memslots of the paged regions, and the only code that changes them. Missing pages lie under
- * vacated slots, one a chunk, so that a chunk goes live by two calls; or under none. Present pages lie
- * under live slots: chunks that come together under one, which is joined with those of its neighbours that are no
- * longer than itself, so that a page is moved to another slot only as often as its slot doubles.
+ * The memslots of the paged regions, and the only code that changes them. Missing pages lie under vacated slots, one for
+ * each chunk, so that a chunk is mapped by two calls; or under none. Present pages lie under mapped slots: chunks that
+ * are mapped together share one, which is joined with those neighbours that are no longer than itself, so that a page
+ * moves to another slot only as often as its slot doubles.
  *
- * There is never more than a slot a chunk. Used by the slot thread only, inside the pause: between the deletion of
- * a slot and the creation of the next the range is a hole.
+ * There are never more slots than chunks. Used by the slot thread only, in a pause: between the deletion of a slot and
+ * the creation of the next the range is a hole.
  */
-export class SlotTable implements ShownPages {
+export class SlotTable implements GuestMapping {
   readonly #vm: SlotVm;
   readonly #regions: readonly SlotRegion[];
   readonly #holes: boolean;
@@ -74,14 +74,14 @@ export class SlotTable implements ShownPages {
     return this.#changed;
   }
 
-  /** The runs of pages that the guest sees, each under a slot of its own, in no order. */
-  get live(): readonly PageRange[] {
+  /** The runs of pages that are mapped for the guest, each under a slot of its own, in no order. */
+  get mapped(): readonly PageRange[] {
     return [...this.#extents.values()]
-      .filter(({ live }) => live)
+      .filter(({ mapped }) => mapped)
       .map(({ page: first, count }) => ({ first, count }));
   }
 
-  /** Makes every page missing, under slots of `vacant`: the caller closes it afterwards, which vacates them. */
+  /** Makes every page missing, under slots bound to `vacant`: the caller closes it afterwards, which vacates them. */
   start(vacant: number): void {
     for (const region of this.#regions) {
       for (let page = region.page; page < region.page + region.count; page += region.chunk)
@@ -89,7 +89,7 @@ export class SlotTable implements ShownPages {
     }
   }
 
-  /** Where in the file that vacates it a page lies. */
+  /** Offset of a page in the file that its slot is bound to while it is missing. */
   offsetOf(page: PageIndex): number {
     let offset = 0;
     for (const region of this.#regions) {
@@ -99,22 +99,22 @@ export class SlotTable implements ShownPages {
     throw new RangeError(`page ${page} is outside every region`);
   }
 
-  /** Shows whole chunks, all missing until now, to the guest. They lie in one region. */
-  goLive(pages: PageRange): void {
+  /** Maps whole chunks for the guest. Preconditions: all are missing; they lie in one region. */
+  map(pages: PageRange): void {
     const region = this.#regionOf(pages.first);
     const end = pages.first + pages.count;
     for (let page = pages.first; page < end; page += region.chunk) {
       const extent = this.#extentAt(page);
-      if (extent.live) throw new RangeError(`page ${page} is shown already`);
+      if (extent.mapped) throw new RangeError(`page ${page} is already mapped`);
       this.#remove(extent);
     }
     const joined = this.#join(region, pages);
-    this.#addLive(region, joined.first, joined.count);
+    this.#addMapped(region, joined.first, joined.count);
   }
 
   /**
-   * Takes the chunks that these pages lie in away again, and says which those are; live neighbours under the same
-   * slot get one of their own.
+   * Unmaps the chunks that these pages lie in and returns them. Mapped neighbours under the same slot get a slot of their
+   * own.
    */
   vacate(pages: PageRange, vacant: number): PageRange {
     const region = this.#regionOf(pages.first);
@@ -123,11 +123,11 @@ export class SlotTable implements ShownPages {
     for (let page = chunks.first; page < stop;) {
       const extent = this.#extentAt(page);
       const end = Math.min(extent.page + extent.count, stop);
-      if (extent.live) {
+      if (extent.mapped) {
         this.#remove(extent);
-        if (extent.page < page) this.#addLive(region, extent.page, page - extent.page);
+        if (extent.page < page) this.#addMapped(region, extent.page, page - extent.page);
         const rest = extent.page + extent.count - end;
-        if (rest > 0) this.#addLive(region, end, rest);
+        if (rest > 0) this.#addMapped(region, end, rest);
         for (let missing = page; missing < end; missing += region.chunk)
           this.#addVacant(region, missing, vacant);
       }
@@ -136,10 +136,10 @@ export class SlotTable implements ShownPages {
     return chunks;
   }
 
-  /** Has the slots of those of these pages that are missing made anew, of another file. */
+  /** Replaces the slots of those of these pages that are missing by slots bound to another file. */
   bindAgain({ first, count }: PageRange, vacant: number): void {
     const missing = [...this.#extents.values()].filter(
-      (extent) => !extent.live && extent.page < first + count && extent.page + extent.count > first,
+      (extent) => !extent.mapped && extent.page < first + count && extent.page + extent.count > first,
     );
     for (const extent of missing) {
       this.#remove(extent);
@@ -147,14 +147,14 @@ export class SlotTable implements ShownPages {
     }
   }
 
-  /** Gathers the logs of every live slot, which goes on logging. */
+  /** Gathers the dirty log of every mapped slot; logging continues. */
   gatherDirty(): void {
-    for (const extent of this.#extents.values()) if (extent.live) this.#gather(extent);
+    for (const extent of this.#extents.values()) if (extent.mapped) this.#gather(extent);
   }
 
-  /** Deletes the slots of missing pages: nothing is found there any more, not even a file that somebody holds. */
+  /** Deletes the slots of missing pages: an access finds nothing there, not even a file that a process still holds. */
   clearMissing(): void {
-    this.#removeAll([...this.#extents.values()].filter(({ live }) => !live));
+    this.#removeAll([...this.#extents.values()].filter(({ mapped }) => !mapped));
   }
 
   /** Deletes every slot. */
@@ -162,7 +162,7 @@ export class SlotTable implements ShownPages {
     this.#removeAll([...this.#extents.values()]);
   }
 
-  /** One that KVM refuses to delete is no reason to leave the others. */
+  /** Deletes all that KVM lets it, then throws the first error. */
   #removeAll(extents: readonly Extent[]): void {
     const refused: unknown[] = [];
     for (const extent of extents) {
@@ -175,7 +175,7 @@ export class SlotTable implements ShownPages {
     if (refused.length > 0) throw refused[0];
   }
 
-  /** Removes the live neighbours that a run is joined with. */
+  /** Removes the mapped neighbours that a run is joined with. */
   #join(region: SlotRegion, pages: PageRange): PageRange {
     let { first, count } = pages;
     for (;;) {
@@ -190,7 +190,7 @@ export class SlotTable implements ShownPages {
   }
 
   #joins(region: SlotRegion, neighbour: Extent, first: PageIndex, count: number): boolean {
-    if (!neighbour.live || neighbour.count > count) return false;
+    if (!neighbour.mapped || neighbour.count > count) return false;
     const block = (page: PageIndex): number =>
       Math.floor((region.gpa + (page - region.page) * region.pageSize) / JOINED_BYTES);
     const from = Math.min(first, neighbour.page);
@@ -215,7 +215,7 @@ export class SlotTable implements ShownPages {
   #addVacant(region: SlotRegion, page: PageIndex, vacant: number): void {
     const { pageSize, whileMissing } = region;
     const { count } = chunksAround(region, { first: page, count: 1 });
-    if (this.#holes) return this.#record({ page, count, slot: HOLE, live: false });
+    if (this.#holes) return this.#record({ page, count, slot: HOLE, mapped: false });
     const slot = this.#take();
     this.#set({
       slot,
@@ -225,10 +225,10 @@ export class SlotTable implements ShownPages {
       guestMemfd: vacant,
       guestMemfdOffset: this.offsetOf(page),
     });
-    this.#record({ page, count, slot, live: false });
+    this.#record({ page, count, slot, mapped: false });
   }
 
-  #addLive(region: SlotRegion, first: PageIndex, count: number): void {
+  #addMapped(region: SlotRegion, first: PageIndex, count: number): void {
     const slot = this.#take();
     const offset = (first - region.page) * region.pageSize;
     const file =
@@ -243,14 +243,14 @@ export class SlotTable implements ShownPages {
       flags: this.#dirty ? LOG_DIRTY : 0,
       ...file,
     });
-    this.#record({ page: first, count, slot, live: true });
+    this.#record({ page: first, count, slot, mapped: true });
   }
 
-  /** The slot goes even where its log cannot be had, and is known until it is gone: who clears up tries again. */
+  /** Deletes a slot, even if its log is unavailable. A slot that KVM refuses to delete stays recorded for {@link clear}. */
   #remove(extent: Extent): void {
     if (extent.slot === HOLE) return void this.#extents.delete(extent.page);
     try {
-      if (extent.live) this.#gather(extent); // the log goes with the slot
+      if (extent.mapped) this.#gather(extent); // the log goes with the slot
     } finally {
       this.#set({ slot: extent.slot, gpa: 0, length: 0, userspace: 0 });
       this.#extents.delete(extent.page);
@@ -267,7 +267,7 @@ export class SlotTable implements ShownPages {
   #take(): number {
     const slot = this.#free.pop();
     if (slot === undefined)
-      throw new DemandPagingError('KERNEL', 'no memslot is left', {
+      throw new DemandPagingError('KERNEL', 'all memslots are in use', {
         hint: 'Give the regions a larger pageSize, or more slots',
       });
     return slot;

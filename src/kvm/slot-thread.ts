@@ -2,62 +2,68 @@ import { type MessagePort } from 'node:worker_threads';
 import { type PageRange } from '../api/address.js';
 import { type PlainError } from '../api/error.js';
 import { type MemoryKind } from '../api/layout.js';
-import { type CanaryPlace } from './canary.js';
-import { type ExitBoardToken } from './exit-board.js';
+import { type VerificationPlace } from './slot-verification.js';
+import { type SharedVcpuStateToken } from './shared-vcpu-state.js';
 import { type VmHooksRef } from './pause.js';
 import { type SlotRegion } from './slot-region.js';
 
-/** How pages are taken out of the guest's sight, and brought back. */
+/**
+ * How missing pages are kept from the guest.
+ *
+ * `vacated-slot`: a missing page lies under a memslot that is bound to a guest_memfd whose last descriptor is closed, so
+ * that every guest access exits. `memslot-hole`: under no memslot. `userfault-bitmap`: its bit is set in the bitmap of
+ * KVM Userfault.
+ */
 export type SlotStrategy = 'vacated-slot' | 'memslot-hole' | 'userfault-bitmap';
 
-/** What becomes of the memory behind pages that are taken away. */
-export type DropKind =
-  /** Of no file that is known: they are discarded where they are mapped. */
+/** How the memory of discarded pages is given back. */
+export type DiscardMethod =
+  /** Memory of no known file: by madvise(2) where the pages are mapped. */
   | { readonly kind: 'mapped'; readonly memory: MemoryKind }
-  /** They are punched out of the file, in pages of the region. */
+  /** A hole is punched in the file, in pages of the region. */
   | { readonly kind: 'file'; readonly fd: number; readonly fileOffset: number }
-  /** They are punched out of the guest_memfd, and the reservation over which it was mapped is put back. */
+  /** A hole is punched in the guest_memfd, and the reservation over which it was mapped is put back. */
   | { readonly kind: 'guest-memfd'; readonly uffd: number };
 
 export interface SlotThreadData {
-  readonly board: ExitBoardToken;
+  readonly shared: SharedVcpuStateToken;
   readonly regions: readonly SlotRegion[];
-  /** How each region drops pages, in the order of `regions`. */
-  readonly drops: readonly DropKind[];
-  /** The thread's own descriptor of the VM, closed by whoever started it when it has ended. */
+  /** For each region, in the order of `regions`. */
+  readonly discardMethods: readonly DiscardMethod[];
+  /** The thread's own descriptor of the VM, closed by the thread that started it, after the slot thread has ended. */
   readonly vm: number;
   readonly run_bytes: number;
   readonly slots: { readonly first: number; readonly count: number };
   readonly strategy: SlotStrategy;
   /** For a userfault bitmap: its flag, and the bitmaps of the regions, by address. */
   readonly userfault: { readonly flag: number; readonly bitmaps: readonly number[] } | undefined;
-  readonly canary: CanaryPlace | undefined;
-  /** Rung when the resolver ought to look. */
+  readonly verification: VerificationPlace | undefined;
+  /** Rung to wake the resolver. */
   readonly doorbell: number;
   readonly hooks: VmHooksRef | undefined;
-  /** Where pages that vCPUs wrote are gathered, where they are logged. */
+  /** Where pages that vCPUs wrote are gathered, when writes are logged. */
   readonly dirty: SharedArrayBuffer | undefined;
   readonly control: MessagePort;
 }
 
-/** What the control thread asks of the slot thread. Answered by the same `id`. */
+/** Commands of the control thread to the slot thread. The reply has the same `id`. */
 export type SlotCommand =
-  /** Have the vCPUs stand: answered when they do, and they do until `go`. What is asked meanwhile is done while they stand. */
-  | { readonly id: number; readonly kind: 'stand' }
-  | { readonly id: number; readonly kind: 'go' }
-  /** Show the guest what of these pages is filled, though no vCPU waits for it. */
+  /** Pause the vCPUs: replied to once they are paused, until `resume`. Commands in between are executed in the pause. */
+  | { readonly id: number; readonly kind: 'pause' }
+  | { readonly id: number; readonly kind: 'resume' }
+  /** Map the populated ones of these pages for the guest, although no vCPU waits for them. */
   | { readonly id: number; readonly kind: 'publish'; readonly pages: PageRange }
-  /** Take filled pages away, with their contents. */
-  | { readonly id: number; readonly kind: 'drop'; readonly pages: PageRange }
-  /** Keep the guest from frozen pages, whose contents stay. */
-  | { readonly id: number; readonly kind: 'hide'; readonly pages: PageRange }
-  /** Gather what the logs of the live slots say. */
+  /** Discard populated pages, with their contents. */
+  | { readonly id: number; readonly kind: 'discard'; readonly pages: PageRange }
+  /** Unmap frozen pages from the guest; their contents stay. */
+  | { readonly id: number; readonly kind: 'freeze'; readonly pages: PageRange }
+  /** Gather the dirty logs of the mapped slots. */
   | { readonly id: number; readonly kind: 'gather' }
-  /** `keep`: what is present stays visible to the guest; else every slot goes. */
+  /** `keep`: present pages stay mapped for the guest; else every memslot is deleted. */
   | { readonly id: number; readonly kind: 'end'; readonly keep: boolean };
 
 export type SlotReply = { readonly id: number; readonly error: PlainError | undefined };
-/** The id under which readiness is told. */
+/** The id of the reply that reports readiness. */
 export const READY = 0;
-/** The id under which it is told that slots cannot be changed any more. */
+/** The id of the reply that reports that memslots can no longer be changed. */
 export const FAILED = -1;

@@ -2,151 +2,156 @@ import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { type PageIndex, type PageRange } from '../api/address.js';
 import { asDemandPagingError, type DemandPagingError, type PlainError } from '../api/error.js';
 import { EventFd, installKickSignal, KvmVm } from '../linux/index.js';
-import { Canary } from './canary.js';
-import { dropPages, hidePages } from './drop-pages.js';
+import { SlotVerification } from './slot-verification.js';
+import { discardPages, unmapPages } from './discard-pages.js';
 import { DirtyPages } from './dirty-pages.js';
-import { ExitBoard } from './exit-board.js';
-import { HiddenRuns } from './hidden-runs.js';
+import { SharedVcpuState } from './shared-vcpu-state.js';
+import { PendingRuns } from './pending-runs.js';
 import { MappingRoom } from './mapping-limit.js';
-import { GatePause, type VmHooks, type VmHooksRef } from './pause.js';
+import { VcpuPause, type VmHooks, type VmHooksRef } from './pause.js';
 import { RunLength } from './run-length.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
-import { type ShownPages, SlotTable } from './slot-table.js';
+import { type GuestMapping, SlotTable } from './slot-table.js';
 import { UserfaultSlots } from './userfault-slots.js';
-import { vacating } from './vacating.js';
+import { vacateSlots } from './vacate-slots.js';
 import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
 
 /**
- * The one thread that changes memslots. It never resolves a page fault: while any access of KVM waits in
- * one, every memslot operation waits too. It sleeps on the board, without an event loop, and does what vCPUs
- * wait for first.
+ * The one thread that changes memslots. It never resolves a page fault: while any access of KVM waits in a page fault,
+ * every memslot operation waits as well. It sleeps on a word of the shared vCPU state, without an event loop, and serves
+ * vCPUs before commands.
  */
 class SlotThread {
   readonly #data: SlotThreadData;
-  readonly #board: ExitBoard;
+  readonly #shared: SharedVcpuState;
   readonly #vm: KvmVm;
-  readonly #table: ShownPages;
+  readonly #table: GuestMapping;
   readonly #hooks: VmHooks;
-  readonly #canary: Canary | undefined;
+  readonly #verification: SlotVerification | undefined;
   readonly #run = new RunLength();
-  readonly #tell: (reply: SlotReply) => void;
+  readonly #reply: (reply: SlotReply) => void;
   #failed: DemandPagingError | undefined;
   #room: MappingRoom | undefined;
   #roomAsked = 0;
   readonly #doorbell: EventFd;
   #ended = false;
-  /** The vCPUs stand because somebody has asked for it. */
-  #standing = false;
+  /** The vCPUs are paused by a `pause` command, until `resume`. */
+  #paused = false;
 
   constructor(data: SlotThreadData, hooks: VmHooks) {
-    const { board, vm, run_bytes, canary } = data;
+    const { shared, vm, run_bytes, verification } = data;
     this.#data = data;
     this.#doorbell = EventFd.borrow(data.doorbell);
-    this.#tell = (reply) => data.control.postMessage(reply);
-    this.#board = new ExitBoard(board);
+    this.#reply = (reply) => data.control.postMessage(reply);
+    this.#shared = new SharedVcpuState(shared);
     this.#hooks = hooks;
     this.#vm = KvmVm.borrow(vm, run_bytes);
     this.#table = tableOf(data, this.#vm);
-    this.#canary = canary && new Canary(this.#vm, canary); // the last that can fail
-    const isFile = data.drops.some(({ kind }) => kind === 'guest-memfd');
-    if (isFile) this.#room = new MappingRoom(data.regions, (...run) => this.#hideRun(...run));
+    this.#verification = verification && new SlotVerification(this.#vm, verification); // last: what follows cannot fail
+    const isFile = data.discardMethods.some(({ kind }) => kind === 'guest-memfd');
+    if (isFile) this.#room = new MappingRoom(data.regions, (...run) => this.#unmapRun(...run));
   }
 
-  /** Hides pages from the VMM where pages that are asked for find no mapping. Takes part in no change of slots. */
+  /** Unmaps pages from the VMM's address space when the resolver needs mappings. Changes no memslot. */
   makeRoom(): void {
-    const asked = this.#board.roomAsks;
+    const asked = this.#shared.roomAsks;
     if (!this.#room || asked === this.#roomAsked) return;
     this.#roomAsked = asked;
-    const needed = this.#board.takeRoomNeeded();
+    const needed = this.#shared.takeRoomNeeded();
     let runs = 0;
     try {
       runs = this.#room.make(needed);
     } catch {
-      // Nothing could be hidden: for the page that waits it is as if there was nothing, and slots go on.
+      // Nothing could be unmapped. The waiting page is answered as if nothing was left; memslots can still be changed.
     } finally {
-      this.#board.answerRoom(runs, needed);
-      this.#board.kick();
+      this.#shared.answerRoom(runs, needed);
+      this.#shared.kick();
       this.#doorbell.ring();
     }
   }
 
-  #hideRun(region: SlotRegion, start: number, length: number): void {
-    const drop = this.#data.drops[this.#data.regions.indexOf(region)]!;
+  #unmapRun(region: SlotRegion, start: number, length: number): void {
+    const drop = this.#data.discardMethods[this.#data.regions.indexOf(region)]!;
     const first = region.page + (start - region.address) / region.pageSize;
-    hidePages(region, drop, { first, count: length / region.pageSize });
+    unmapPages(region, drop, { first, count: length / region.pageSize });
   }
 
-  /** Does what takes a few mappings for a moment, which are held for it. */
+  /** Runs a body that briefly needs a few mappings, which are reserved for it. */
   #withRoom(body: () => void): void {
     if (this.#room) this.#room.using(body);
     else body();
   }
 
   start(): void {
-    const all = { first: 0, count: this.#board.pages };
+    const all = { first: 0, count: this.#shared.pages };
     this.#hooks.quiesce(() =>
-      this.#vacating((file, again) => (again ? this.#table.bindAgain(all, file) : this.#table.start(file))),
+      this.#bindVacated((file, again) =>
+        again ? this.#table.bindAgain(all, file) : this.#table.start(file),
+      ),
     );
   }
 
-  /** Turns until told to end. */
+  /** Runs until the `end` command. */
   run(): void {
     while (!this.#ended) {
-      const seen = this.#board.work;
+      const seen = this.#shared.work;
       this.makeRoom();
       const worked = this.#serve();
-      this.#obey();
-      if (!worked && !this.#ended) this.#board.waitForWork(seen);
-    }
-  }
-
-  /** Does what it is told; no further than to where the vCPUs go again, because the next may have them stand anew. */
-  #obey(): void {
-    const { control } = this.#data;
-    const stood = this.#standing;
-    for (let got = receiveMessageOnPort(control); got; got = receiveMessageOnPort(control)) {
-      const command = got.message as SlotCommand;
-      if (command.kind === 'stand') this.#stand(command.id);
-      else this.#tell({ id: command.id, error: errorOf(() => this.#execute(command)) });
-      // What comes after the end finds no thread, as if it had been sent later.
-      if (this.#ended || (stood && !this.#standing)) return;
+      this.#handleCommands();
+      if (!worked && !this.#ended) this.#shared.waitForWork(seen);
     }
   }
 
   /**
-   * Has the vCPUs stand until told to let them go. Whoever asked makes pages wait meanwhile that a vCPU could
-   * otherwise be inside KVM_RUN for; nobody is now.
+   * Executes the queued commands, up to the one that ends a pause: the next may begin another, which must not nest in
+   * this one.
    */
-  #stand(id: number): void {
-    try {
-      if (this.#failed) throw this.#failed;
-      this.#quiesce(() => {
-        this.#standing = true;
-        this.#tell({ id, error: undefined });
-        for (let seen = this.#board.work; this.#standing; seen = this.#board.work) {
-          this.makeRoom();
-          this.#obey();
-          if (this.#standing) this.#board.waitForWork(seen);
-        }
-      });
-    } catch (thrown) {
-      this.#standing = false;
-      this.#tell({ id, error: plainOf(thrown) });
+  #handleCommands(): void {
+    const { control } = this.#data;
+    const wasPaused = this.#paused;
+    for (let got = receiveMessageOnPort(control); got; got = receiveMessageOnPort(control)) {
+      const command = got.message as SlotCommand;
+      if (command.kind === 'pause') this.#pause(command.id);
+      else this.#reply({ id: command.id, error: errorOf(() => this.#execute(command)) });
+      // Commands behind `end` are not read, as if they had been sent after the thread ended.
+      if (this.#ended || (wasPaused && !this.#paused)) return;
     }
   }
 
-  /** Undoes what a failed start left. */
-  giveUp(): void {
+  /**
+   * Pauses the vCPUs until `resume`. The control thread holds pages back meanwhile; a vCPU inside KVM_RUN could wait for
+   * one of them, and this thread for the vCPU, so every vCPU is outside first.
+   */
+  #pause(id: number): void {
+    try {
+      if (this.#failed) throw this.#failed;
+      this.#quiesce(() => {
+        this.#paused = true;
+        this.#reply({ id, error: undefined });
+        for (let seen = this.#shared.work; this.#paused; seen = this.#shared.work) {
+          this.makeRoom();
+          this.#handleCommands();
+          if (this.#paused) this.#shared.waitForWork(seen);
+        }
+      });
+    } catch (thrown) {
+      this.#paused = false;
+      this.#reply({ id, error: plainOf(thrown) });
+    }
+  }
+
+  /** Deletes the memslots that a failed start has left. */
+  abort(): void {
     try {
       this.#table.clear();
     } catch {
-      // What KVM refuses to delete is the VMM's to see in its VM; why the start failed is what is told.
+      // The error that is reported is the one that made the start fail.
     } finally {
       this.#release();
     }
   }
 
-  /** After a failure the thread stays, to take the slots away in the end. */
+  /** After a failure the thread stays, to delete the memslots on `end`. */
   #serve(): boolean {
     if (this.#failed) return false;
     try {
@@ -157,37 +162,38 @@ class SlotThread {
     }
   }
 
-  /** Shows the guest the runs of filled pages that vCPUs wait for. Whether there were any. */
+  /** Maps the runs of populated pages that vCPUs wait for. Returns whether there were any. */
   #serveWaiting(): boolean {
-    const runs = this.#hiddenRuns();
-    for (let vcpu = 0; vcpu < this.#board.vcpus; vcpu++) {
-      const page = this.#board.waitsFor(vcpu);
+    const runs = this.#pendingRuns();
+    for (let vcpu = 0; vcpu < this.#shared.vcpus; vcpu++) {
+      const page = this.#shared.waitsFor(vcpu);
       if (page < 0 || runs.has(page)) continue;
-      if (this.#board.has('live', page)) this.#board.answer(page, 1);
-      else if (this.#board.ready(this.#chunkOf(page))) {
-        this.#run.asked(vcpu, page);
+      if (this.#shared.has('mapped', page)) this.#shared.completeFaults(page, 1);
+      else if (this.#shared.mappable(this.#chunkOf(page))) {
+        this.#run.faulted(vcpu, page);
         const run = runs.add(page, this.#run.length);
-        this.#run.shown(vcpu, run.first + run.count);
+        this.#run.mapped(vcpu, run.first + run.count);
       }
     }
     if (runs.all.length === 0) return false;
-    this.#goLive(runs.all);
+    this.#map(runs.all);
     return true;
   }
 
-  #goLive(runs: readonly PageRange[]): void {
+  #map(runs: readonly PageRange[]): void {
     this.#change(() => {
-      for (const run of runs) this.#table.goLive(run);
+      for (const run of runs) this.#table.map(run);
     });
     for (const { first, count } of runs) {
-      this.#board.mark('live', first, count, true); // before the answers: a gate that comes later looks here
-      this.#board.answer(first, count);
+      this.#shared.mark('mapped', first, count, true); // before the completions: a vCPU that faults later checks this
+      this.#shared.completeFaults(first, count);
     }
   }
 
   /**
-   * Changes slots while the vCPUs stand. A change that breaks off (KVM refuses a slot, a vacated slot is not
-   * vacated) leaves nothing to go on with: no vCPU waits any more, and none may find anything where pages are missing.
+   * Changes memslots while the vCPUs are paused. An update that fails half-way (KVM refuses a memslot, the verification
+   * finds a slot that is not vacated) is final: all faults are completed, and the slots of missing pages are deleted, so
+   * that no vCPU reads zeros there.
    */
   #change(body: () => void): void {
     const before = this.#table.changed;
@@ -199,12 +205,12 @@ class SlotThread {
         throw thrown;
       }
     });
-    this.#board.countSwap(this.#table.changed - before);
+    this.#shared.countUpdate(this.#table.changed - before);
   }
 
-  /** Runs `body` while the vCPUs stand. Where they cannot be made to, slots cannot be changed any more. */
+  /** Runs `body` while the vCPUs are paused. If they cannot be paused, memslots can no longer be changed. */
   #quiesce(body: () => void): void {
-    if (this.#standing) return body();
+    if (this.#paused) return body();
     const begun = performance.now();
     try {
       this.#hooks.quiesce(body);
@@ -212,41 +218,41 @@ class SlotThread {
       this.#fail(thrown);
       throw thrown;
     } finally {
-      this.#board.countStanding((performance.now() - begun) * 1e6);
+      this.#shared.countPause((performance.now() - begun) * 1e6);
     }
   }
 
   #fail(thrown: unknown): void {
     if (this.#failed) return;
-    this.#failed = asDemandPagingError(thrown, 'KERNEL', 'slots cannot be changed any more');
-    this.#board.stop();
-    this.#tell({ id: FAILED, error: this.#failed.toPlain() });
+    this.#failed = asDemandPagingError(thrown, 'KERNEL', 'memslots can no longer be changed');
+    this.#shared.stop();
+    this.#reply({ id: FAILED, error: this.#failed.toPlain() });
     this.#table.clearMissing();
   }
 
-  #hiddenRuns(): HiddenRuns {
-    return new HiddenRuns(this.#data.regions, (chunk) => this.#isHidden(chunk));
+  #pendingRuns(): PendingRuns {
+    return new PendingRuns(this.#data.regions, (chunk) => this.#isPending(chunk));
   }
 
   #chunkOf(page: PageIndex): PageRange {
     return chunksAround(regionOf(this.#data.regions, page)!, { first: page, count: 1 });
   }
 
-  /** Complete, and not shown yet. */
-  #isHidden(chunk: PageRange): boolean {
-    return !this.#board.has('live', chunk.first) && this.#board.ready(chunk);
+  /** Complete, and not mapped for the guest yet. */
+  #isPending(chunk: PageRange): boolean {
+    return !this.#shared.has('mapped', chunk.first) && this.#shared.mappable(chunk);
   }
 
-  #execute(command: Exclude<SlotCommand, { kind: 'stand' }>): void {
-    if (this.#failed && command.kind !== 'end' && command.kind !== 'go') throw this.#failed;
+  #execute(command: Exclude<SlotCommand, { kind: 'pause' }>): void {
+    if (this.#failed && command.kind !== 'end' && command.kind !== 'resume') throw this.#failed;
     switch (command.kind) {
-      case 'go':
-        this.#standing = false;
+      case 'resume':
+        this.#paused = false;
         return;
-      case 'drop':
-        return this.#each(command.pages, (region, index, pages) => this.#drop(region, index, pages));
-      case 'hide':
-        return this.#each(command.pages, (region, index, pages) => this.#hide(region, index, pages));
+      case 'discard':
+        return this.#each(command.pages, (region, index, pages) => this.#discard(region, index, pages));
+      case 'freeze':
+        return this.#each(command.pages, (region, index, pages) => this.#unmap(region, index, pages));
       case 'publish':
         return this.#publish(command.pages);
       case 'gather':
@@ -265,46 +271,48 @@ class SlotThread {
     }
   }
 
-  #drop(region: SlotRegion, index: number, pages: PageRange): void {
-    this.#takeAway(pages, () => {
-      const poisoned = this.#board.any('poisoned', pages);
-      for (const bitmap of ['filled', 'poisoned', 'frozen'] as const)
-        this.#board.mark(bitmap, pages.first, pages.count, false);
-      this.#withRoom(() => dropPages(region, this.#data.drops[index]!, pages, poisoned));
+  #discard(region: SlotRegion, index: number, pages: PageRange): void {
+    this.#vacate(pages, () => {
+      const poisoned = this.#shared.any('poisoned', pages);
+      for (const bitmap of ['populated', 'poisoned', 'frozen'] as const)
+        this.#shared.mark(bitmap, pages.first, pages.count, false);
+      this.#withRoom(() => discardPages(region, this.#data.discardMethods[index]!, pages, poisoned));
     });
   }
 
-  #hide(region: SlotRegion, index: number, pages: PageRange): void {
-    this.#takeAway(pages, () => this.#withRoom(() => hidePages(region, this.#data.drops[index]!, pages)));
+  #unmap(region: SlotRegion, index: number, pages: PageRange): void {
+    this.#vacate(pages, () =>
+      this.#withRoom(() => unmapPages(region, this.#data.discardMethods[index]!, pages)),
+    );
   }
 
-  /** Takes the chunks of these pages out of the guest's sight, and then their memory away. */
-  #takeAway(pages: PageRange, then: () => void): void {
+  /** Unmaps the chunks of these pages from the guest, then runs `then`, in one pause. */
+  #vacate(pages: PageRange, then: () => void): void {
     this.#change(() => {
-      this.#vacating((file, again) => {
+      this.#bindVacated((file, again) => {
         if (again) return this.#table.bindAgain(pages, file);
         const { first, count } = this.#table.vacate(pages, file);
-        this.#board.mark('live', first, count, false);
+        this.#shared.mark('mapped', first, count, false);
       });
       then();
     });
   }
 
-  /** Calls `bind` with what slots of missing pages are made of. See {@link vacating}. */
-  #vacating(bind: (file: number, again: boolean) => void): void {
+  /** Calls `bind` with the file of the slots of missing pages; -1 for holes. See {@link vacateSlots}. */
+  #bindVacated(bind: (file: number, again: boolean) => void): void {
     if (this.#data.strategy !== 'vacated-slot') return bind(-1, false);
     const bytes = this.#data.regions.reduce((sum, { count, pageSize }) => sum + count * pageSize, 0);
-    vacating(this.#vm, bytes, this.#canary, bind);
+    vacateSlots(this.#vm, bytes, this.#verification, bind);
   }
 
   #end(keep: boolean): void {
     this.#ended = true;
     try {
-      this.#board.mark('frozen', 0, this.#board.pages, false); // nobody is left to thaw
+      this.#shared.mark('frozen', 0, this.#shared.pages, false); // no thread is left to thaw them
       if (!keep) this.#clear();
-      else if (!this.#failed) this.#publish({ first: 0, count: this.#board.pages });
+      else if (!this.#failed) this.#publish({ first: 0, count: this.#shared.pages });
     } finally {
-      this.#board.close();
+      this.#shared.close();
       this.#release();
     }
   }
@@ -312,29 +320,29 @@ class SlotThread {
   #clear(): void {
     try {
       this.#hooks.quiesce(() => {
-        // While the vCPUs stand: who comes back finds no slot, and must find that pages come no more.
-        this.#board.close();
+        // In the pause: a vCPU that enters afterwards finds no memslot, and must find the state closed.
+        this.#shared.close();
         this.#table.clear();
       });
     } finally {
-      this.#table.clear(); // a hook that fails is no reason to leave slots over memory that goes
+      this.#table.clear(); // even if a hook has failed: the memory under the memslots is about to go
     }
   }
 
   #publish(pages: PageRange): void {
-    const runs = this.#filledRuns(pages);
-    if (runs.length > 0) this.#goLive(runs);
+    const runs = this.#populatedRuns(pages);
+    if (runs.length > 0) this.#map(runs);
   }
 
-  /** The runs of complete chunks that are not live, of those asked for; a run may reach further. */
-  #filledRuns({ first, count }: PageRange): readonly PageRange[] {
-    const runs = this.#hiddenRuns();
+  /** The runs of complete, unmapped chunks in these pages; a run may reach further. */
+  #populatedRuns({ first, count }: PageRange): readonly PageRange[] {
+    const runs = this.#pendingRuns();
     for (const region of this.#data.regions) {
       const end = Math.min(region.page + region.count, first + count);
       for (let page = Math.max(region.page, first); page < end;) {
         const chunk = this.#chunkOf(page);
         page = chunk.first + chunk.count;
-        if (runs.has(chunk.first) || !this.#isHidden(chunk)) continue;
+        if (runs.has(chunk.first) || !this.#isPending(chunk)) continue;
         const run = runs.add(chunk.first, this.#run.length);
         page = Math.max(page, run.first + run.count);
       }
@@ -343,20 +351,20 @@ class SlotThread {
   }
 
   #release(): void {
-    this.#canary?.close();
+    this.#verification?.close();
     this.#room?.close();
     this.#doorbell.close();
-    if (this.#hooks instanceof GatePause) this.#hooks.close();
+    if (this.#hooks instanceof VcpuPause) this.#hooks.close();
     this.#vm.close();
   }
 }
 
 function tableOf(
-  { regions, slots, strategy, canary, dirty, userfault }: SlotThreadData,
+  { regions, slots, strategy, verification, dirty, userfault }: SlotThreadData,
   vm: KvmVm,
-): ShownPages {
+): GuestMapping {
   if (userfault) return new UserfaultSlots(vm, regions, slots.first, userfault.flag, userfault.bitmaps);
-  const own = canary ? { first: slots.first, count: slots.count - 2 } : slots;
+  const own = verification ? { first: slots.first, count: slots.count - 2 } : slots;
   const log = dirty && new DirtyPages(dirty, 0);
   return new SlotTable(vm, regions, own, strategy === 'memslot-hole', log);
 }
@@ -387,12 +395,12 @@ async function main(data: SlotThreadData): Promise<void> {
     installKickSignal();
     const hooks = data.hooks
       ? await hooksOf(data.hooks)
-      : // A vCPU may wait for a page that finds no mapping before others are hidden.
-        new GatePause(new ExitBoard(data.board), data.run_bytes, () => thread?.makeRoom());
+      : // A vCPU may wait for a page that cannot be mapped before others are unmapped.
+        new VcpuPause(new SharedVcpuState(data.shared), data.run_bytes, () => thread?.makeRoom());
     thread = new SlotThread(data, hooks);
     thread.start();
   } catch (thrown) {
-    thread?.giveUp();
+    thread?.abort();
     return ready(asDemandPagingError(thrown, 'KERNEL', 'the slot thread failed to start').toPlain());
   } finally {
     data.control.unref();

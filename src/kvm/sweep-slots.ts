@@ -1,25 +1,28 @@
 import { KvmVm } from '../linux/index.js';
-import { type ExitBoard } from './exit-board.js';
-import { GatePause } from './pause.js';
+import { type SharedVcpuState } from './shared-vcpu-state.js';
+import { VcpuPause } from './pause.js';
 
 export interface Sweep {
   readonly vm: number;
   readonly run_bytes: number;
   readonly slots: { readonly first: number; readonly count: number };
-  /** Whether the vCPUs pass through gates; else nobody can stop them from here. */
-  readonly gates: boolean;
+  /** Whether the vCPUs use our exit handlers; otherwise they cannot be paused from here. */
+  readonly pausable: boolean;
 }
 
-/** Deletes the slots that a slot thread left which died: their memory is about to go. Blocks: until the vCPUs stand. */
-export function sweepSlots(board: ExitBoard, { vm, run_bytes, slots, gates }: Sweep): void {
+/**
+ * Crash cleanup: deletes the memslots that a crashed slot thread has left, since their memory is about to go. Blocks:
+ * until the vCPUs are paused.
+ */
+export function sweepSlots(shared: SharedVcpuState, { vm, run_bytes, slots, pausable }: Sweep): void {
   using machine = KvmVm.borrow(vm, run_bytes);
   const sweep = (): void => {
-    // A slot that does not exist is refused (EINVAL), which is as good.
+    // KVM refuses a slot that does not exist (EINVAL), which does no harm.
     for (let slot = slots.first; slot < slots.first + slots.count; slot++)
       machine.trySetSlot({ slot, gpa: 0, length: 0, userspace: 0 });
   };
-  if (!gates) return sweep();
-  const pause = new GatePause(board, run_bytes);
+  if (!pausable) return sweep();
+  const pause = new VcpuPause(shared, run_bytes);
   try {
     pause.quiesce(sweep);
   } finally {

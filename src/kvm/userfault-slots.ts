@@ -3,9 +3,9 @@ import { DemandPagingError } from '../api/error.js';
 import { ERRNO, pageSize, SharedBits } from '../linux/index.js';
 import { isNumberTaken, refusedSlot } from './refused-slot.js';
 import { regionOf, type SlotRegion } from './slot-region.js';
-import { type ShownPages, type SlotVm } from './slot-table.js';
+import { type GuestMapping, type SlotVm } from './slot-table.js';
 
-/** The numbers that a kernel with KVM Userfault was built with: they are in no release. */
+/** The numbers of a kernel with KVM Userfault, which no released kernel has. */
 export interface UserfaultNumbers {
   /** Of KVM_CHECK_EXTENSION. */
   readonly capability: number;
@@ -18,21 +18,21 @@ export interface UserfaultNumbers {
 export const USERFAULT_SLOT_FLAG = 1 << 3;
 export const USERFAULT_EXIT_FLAG = 1 << 4;
 
-/** Base pages of a run of a region's pages: what a bit of the bitmap stands for. */
+/** The bits of a run of a region's pages: one for each base page. */
 export function bitsOf(region: SlotRegion, { first, count }: PageRange): { first: number; count: number } {
   const each = region.pageSize / pageSize();
   return { first: (first - region.page) * each, count: count * each };
 }
 
 /**
- * Regions under one slot each, with a bitmap in which KVM looks before it lets a vCPU have a page that it has not
- * mapped for it: a set bit exits. To show a page is to clear its bits, which no slot operation takes part in; a bit set
- * again does nothing to a page that is mapped until the slot's flag was off and on. Used by the slot thread only, but
- * for the bits of pages that come, which the resolver clears.
+ * Regions under one memslot each, with a bitmap that KVM reads before it maps a page for a vCPU: a set bit causes an exit.
+ * Clearing its bits makes a page available, without a memslot operation. Setting a bit has no effect on a page that KVM
+ * has already mapped, until the slot's flag is cleared and set. Used by the slot thread only, except that the resolver
+ * clears the bits of pages that arrive.
  *
  * Requires: a kernel with KVM Userfault. Source: series "KVM: Introduce KVM Userfault", v3.
  */
-export class UserfaultSlots implements ShownPages {
+export class UserfaultSlots implements GuestMapping {
   readonly #vm: SlotVm;
   readonly #regions: readonly SlotRegion[];
   readonly #first: number;
@@ -40,7 +40,7 @@ export class UserfaultSlots implements ShownPages {
   readonly #bits: readonly SharedBits[];
   changed = 0;
 
-  /** `bitmaps`: an address a region. */
+  /** `bitmaps`: an address for each region. */
   constructor(
     vm: SlotVm,
     regions: readonly SlotRegion[],
@@ -63,7 +63,7 @@ export class UserfaultSlots implements ShownPages {
     }
   }
 
-  goLive(pages: PageRange): void {
+  map(pages: PageRange): void {
     const { index, bits } = this.#place(pages);
     this.#bits[index]!.clear(bits.first, bits.count);
   }
@@ -112,9 +112,9 @@ export class UserfaultSlots implements ShownPages {
     const result = this.#vm.trySetSlot(slot);
     if (result === 0) return;
     if (result === -ERRNO.EINVAL && flags !== 0 && !isNumberTaken(this.#vm, slot))
-      throw new DemandPagingError('NOT_SUPPORTED', "this kernel's KVM takes no userfault bitmap", {
+      throw new DemandPagingError('NOT_SUPPORTED', 'KVM refused a memslot with a userfault bitmap', {
         errno: ERRNO.EINVAL,
-        hint: 'Give the numbers that the kernel was built with, or take another strategy',
+        hint: 'Give the numbers that the kernel was built with, or choose another strategy',
       });
     throw refusedSlot(this.#vm, slot, -result);
   }

@@ -6,15 +6,15 @@ test('runs double while a vCPU goes through memory, up to a bound, and are halve
   const lengths: number[] = [];
   let page = 1000;
   for (let time = 0; time < 8; time++) {
-    run.asked(0, page);
+    run.faulted(0, page);
     lengths.push(run.length);
-    run.shown(0, page + run.length);
+    run.mapped(0, page + run.length);
     page += run.length;
   }
   expect(lengths).toEqual([16, 32, 64, 128, 256, 512, 512, 512]);
   for (const jump of [50, 9000, 77, 100_000, 3, 60_000]) {
-    run.asked(0, jump);
-    run.shown(0, jump + 1);
+    run.faulted(0, jump);
+    run.mapped(0, jump + 1);
   }
   expect(run.length).toBe(16);
 });
@@ -22,8 +22,8 @@ test('runs double while a vCPU goes through memory, up to a bound, and are halve
 test("one vCPU's order is not another's disorder", () => {
   const run = new RunLength();
   for (let page = 0; page < 64; page++) {
-    run.asked(page % 2, 1000 * (page % 2) + page);
-    run.shown(page % 2, 1000 * (page % 2) + page + 1);
+    run.faulted(page % 2, 1000 * (page % 2) + page);
+    run.mapped(page % 2, 1000 * (page % 2) + page + 1);
   }
   expect(run.length).toBe(512);
 });

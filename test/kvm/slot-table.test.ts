@@ -63,7 +63,7 @@ test('slots whose log cannot be had go all the same', () => {
   const log = new DirtyPages(DirtyPages.share(8), 8);
   const table = new SlotTable(vm, regions, { first: FIRST_SLOT, count: 8 }, false, log);
   table.start(-1);
-  table.goLive({ first: 2, count: 2 });
+  table.map({ first: 2, count: 2 });
   expect(() => table.clear()).toThrow('dirty ring');
   expect(vm.slots.size).toBe(0);
 });
@@ -79,10 +79,10 @@ const steps = fc.array(
   { maxLength: 60 },
 );
 
-/** The whole chunks of a step's pages that are, or are not, live yet, as runs in one region. */
+/** The whole chunks of a step's pages that are, or are not, mapped yet, as runs in one region. */
 function runsOf(
   regions: readonly SlotRegion[],
-  live: ReadonlySet<number>,
+  mapped: ReadonlySet<number>,
   step: Step,
 ): { first: number; count: number }[] {
   const total = regions.reduce((sum, { count }) => sum + count, 0);
@@ -95,7 +95,7 @@ function runsOf(
   for (let page = from; page < from + pages;) {
     const chunk = chunksAround(region, { first: page, count: 1 });
     const last = runs.at(-1);
-    if (!live.has(page)) {
+    if (!mapped.has(page)) {
       if (last && last.first + last.count === page) last.count += chunk.count;
       else runs.push({ ...chunk });
     }
@@ -105,7 +105,7 @@ function runsOf(
 }
 
 test.for([false, true])(
-  'after any changes every page lies under one slot, live or missing as it should; holes: %s',
+  'after any changes every page lies under one slot, mapped or missing as it should; holes: %s',
   (holes) => {
     fc.assert(
       fc.property(
@@ -117,17 +117,17 @@ test.for([false, true])(
           const limit = regions.reduce((sum, region) => sum + chunksOf(region), 0);
           const vm = new Slots();
           const table = new SlotTable(vm, regions, { first: FIRST_SLOT, count: limit }, holes);
-          const live = new Set<number>();
+          const mapped = new Set<number>();
           let file = 100;
           table.start(file);
           for (const step of plan) {
-            for (const run of runsOf(regions, live, step)) {
+            for (const run of runsOf(regions, mapped, step)) {
               if (step.show) {
-                table.goLive(run);
-                for (let page = run.first; page < run.first + run.count; page++) live.add(page);
+                table.map(run);
+                for (let page = run.first; page < run.first + run.count; page++) mapped.add(page);
               } else {
                 const gone = table.vacate(run, ++file);
-                for (let page = gone.first; page < gone.first + gone.count; page++) live.delete(page);
+                for (let page = gone.first; page < gone.first + gone.count; page++) mapped.delete(page);
               }
             }
           }
@@ -135,10 +135,10 @@ test.for([false, true])(
             for (let page = region.page; page < region.page + region.count; page++) {
               const gpa = region.gpa + (page - region.page) * PAGE;
               const slot = vm.at(gpa);
-              const base = live.has(page) ? LIVE_BASE : MISSING_BASE;
-              if (!live.has(page) && holes) expect(slot).toBeUndefined();
+              const base = mapped.has(page) ? LIVE_BASE : MISSING_BASE;
+              if (!mapped.has(page) && holes) expect(slot).toBeUndefined();
               else expect(slot!.userspace + gpa - slot!.gpa).toBe(base + page * PAGE);
-              if (live.has(page)) expect(slot!.guestMemfd).toBeUndefined();
+              if (mapped.has(page)) expect(slot!.guestMemfd).toBeUndefined();
             }
           }
           expect(vm.most).toBeLessThanOrEqual(limit); // never more than a slot a chunk, at any moment
@@ -165,12 +165,12 @@ test('slots of missing pages are made anew of another file, and nothing else cha
         const vm = new Slots();
         const limit = regions.reduce((sum, region) => sum + chunksOf(region), 0);
         const table = new SlotTable(vm, regions, { first: FIRST_SLOT, count: limit }, false);
-        const live = new Set<number>();
+        const mapped = new Set<number>();
         table.start(100);
         for (const step of plan.filter(({ show }) => show)) {
-          for (const run of runsOf(regions, live, step)) {
-            table.goLive(run);
-            for (let page = run.first; page < run.first + run.count; page++) live.add(page);
+          for (const run of runsOf(regions, mapped, step)) {
+            table.map(run);
+            for (let page = run.first; page < run.first + run.count; page++) mapped.add(page);
           }
         }
         const pages = { first: from % total, count: 1 + (length % (total - (from % total))) };
@@ -181,7 +181,7 @@ test('slots of missing pages are made anew of another file, and nothing else cha
           const around = chunksAround(region, { first: page, count: 1 });
           const isAsked =
             around.first < pages.first + pages.count && around.first + around.count > pages.first;
-          expect(slot.guestMemfd).toBe(live.has(page) ? undefined : isAsked ? 101 : 100);
+          expect(slot.guestMemfd).toBe(mapped.has(page) ? undefined : isAsked ? 101 : 100);
         }
         expect(vm.most).toBeLessThanOrEqual(limit);
       },
@@ -197,8 +197,8 @@ test('pages that come one after another end under few slots, and each is moved n
   const table = new SlotTable(vm, regions, { first: FIRST_SLOT, count: pages }, false);
   table.start(100);
   const before = table.changed;
-  for (let page = 0; page < pages; page++) table.goLive({ first: page, count: 1 });
-  expect(table.live).toEqual([{ first: 0, count: pages }]);
+  for (let page = 0; page < pages; page++) table.map({ first: page, count: 1 });
+  expect(table.mapped).toEqual([{ first: 0, count: pages }]);
   // A deletion and a creation a page, and a deletion for each joining: as many as there are pages.
   expect(table.changed - before).toBeLessThanOrEqual(3 * pages);
 });
@@ -208,8 +208,8 @@ test('neighbours are not joined across what KVM can map by one entry', () => {
   const vm = new Slots();
   const table = new SlotTable(vm, [{ ...region, gpa: 0x20_0000 }], { first: 0, count: 1024 }, true);
   table.start(-1);
-  for (const first of [0, 512]) table.goLive({ first, count: 512 });
-  expect(table.live).toHaveLength(2);
+  for (const first of [0, 512]) table.map({ first, count: 512 });
+  expect(table.mapped).toHaveLength(2);
 });
 
 test('a slot that KVM refuses to delete does not keep the others', () => {

@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from 'vitest';
 import { ResolutionBatch } from '../../src/api/index.js';
-import { ExitBoard, MAIL } from '../../src/kvm/exit-board.js';
+import { SharedVcpuState, FAULT } from '../../src/kvm/shared-vcpu-state.js';
 import { ExitPort } from '../../src/kvm/exit-port.js';
 import { type SlotRegion } from '../../src/kvm/slot-region.js';
 import { type SlotVm } from '../../src/kvm/slot-table.js';
@@ -54,10 +54,10 @@ test.for([1, 4])(
   (basePages) => {
     const { memory, bits, region, isSet, bytes } = rig(basePages);
     bits.set(0, PAGES * basePages);
-    const board = ExitBoard.create(PAGES, 1);
+    const shared = SharedVcpuState.create(PAGES, 1);
     const doorbell = EventFd.create();
     const port = new ExitPort({
-      board: board.token,
+      shared: shared.token,
       regions: [region],
       doorbell: doorbell.fd,
       uffd: -1,
@@ -75,22 +75,22 @@ test.for([1, 4])(
       () => doorbell.close(),
       () => port.close(),
     );
-    board.sit(0, 5, 1234);
-    board.post(0, 7, MAIL.posted);
+    shared.register(0, 5, 1234);
+    shared.raiseFault(0, 7, FAULT.pending);
     port.staging.fill(0x5a, 0, 2 * bytes);
     const batch = new ResolutionBatch(1);
     batch.push({ verb: 'copy', pages: { first: 7, count: 2 }, from: 0 });
-    const slotThreadCalls = board.work;
+    const slotThreadCalls = shared.work;
     port.resolve(batch);
     expect(batch.outcomeOf(0)).toBe('installed');
     for (const page of [7, 8]) {
       expect(isSet(page)).toEqual(Array(basePages).fill(false));
       expect(memory.bytes(page * bytes, bytes).every((byte) => byte === 0x5a)).toBe(true);
-      expect(board.has('live', page)).toBe(true);
+      expect(shared.has('mapped', page)).toBe(true);
     }
     for (const page of [6, 9]) expect(isSet(page)).toEqual(Array(basePages).fill(true));
-    expect(board.awaitAnswer(0)).toBe(0); // the vCPU goes on
-    expect(board.work, 'the slot thread has nothing to do').toBe(slotThreadCalls);
+    expect(shared.awaitCompletion(0)).toBe(0); // the vCPU goes on
+    expect(shared.work, 'the slot thread has nothing to do').toBe(slotThreadCalls);
   },
 );
 
@@ -106,7 +106,7 @@ test('pages taken back are noticed only when the flag was off and on again', () 
   };
   const slots = new UserfaultSlots(vm, [region], 16, FLAG, [bits.address]);
   slots.start();
-  slots.goLive({ first: 3, count: 2 });
+  slots.map({ first: 3, count: 2 });
   expect([isSet(2), isSet(3), isSet(4), isSet(5)]).toEqual([[true], [false], [false], [true]]);
   slots.vacate({ first: 4, count: 1 });
   expect([isSet(3), isSet(4)]).toEqual([[false], [true]]);

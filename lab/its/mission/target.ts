@@ -1,6 +1,6 @@
 import { type Backend, fileOffset, gpa, openPager, type Pager, type PagerEvents } from 'demand-paging';
 import { beginRestore, type BeforeTables, type RestoreAction, type SavedVgic } from 'demand-paging/arm64';
-import { composite, type KvmBackend, openVcpuGate } from 'demand-paging/backends/composite';
+import { composite, type KvmBackend, openVcpuExitHandler } from 'demand-paging/backends/composite';
 import { userfaultfd } from 'demand-paging/backends/userfaultfd';
 import { arm64CoreRegister, duplicate, type Kvm, KVM_EXIT } from 'demand-paging/linux';
 import { GicVm } from '../gic-vm.js';
@@ -36,7 +36,7 @@ export class Target {
   readonly during: <T>(body: () => T) => T;
   readonly #kvm: Kvm;
   readonly #backend: Backend | KvmBackend;
-  readonly #closeGate: () => void;
+  readonly #closeHandler: () => void;
   /** Why the pager has stopped. */
   #stopped: Error | undefined;
 
@@ -45,9 +45,12 @@ export class Target {
     this.pager = pager;
     this.#kvm = kvm;
     this.#backend = backend;
-    const gate = 'gate' in backend ? openVcpuGate(backend.gate(VCPU_IDS.length)) : undefined;
-    this.during = (body) => (gate ? gate.during(body) : body());
-    this.#closeGate = () => gate?.close();
+    const handler =
+      'exitHandlerToken' in backend
+        ? openVcpuExitHandler(backend.exitHandlerToken(VCPU_IDS.length))
+        : undefined;
+    this.during = (body) => (handler ? handler.during(body) : body());
+    this.#closeHandler = () => handler?.close();
     pager.on('stopped', (error) => (this.#stopped = error));
   }
 
@@ -59,10 +62,11 @@ export class Target {
   ): Promise<Target> {
     const spec = { vcpuIds: VCPU_IDS, itsBases: [undefined], gicdBase: GICD_BASE, gicrBase: GICR_BASE };
     const gic = new GicVm(kvm, spec, []);
-    // One seat for each vCPU, and one for the thread of the device ioctls. A canary is a vCPU, and it is too late for one.
+    // An exit handler for each vCPU and one for the thread of the device ioctls. Slot verification would need another vCPU,
+    // which can no longer be created.
     const backend =
       mediation === 'vcpu-exits'
-        ? composite({ vm: gic.vm.fd, vcpus: VCPU_IDS.length + 1, canary: false })
+        ? composite({ vm: gic.vm.fd, vcpus: VCPU_IDS.length + 1, verifySlots: false })
         : userfaultfd({ sigbus: mediation === 'error' });
     const pager = await openPager({
       backend,
@@ -95,11 +99,11 @@ export class Target {
   /** Runs every vCPU over its pages, each on its thread, until it says that it is done; none is in KVM_RUN afterwards. */
   async runVcpus(threads: readonly VcpuThread[]): Promise<{ readonly pageExits: number }> {
     const ends = await Promise.all(VCPU_IDS.map((_, vcpu) => this.#runVcpu(vcpu, threads[vcpu]!)));
-    for (const [vcpu, { verdict, failure, exitReason, errno, x4 }] of ends.entries()) {
-      const right = verdict === 'not-mine' && exitReason === KVM_EXIT.MMIO && x4 === sumOf(vcpu);
+    for (const [vcpu, { handled, failure, exitReason, errno, x4 }] of ends.entries()) {
+      const right = handled === 'unhandled' && exitReason === KVM_EXIT.MMIO && x4 === sumOf(vcpu);
       if (!right)
         throw new Error(
-          `vCPU ${vcpu}: ${verdict} ${failure ?? ''}, exit ${exitReason}, errno ${errno}, sum 0x${x4.toString(16)}`,
+          `vCPU ${vcpu}: ${handled} ${failure ?? ''}, exit ${exitReason}, errno ${errno}, sum 0x${x4.toString(16)}`,
           { cause: this.#stopped },
         );
     }
@@ -140,7 +144,7 @@ export class Target {
   }
 
   async close(): Promise<void> {
-    this.#closeGate();
+    this.#closeHandler();
     this.gic.close();
     await this.pager.close({ missing: 'leave' });
   }
@@ -157,7 +161,7 @@ export class Target {
     return await thread.run({
       descriptor: duplicate(vcpus[vcpu]!.fd),
       run_bytes: this.#kvm.run_bytes,
-      token: 'gate' in this.#backend ? this.#backend.gate(vcpu) : undefined,
+      token: 'exitHandlerToken' in this.#backend ? this.#backend.exitHandlerToken(vcpu) : undefined,
     });
   }
 

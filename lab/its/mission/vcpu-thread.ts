@@ -1,18 +1,18 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { type VcpuGateToken } from 'demand-paging/backends/composite';
+import { type VcpuExitHandlerToken } from 'demand-paging/backends/composite';
 
 export interface VcpuTask {
   /** The thread takes it over. */
   readonly descriptor: number;
   readonly run_bytes: number;
   /** Undefined where missing pages stop the thread inside KVM_RUN. */
-  readonly token: VcpuGateToken | undefined;
+  readonly token: VcpuExitHandlerToken | undefined;
 }
 
 /** What became of a vCPU. */
 export interface VcpuEnd {
-  readonly verdict: string;
+  readonly handled: string;
   /** Why it is `fatal`. */
   readonly failure: string | undefined;
   readonly exitReason: number;

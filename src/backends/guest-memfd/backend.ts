@@ -3,10 +3,10 @@ import { coverageOf, type Effects } from '../../kvm/coverage.js';
 import { type KvmOptions } from '../../kvm/index.js';
 import { hasTwoStagePaging } from '../../linux/index.js';
 
-/** As {@link KvmOptions}; there is only one strategy. */
+/** As {@link KvmOptions}, without the strategy: there is only one. */
 export type GuestMemfdOptions = Omit<KvmOptions, 'strategy'>;
 
-/** Another mapping of the file is not watched. */
+/** Other mappings of the file are not watched. */
 const effects = (): Effects => ({
   'vcpu-load': 'exits',
   'vcpu-store': 'exits',
@@ -25,15 +25,16 @@ const effects = (): Effects => ({
 });
 
 /**
- * Demand paging of memory that lives in a guest_memfd, on a kernel whose guest_memfd takes no userfaultfd:
- * vCPUs exit at vacated slots, everyone else waits at a registered reservation over which the filled parts of
- * the file are mapped. Each part is a mapping until its neighbours come. Before the process has vm.max_map_count of
- * them, what comes stays hidden from all but vCPUs until it is asked for, and others are hidden in turn (`swaps.hiddenRuns`):
- * slower, and nothing is lost. Larger pages need fewer mappings.
+ * Demand paging of memory in a guest_memfd, on a kernel whose guest_memfd supports no userfaultfd: vCPUs exit at vacated
+ * slots; all other accessors wait at a registered reservation, over which the populated parts of the file are mapped. Each
+ * part is a mapping until its neighbours are populated. Before the process has vm.max_map_count mappings, further pages
+ * are mapped for vCPUs only, until another accessor needs them, and mapped runs are unmapped in turn
+ * (`memslotUpdates.unmappedRuns`): this is slower, and nothing is lost. Larger pages need fewer mappings.
  *
- * Preconditions, blocking, errors: as `composite`. Whoever touches pages while they are withdrawn, removed or frozen
- * waits: in their place comes a placeholder that is registered already. Regions may bring their file (`file.fd`), made by the VM with MMAP and INIT_SHARED.
- * Requires: KVM, Linux 6.18 with guest_memfd; a userfaultfd that takes kernel faults.
+ * Preconditions, blocking, errors: as `composite`. An access to a page while it is withdrawn, removed or frozen waits: a
+ * placeholder, which is already registered, replaces the page. Regions may bring their file (`file.fd`), created from the
+ * VM with MMAP and INIT_SHARED.
+ * Requires: KVM, Linux 6.18 with guest_memfd; a userfaultfd that reports kernel faults.
  * Source: KVM's api.rst (KVM_CREATE_GUEST_MEMFD), ioctl_userfaultfd(2).
  */
 export const guestMemfd = (options: GuestMemfdOptions): KvmBackend =>

@@ -1,8 +1,8 @@
 export { guestMemfd, type GuestMemfdOptions } from './backend.js';
 export {
-  openVcpuGate,
+  openVcpuExitHandler,
   type KvmBackend,
   type KvmOptions,
-  type Swaps,
-  type VcpuGateToken,
+  type MemslotUpdates,
+  type VcpuExitHandlerToken,
 } from '../../kvm/index.js';

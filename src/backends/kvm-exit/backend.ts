@@ -5,18 +5,17 @@ import { hasTwoStagePaging } from '../../linux/index.js';
 import { effectsOf } from './coverage.js';
 
 /**
- * Demand paging owned by KVM: a missing page makes KVM_RUN return, and the vCPU's own thread waits for
- * it in its gate. Nobody else is stopped: KVM's own accesses fail (EFAULT), the VMM's see memory not yet filled,
- * as the coverage says; compose it (`composite`) where those classes count.
+ * Demand paging by KVM's exits: a missing page makes KVM_RUN return, and the vCPU's thread waits for the page in its exit
+ * handler. No other accessor is stopped: KVM's own accesses fail (EFAULT), and the VMM's threads read unpopulated memory,
+ * as the coverage says; use `composite` where these access sites matter.
  *
- * Preconditions: `attach` comes after the VM's interrupt controller was made and before a vCPU runs; the
- * regions have no memslots yet; no process is started while it attaches or drops pages.
- * Blocks: `attach` for the creation of a slot a page; `withdraw` until the vCPUs stand.
- * Errors: RangeError for options out of bounds. `attach`: NO_DEVICE, NO_PERMISSION, NOT_SUPPORTED (memory or
- * strategy this kernel does not take), BAD_RANGE (too few slots; EEXIST: another slot overlaps; regions with
- * memory in common), NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}), COVERAGE_GAP (a slot that
- * should be vacated is not), NO_HUGE_PAGES, KERNEL.
- * Requires: KVM; vacated slots Linux 6.18 with guest_memfd, holes any. Source: KVM's api.rst.
+ * Preconditions: `attach` comes after the VM's interrupt controller was created and before a vCPU runs; the regions have
+ * no memslots yet; no process is started while the backend attaches or discards pages.
+ * Blocks: `attach` for the creation of a memslot for each page; `withdraw` until the vCPUs are paused.
+ * Errors: RangeError for invalid options. `attach`: NO_DEVICE, NO_PERMISSION, NOT_SUPPORTED (memory or strategy that this
+ * kernel does not support), BAD_RANGE (too few slots; EEXIST: another memslot overlaps; regions share memory), NOT_EMPTY,
+ * PAGE_VANISHED (see {@link RegionSpec.contents}), COVERAGE_GAP (a slot is not vacated), NO_HUGE_PAGES, KERNEL.
+ * Requires: KVM; Linux 6.18 with guest_memfd for vacated slots, any kernel for holes. Source: KVM's api.rst.
  */
 export const kvmExit = (options: KvmOptions): KvmBackend =>
   makeKvmBackend(

@@ -2,9 +2,8 @@ import { type Effects, holeEffects } from '../../kvm/coverage.js';
 import { type SlotStrategy } from '../../kvm/index.js';
 
 /**
- * Nothing but vCPUs is stopped. KVM's own accesses meet addresses without memory (EFAULT). The walk is
- * KVM's where it shadows the guest's page tables, and the guest then sees a page fault; with two-stage
- * translation it exits like any other access.
+ * Only vCPUs are stopped. KVM's own accesses find no memory at the address (EFAULT). Where KVM shadows the guest's page
+ * tables the walk is KVM's, and the guest sees a page fault; with two-stage translation it exits like any other access.
  */
 const vacated = (twoStages: boolean): Effects => ({
   'vcpu-load': 'exits',
@@ -23,7 +22,7 @@ const vacated = (twoStages: boolean): Effects => ({
   'external-vhost': 'unmediated',
 });
 
-/** KVM's own accesses go through the slot, past the bitmap. */
+/** KVM's own accesses use the memslot and ignore the bitmap. */
 const bitmap = (twoStages: boolean): Effects => ({
   ...vacated(twoStages),
   'vcpu-walk': twoStages ? 'exits' : 'unmediated',
@@ -31,7 +30,7 @@ const bitmap = (twoStages: boolean): Effects => ({
   'kernel-cached-pfn': 'unmediated',
 });
 
-/** What a missing page does, with KVM's way to take it away, where the processor translates in two stages or in one. */
+/** The effect of an access to a missing page. `twoStages`: the processor translates in two stages. */
 export function effectsOf(strategy: SlotStrategy, twoStages: boolean): Effects {
   switch (strategy) {
     case 'vacated-slot':

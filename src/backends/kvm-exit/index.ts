@@ -1,8 +1,8 @@
 export { kvmExit } from './backend.js';
 export {
-  openVcpuGate,
+  openVcpuExitHandler,
   type KvmBackend,
   type KvmOptions,
-  type Swaps,
-  type VcpuGateToken,
+  type MemslotUpdates,
+  type VcpuExitHandlerToken,
 } from '../../kvm/index.js';

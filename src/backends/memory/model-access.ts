@@ -5,7 +5,7 @@ import { type Stepper } from './stepper.js';
 
 /**
  * Where an access stands. `running`: its next step touches memory. `blocked`: it waits to be woken.
- * `exited`: its vCPU left KVM_RUN with the fault; its next step is its gate's, in user space. The rest
+ * `exited`: its vCPU left KVM_RUN with the fault; its next step is its exit handler's, in user space. The rest
  * are ends: `errored` (see {@link ModelAccess.errno}), `injected` (the guest sees an abort), `killed`
  * (its thread got a fatal signal), `done`.
  */

@@ -204,7 +204,7 @@ export class ModelKernel {
     return site === 'external-mapping' ? this.memory.reachSecond(page) : this.memory.reach(page);
   }
 
-  /** The next step of an access whose vCPU has exited: its gate's. */
+  /** The next step of an access whose vCPU has exited, made by its exit handler. */
   reenter(access: ModelAccess): void {
     const mechanism = this.#stoppers.get(access);
     // What barred it may be over by now, and whoever ended that has woken nobody: it was not waiting yet.

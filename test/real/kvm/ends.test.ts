@@ -10,9 +10,9 @@ import {
   KvmVm,
   setCloseOnExec,
 } from '../../../src/linux/index.js';
-import { Canary } from '../../../src/kvm/canary.js';
+import { SlotVerification } from '../../../src/kvm/slot-verification.js';
 import { SlotTable } from '../../../src/kvm/slot-table.js';
-import { vacating } from '../../../src/kvm/vacating.js';
+import { vacateSlots } from '../../../src/kvm/vacate-slots.js';
 import {
   backendOf,
   ENTRY,
@@ -48,30 +48,30 @@ describe('vacated-is-verified', () => {
     return new SlotTable(vm, [region], { first: 16, count: PAGES }, false);
   }
 
-  test('a slot whose file somebody still holds is found by the canary', (context) => {
+  test('slot verification: a process holds the file: the access ends by another exit', (context) => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
-    const canary = new Canary(vm, PLACE);
+    const verification = new SlotVerification(vm, PLACE);
     const file = vm.createGuestMemfd(BYTES, GUEST_MEMFD_SHARED);
     const held = duplicate(file);
-    canary.setBait(file, 0);
+    verification.bindSlot(file, 0);
     closeDescriptor(file);
-    expect(canary.look()).toMatch('exit io');
+    expect(verification.check()).toMatch('exit io');
     const other = vm.createGuestMemfd(BYTES, GUEST_MEMFD_SHARED);
-    canary.setBait(other, 0);
+    verification.bindSlot(other, 0);
     closeDescriptor(other);
     closeDescriptor(held);
-    expect(canary.look()).toBeUndefined();
-    canary.close();
+    expect(verification.check()).toBeUndefined();
+    verification.close();
   });
 
   test('where a process holds the file for good, slots are made of another', async (context) => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
-    const canary = new Canary(vm, PLACE);
+    const verification = new SlotVerification(vm, PLACE);
     const table = tableOf(vm, rig);
     const started: ChildProcess[] = [];
-    vacating(vm, BYTES, canary, (file, again) => {
+    vacateSlots(vm, BYTES, verification, (file, again) => {
       if (again) return table.bindAgain({ first: 0, count: PAGES }, file);
       table.start(file);
       // As a process has it that is started before the descriptor closes on exec.
@@ -88,17 +88,17 @@ describe('vacated-is-verified', () => {
     const ended = once(started[0]!, 'exit');
     started[0]!.stdin!.end();
     await ended;
-    canary.close();
+    verification.close();
   });
 
   test('where every file is held, that is said, and what to do', (context) => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
-    const canary = new Canary(vm, PLACE);
+    const verification = new SlotVerification(vm, PLACE);
     const table = tableOf(vm, rig);
     const held: number[] = [];
     const attempt = (): void =>
-      vacating(vm, BYTES, canary, (file, again) => {
+      vacateSlots(vm, BYTES, verification, (file, again) => {
         held.push(duplicate(file));
         if (again) table.bindAgain({ first: 0, count: PAGES }, file);
         else table.start(file);
@@ -106,19 +106,19 @@ describe('vacated-is-verified', () => {
     expect(attempt).toThrow(expect.objectContaining({ code: 'COVERAGE_GAP' }) as Error);
     expect(held.length).toBeGreaterThan(1);
     for (const file of held) closeDescriptor(file);
-    canary.close();
+    verification.close();
   });
 
-  test('the canary leaves slots and windows as they were, and steps aside where the VMM has memory', (context) => {
+  test('slot verification: the VMM has memory in the window: uses the next one and deletes its slots', (context) => {
     using rig = Rig.open(context);
     rig.vm.setSlot({ slot: 5, gpa: 0x4_0000_0000, length: PAGE, userspace: rig.low.address });
-    const canary = new Canary(rig.vm, PLACE);
+    const verification = new SlotVerification(rig.vm, PLACE);
     const file = rig.vm.createGuestMemfd(PAGE, GUEST_MEMFD_SHARED);
-    canary.setBait(file, 0);
+    verification.bindSlot(file, 0);
     closeDescriptor(file);
-    expect(canary.look()).toBeUndefined();
-    canary.close();
-    // Free again: the places the canary had are taken by others without complaint.
+    expect(verification.check()).toBeUndefined();
+    verification.close();
+    // Free again: other memslots can take these numbers and addresses.
     rig.vm.setSlot({ slot: 100, gpa: 0x4_0020_0000, length: 0x20_0000, userspace: rig.low.address });
   });
 });
@@ -137,16 +137,22 @@ describe('what cannot be had is said', () => {
         { policy },
       );
       Atomics.store(control, 0, 1);
-      const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), backend.gate(0));
+      const { result } = await rig.run(
+        rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }),
+        backend.exitHandlerToken(0),
+      );
       expect(await result).toMatchObject({
-        verdict: 'fatal',
+        handled: 'failed',
         failure: 'poisoned',
         rip: BigInt(LOW.code + ENTRY.load),
       });
       Atomics.store(control, 0, 0);
       expect(await code(pager.memory!.read(gpa(DATA), 8))).toBe('PAGE_POISONED');
-      const { result: again } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), backend.gate(1));
-      expect(await again).toMatchObject({ verdict: 'fatal', failure: 'poisoned' });
+      const { result: again } = await rig.run(
+        rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }),
+        backend.exitHandlerToken(1),
+      );
+      expect(await again).toMatchObject({ handled: 'failed', failure: 'poisoned' });
       await pager.close({ missing: 'leave' });
     },
   );
@@ -158,25 +164,28 @@ describe('what cannot be had is said', () => {
     const { pager, control } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { policy });
     Atomics.store(control, 0, 1);
     const vcpu = rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) });
-    const first = await rig.run(vcpu, backend.gate(0));
-    expect(await first.result).toMatchObject({ verdict: 'fatal', failure: 'failed' });
+    const first = await rig.run(vcpu, backend.exitHandlerToken(0));
+    expect(await first.result).toMatchObject({ handled: 'failed', failure: 'failed' });
     Atomics.store(control, 0, 0);
-    const second = await rig.run(vcpu, backend.gate(0));
+    const second = await rig.run(vcpu, backend.exitHandlerToken(0));
     expect(await second.result).toMatchObject({
-      verdict: 'not-mine',
+      handled: 'unhandled',
       exit: { kind: 'io' },
       rax: BigInt(DATA),
     });
     await pager.close({ missing: 'leave' });
   });
 
-  test("a fault outside every region is not the gate's, and neither is another exit", async (context) => {
+  test('exit handler: a fault outside every region, or another exit: unhandled', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 1 });
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
     const outside = PAGED + PAGES * PAGE;
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(outside) }), backend.gate(0));
-    expect(await result).toMatchObject({ verdict: 'not-mine', exit: { kind: 'mmio', gpa: outside } });
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(outside) }),
+      backend.exitHandlerToken(0),
+    );
+    expect(await result).toMatchObject({ handled: 'unhandled', exit: { kind: 'mmio', gpa: outside } });
     await pager.close({ missing: 'leave' });
   });
 
@@ -186,7 +195,10 @@ describe('what cannot be had is said', () => {
     const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, 'guest-memfd')], imageOf(PAGES));
     await pager.ensure([{ start: gpa(DATA), length: BigInt(PAGE) }]);
     await pager.remove([{ start: gpa(DATA), length: BigInt(PAGE) }]);
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), backend.gate(0));
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }),
+      backend.exitHandlerToken(0),
+    );
     expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done }, rax: 0n });
     await pager.close({ missing: 'leave' });
   });
@@ -198,10 +210,13 @@ describe('what cannot be had is said', () => {
     const { pager, control } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { policy });
     Atomics.store(control, 0, 1);
     const retrying = new Promise((resolve) => pager.once('retrying', resolve));
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }), backend.gate(0));
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }),
+      backend.exitHandlerToken(0),
+    );
     await retrying;
     await pager.close({ missing: 'leave' });
-    expect((await result).verdict).toBe('fatal');
+    expect((await result).handled).toBe('failed');
   });
 });
 
@@ -241,15 +256,15 @@ describe('bad input is refused, and nothing is left behind', () => {
     expect(await code(attach)).toBe('COVERAGE_GAP');
   });
 
-  test('options out of bounds; a gate opened twice, or of no vCPU', async (context) => {
+  test('KVM backends: options out of bounds, a handler opened twice or for no vCPU: refused', async (context) => {
     using rig = Rig.open(context);
     expect(() => backendOf('kvm-exit', { vm: -1, vcpus: 1 })).toThrow(RangeError);
     expect(() => backendOf('kvm-exit', { vm: 3, vcpus: 0 })).toThrow(RangeError);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
-    expect(() => backend.gate(0)).toThrow(expect.objectContaining({ code: 'CLOSED' }) as Error);
+    expect(() => backend.exitHandlerToken(0)).toThrow(expect.objectContaining({ code: 'CLOSED' }) as Error);
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
-    expect(() => backend.gate(1)).toThrow(RangeError);
+    expect(() => backend.exitHandlerToken(1)).toThrow(RangeError);
     await pager.close({ missing: 'leave' });
-    expect(() => backend.gate(0)).toThrow(expect.objectContaining({ code: 'CLOSED' }) as Error);
+    expect(() => backend.exitHandlerToken(0)).toThrow(expect.objectContaining({ code: 'CLOSED' }) as Error);
   });
 });

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
 import { DemandPagingError, gpa, openPager, type Pager } from '../../../src/api/index.js';
-import { Canary } from '../../../src/kvm/canary.js';
+import { SlotVerification } from '../../../src/kvm/slot-verification.js';
 import {
   closeDescriptor,
   duplicate,
@@ -76,8 +76,11 @@ describe('slots that cannot be changed any more are no secret', () => {
     });
     const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, memoryOf(flavour))], imageOf(PAGES));
     const stopped = stoppedOf(pager);
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(0)) }), backend.gate(0));
-    expect(await result).toMatchObject({ verdict: 'fatal', failure: 'stopped' });
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(at(0)) }),
+      backend.exitHandlerToken(0),
+    );
+    expect(await result).toMatchObject({ handled: 'failed', failure: 'stopped' });
     expect(await stopped).toMatchObject({ code: expected });
     expect(await code(pager.ensure(range(3)))).toBe('STOPPED');
     expect(await code(pager.withdraw(range(0)))).toBe('STOPPED');
@@ -111,27 +114,27 @@ describe('closing while somebody waits', () => {
       const walk = await rig.start<{ valid: boolean }>(
         { kind: 'translate', linear: 0x5000n },
         walker,
-        backend.gate(0),
+        backend.exitHandlerToken(0),
       );
       await askedForTables;
-      const run = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(0)) }), backend.gate(1));
+      const run = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(0)) }), backend.exitHandlerToken(1));
       while (!pager.memory!.isPresent(range(0)[0]!)) await new Promise((resolve) => setImmediate(resolve));
       rig.vm.close(); // the VMM lets go of its descriptor as well
       await pager.close({ missing });
       expect((await walk.result).valid).toBe(false);
-      const { verdict, exit } = await run.result;
+      const { handled, exit } = await run.result;
       // The slot came just before the end, or it did not.
-      if (verdict !== 'fatal') expect(exit).toMatchObject({ kind: 'io', port: PORT.done });
+      if (handled !== 'failed') expect(exit).toMatchObject({ kind: 'io', port: PORT.done });
       source.close();
     },
   );
 
-  test('a thread that has ended inside its gate is not waited for', async (context) => {
+  test('pause: a thread has ended inside its exit handler: is not waited for', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 2 });
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
     await (
-      await rig.start({ kind: 'vanish' }, rig.vcpu(ENTRY.done), backend.gate(0))
+      await rig.start({ kind: 'vanish' }, rig.vcpu(ENTRY.done), backend.exitHandlerToken(0))
     ).ended;
     await pager.ensure(range(0));
     await backend.publish(range(0));
@@ -141,7 +144,7 @@ describe('closing while somebody waits', () => {
 });
 
 describe('fewer slots than pages: chunks', () => {
-  const SLOTS = { first: 8, count: 6 }; // two are the canary's, so chunks are of eight pages
+  const SLOTS = { first: 8, count: 6 }; // two are for slot verification, so chunks have eight pages
 
   test.for(FLAVOURS)(
     '%s: a guest runs, and a chunk is complete when it is seen',
@@ -156,12 +159,12 @@ describe('fewer slots than pages: chunks', () => {
       const granules = pager.coverage.filter(({ effect }) => effect === 'exits');
       expect(new Set(granules.map(({ granule_bytes }) => granule_bytes))).toEqual(new Set([8 * PAGE]));
       const vcpu = rig.vcpu(ENTRY.scan, { rdi: BigInt(at(0)), rsi: BigInt(COUNT) });
-      const { result } = await rig.run(vcpu, backend.gate(0));
+      const { result } = await rig.run(vcpu, backend.exitHandlerToken(0));
       expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done }, rax: SUM });
       // A page that goes takes its chunk out of sight; the rest of the chunk keeps what the guest wrote.
       await pager.withdraw(range(3));
       const again = rig.vcpu(ENTRY.load, { rdi: BigInt(at(2) + 8) });
-      const { result: second } = await rig.run(again, backend.gate(0));
+      const { result: second } = await rig.run(again, backend.exitHandlerToken(0));
       expect(await second).toMatchObject({
         exit: { kind: 'io' },
         rax: BigInt(at(0)) * 3n + BigInt(3 * PAGE),
@@ -175,9 +178,15 @@ describe('fewer slots than pages: chunks', () => {
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 2, slots: SLOTS });
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
     await pager.poison(range(5));
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(2)) }), backend.gate(0));
-    expect(await result).toMatchObject({ verdict: 'fatal', failure: 'poisoned' });
-    const { result: other } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(9)) }), backend.gate(1));
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(at(2)) }),
+      backend.exitHandlerToken(0),
+    );
+    expect(await result).toMatchObject({ handled: 'failed', failure: 'poisoned' });
+    const { result: other } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(at(9)) }),
+      backend.exitHandlerToken(1),
+    );
     expect(await other).toMatchObject({ exit: { kind: 'io' }, rax: BigInt(at(9)) });
     await pager.close({ missing: 'leave' });
   });
@@ -202,10 +211,12 @@ describe('freezing', () => {
         imageOf(PAGES),
       );
       const store = rig.vcpu(ENTRY.store, { rdi: BigInt(at(0)), rsi: 0x1234n });
-      expect(await (await rig.run(store, backend.gate(0))).result).toMatchObject({ exit: { kind: 'io' } });
+      expect(await (await rig.run(store, backend.exitHandlerToken(0))).result).toMatchObject({
+        exit: { kind: 'io' },
+      });
       await pager.freeze(range(0));
       const waits: Doing<unknown>[] = [
-        await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(0)) }), backend.gate(0)),
+        await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(0)) }), backend.exitHandlerToken(0)),
       ];
       if (flavour === 'guest-memfd') {
         const address = Number(pager.layout.hvaOf(PAGED_PAGE.data));
@@ -216,7 +227,7 @@ describe('freezing', () => {
       const held = (): number => pager.statistics().heldFaults;
       while (held() < waits.length) await new Promise((resolve) => setImmediate(resolve));
       // Another page goes on coming meanwhile.
-      const other = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(4)) }), backend.gate(1));
+      const other = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(4)) }), backend.exitHandlerToken(1));
       expect(await other.result).toMatchObject({ rax: BigInt(at(4)) });
       expect(through).toBe(0);
       await pager.thaw(range(0));
@@ -271,14 +282,14 @@ describe('what comes between', () => {
     const vcpu = rig.vcpu(ENTRY.load, { rdi: BigInt(at(0)), rsi: 5n });
     for (const [index, wanted] of [BigInt(at(0)), BigInt(at(1)), BigInt(at(2))].entries()) {
       vcpu.setRegisters({ rdi: BigInt(at(index)) });
-      const { thread, result } = await rig.run(vcpu, backend.gate(0));
+      const { thread, result } = await rig.run(vcpu, backend.exitHandlerToken(0));
       let over = false;
       void result.finally(() => (over = true));
       for (let kicks = 0; !over && kicks < 200; kicks++) {
         kickThread(thread);
         await new Promise((resolve) => setImmediate(resolve));
       }
-      expect(await result).toMatchObject({ verdict: 'not-mine', exit: { kind: 'io', port: PORT.done } });
+      expect(await result).toMatchObject({ handled: 'unhandled', exit: { kind: 'io', port: PORT.done } });
       if (index === 0) expect(vcpu.registers.rax).toBe(wanted);
       if (index === 2) expect(vcpu.registers.rsi).toBe(wanted); // what the atomic found
     }
@@ -291,7 +302,10 @@ describe('what comes between', () => {
     using rig = Rig.open(context);
     const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
     const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, memoryOf(flavour))], imageOf(PAGES));
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(1) - 4) }), backend.gate(0));
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(at(1) - 4) }),
+      backend.exitHandlerToken(0),
+    );
     expect(await result).toMatchObject({ exit: { kind: 'io' }, rax: BigInt(at(1)) << 32n });
     await pager.close({ missing: 'leave' });
   });
@@ -300,9 +314,15 @@ describe('what comes between', () => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 2, strategy: 'memslot-hole' });
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: [] });
-    const crossing = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(1) - 4) }), backend.gate(0));
+    const crossing = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(at(1) - 4) }),
+      backend.exitHandlerToken(0),
+    );
     expect(await crossing.result).toMatchObject({ exit: { kind: 'io' }, rax: BigInt(at(1)) << 32n });
-    const atomic = await rig.run(rig.vcpu(ENTRY.atomic, { rdi: BigInt(at(4)), rsi: 3n }), backend.gate(1));
+    const atomic = await rig.run(
+      rig.vcpu(ENTRY.atomic, { rdi: BigInt(at(4)), rsi: 3n }),
+      backend.exitHandlerToken(1),
+    );
     expect(await atomic.result).toMatchObject({ exit: { kind: 'io' }, rsi: BigInt(at(4)) });
     const sum = await pager.memory!.read(gpa(at(4)), 8);
     expect(new DataView(sum.buffer).getBigUint64(0, true)).toBe(BigInt(at(4)) + 3n);
@@ -314,9 +334,9 @@ describe('what runs out, or is held elsewhere', () => {
   test('vacated-is-verified: the file of vacated slots, held by another process', async (context) => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
-    const canary = new Canary(vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
+    const verification = new SlotVerification(vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
     const file = vm.createGuestMemfd(2 * PAGE, GUEST_MEMFD_SHARED);
-    canary.setBait(file, PAGE);
+    verification.bindSlot(file, PAGE);
     const slot = { slot: 5, gpa: PAGED, length: PAGE, userspace: rig.low.address };
     rig.vm.setSlot({ ...slot, guestMemfd: file, guestMemfdOffset: 0 });
     setCloseOnExec(file, false);
@@ -324,14 +344,14 @@ describe('what runs out, or is held elsewhere', () => {
       stdio: ['pipe', 'ignore', 'ignore', file],
     });
     closeDescriptor(file);
-    expect(canary.look()).toMatch('exit io');
+    expect(verification.check()).toMatch('exit io');
     // What a backend that trusted it would let happen: no exit, and zeros where a page is missing.
     const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(PAGED), rax: 1n }), undefined);
     expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done }, rax: 0n });
     const ended = new Promise((resolve) => other.once('exit', resolve));
     other.stdin!.end();
     await ended;
-    canary.close();
+    verification.close();
   });
 
   test('huge pages', async (context) => {
@@ -374,10 +394,13 @@ describe("guest-memfd: where the process's mappings are used up, what is complet
       }
     await pager.withdraw(range(10));
     expect(word(await pager.memory?.read(gpa(at(10)), 8))).toBe(BigInt(at(10)));
-    expect(backend.swaps.hiddenRuns).toBeGreaterThan(10);
+    expect(backend.memslotUpdates.unmappedRuns).toBeGreaterThan(10);
     hoard[Symbol.dispose]();
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(10)) }), backend.gate(0));
-    expect(await result).toMatchObject({ verdict: 'not-mine', rax: BigInt(at(10)) });
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(at(10)) }),
+      backend.exitHandlerToken(0),
+    );
+    expect(await result).toMatchObject({ handled: 'unhandled', rax: BigInt(at(10)) });
     expect(problems).toEqual([]);
     await pager.close({ missing: 'leave' });
   });
@@ -434,7 +457,7 @@ test.for([['composite'], ['kvm-exit'], ['guest-memfd']] as const)(
     const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, memoryOf(flavour))], imageOf(PAGES));
     const registers = { rdi: BigInt(at(0)), rsi: 1n, r10: BigInt(LOW.counter), r9: 0n };
     const runs = await Promise.all(
-      [0, 1].map((n) => rig.run(rig.vcpu(ENTRY.hammer, registers), backend.gate(n))),
+      [0, 1].map((n) => rig.run(rig.vcpu(ENTRY.hammer, registers), backend.exitHandlerToken(n))),
     );
     for (let done = 0; done < times;) {
       if (!pager.states.isPresent(PAGED_PAGE.data)) await new Promise((resolve) => setImmediate(resolve));
@@ -447,7 +470,7 @@ test.for([['composite'], ['kvm-exit'], ['guest-memfd']] as const)(
     let rounds = 0n;
     for (const { result } of runs) {
       const end = await result;
-      expect(end).toMatchObject({ verdict: 'not-mine', exit: { kind: 'io', port: PORT.done } });
+      expect(end).toMatchObject({ handled: 'unhandled', exit: { kind: 'io', port: PORT.done } });
       rounds += end.r9;
     }
     expect(rig.word(LOW.counter)).toBe(rounds);

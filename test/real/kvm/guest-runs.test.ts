@@ -48,9 +48,9 @@ describe('a guest whose memory is missing at the start', () => {
         { rdi: BigInt(DATA), rsi: BigInt(COUNT), ...registers },
         from === 'paged' ? paged : LOW,
       );
-      const { result } = await rig.run(vcpu, backend.gate(0));
+      const { result } = await rig.run(vcpu, backend.exitHandlerToken(0));
       expect(await result).toMatchObject({
-        verdict: 'not-mine',
+        handled: 'unhandled',
         exit: { kind: 'io', port: PORT.done },
         rax: SUM,
         r9: BigInt(COUNT),
@@ -73,7 +73,10 @@ test('vcpus that fault on one page at once are all served', async (context) => {
   );
   const runs = await Promise.all(
     [0, 1, 2].map((index) =>
-      rig.run(rig.vcpu(ENTRY.scan, { rdi: BigInt(DATA), rsi: BigInt(COUNT) }), backend.gate(index)),
+      rig.run(
+        rig.vcpu(ENTRY.scan, { rdi: BigInt(DATA), rsi: BigInt(COUNT) }),
+        backend.exitHandlerToken(index),
+      ),
     ),
   );
   for (const { result } of runs)

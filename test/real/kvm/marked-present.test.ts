@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { fileOffset, gpa, type Pager, type RegionSpec } from '../../../src/api/index.js';
-import { type VcpuGateToken } from '../../../src/kvm/index.js';
+import { type VcpuExitHandlerToken } from '../../../src/kvm/index.js';
 import { GUEST_MEMFD_SHARED, mapMemory, type Mapping } from '../../../src/linux/index.js';
 import {
   backendOf,
@@ -40,9 +40,9 @@ const word = (mapping: Mapping, page: number, value: bigint): void => {
 };
 
 /** By a vCPU, and by the kernel through the VMM's mapping. */
-async function expectSeen(rig: Rig, pager: Pager, gate: VcpuGateToken, page: number): Promise<void> {
-  const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(page)) }), gate);
-  expect(await result).toMatchObject({ verdict: 'not-mine', exit: { port: PORT.done }, rax: 77n });
+async function expectSeen(rig: Rig, pager: Pager, token: VcpuExitHandlerToken, page: number): Promise<void> {
+  const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(page)) }), token);
+  expect(await result).toMatchObject({ handled: 'unhandled', exit: { port: PORT.done }, rax: 77n });
   const address = Number(pager.layout.hvaOf(page));
   const read = await rig.start<{ value?: bigint }>({ kind: 'syscall', address });
   expect((await read.result).value).toBe(77n);
@@ -59,14 +59,17 @@ describe.for(FLAVOURS)('%s: contents that came another way', (flavour) => {
     const { pager } = await pagerOver(backend, [region], imageOf(PAGES), { states: { present } });
     const stopped: unknown[] = [];
     pager.on('stopped', (error) => stopped.push(error));
-    await expectSeen(rig, pager, backend.gate(0), 9);
+    await expectSeen(rig, pager, backend.exitHandlerToken(0), 9);
     word(second, 10, 77n);
     await pager.markPresent(range(10));
-    await expectSeen(rig, pager, backend.gate(1), 10);
+    await expectSeen(rig, pager, backend.exitHandlerToken(1), 10);
     // Others are fetched as ever; and what was told of can be withdrawn.
     await pager.withdraw(range(10));
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(10)) }), backend.gate(2));
-    expect(await result).toMatchObject({ verdict: 'not-mine', rax: BigInt(at(10)) });
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(at(10)) }),
+      backend.exitHandlerToken(2),
+    );
+    expect(await result).toMatchObject({ handled: 'unhandled', rax: BigInt(at(10)) });
     expect(pager.statistics().fetches).toBe(1);
     expect(stopped).toEqual([]);
     await pager.close();

@@ -15,10 +15,10 @@ test.for(['kvm-exit', 'composite'] as const)(
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: [] });
     const { result } = await rig.run(
       rig.vcpu(ENTRY.scan, { rdi: BigInt(DATA), rsi: BigInt(COUNT) }),
-      backend.gate(0),
+      backend.exitHandlerToken(0),
     );
     expect(await result).toMatchObject({
-      verdict: 'not-mine',
+      handled: 'unhandled',
       exit: { kind: 'io', port: PORT.done },
       rax: SUM,
     });
@@ -27,7 +27,7 @@ test.for(['kvm-exit', 'composite'] as const)(
     expect(rig.word(LOW.counter)).toBe(SUM);
     // A slot for each page that comes, and holes have none to delete: only those that are joined with a neighbour go.
     const left = COUNT.toString(2).replaceAll('0', '').length;
-    expect(backend.swaps.slots).toBe(2 * COUNT - left);
+    expect(backend.memslotUpdates.slots).toBe(2 * COUNT - left);
     await pager.close({ missing: 'leave' });
   },
 );
@@ -38,7 +38,7 @@ test('a store is the first access to a page, and lands among its contents', asyn
   const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: [] });
   const { result } = await rig.run(
     rig.vcpu(ENTRY.store, { rdi: BigInt(DATA + 8), rsi: 0x1234n }),
-    backend.gate(0),
+    backend.exitHandlerToken(0),
   );
   expect(await result).toMatchObject({ exit: { kind: 'io' } });
   const words = new BigUint64Array((await pager.memory!.read(gpa(DATA), 16)).buffer);

@@ -27,8 +27,11 @@ describe.for(FLAVOURS)('%s: poison goes with the page', (flavour) => {
     expect(await syscall(rig, pager, 1)).toEqual({ errno: ERRNO.EFAULT });
     await pager[verb](range(1));
     expect(await syscall(rig, pager, 1)).toEqual({ value: expected });
-    const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(1)) }), backend.gate(0));
-    expect(await result).toMatchObject({ verdict: 'not-mine', exit: { port: PORT.done }, rax: expected });
+    const { result } = await rig.run(
+      rig.vcpu(ENTRY.load, { rdi: BigInt(at(1)) }),
+      backend.exitHandlerToken(0),
+    );
+    expect(await result).toMatchObject({ handled: 'unhandled', exit: { port: PORT.done }, rax: expected });
     // Its neighbours are what they were.
     expect(await syscall(rig, pager, 0)).toEqual({ value: BigInt(at(0)) });
     expect(await syscall(rig, pager, 2)).toEqual({ errno: ERRNO.EFAULT });
@@ -52,8 +55,8 @@ test.for([PAGE, 4 * PAGE])(
     const touch = await rig.start<{ errno?: number }>({ kind: 'syscall', address });
     expect(await stopped).toMatchObject({ code: 'PAGE_VANISHED' });
     expect(await touch.result).toEqual({ errno: ERRNO.EFAULT });
-    const whole = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(5)) }), backend.gate(0));
-    expect(await whole.result).toMatchObject({ verdict: 'not-mine', rax: BigInt(at(5)) });
+    const whole = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at(5)) }), backend.exitHandlerToken(0));
+    expect(await whole.result).toMatchObject({ handled: 'unhandled', rax: BigInt(at(5)) });
     await pager.close();
   },
 );

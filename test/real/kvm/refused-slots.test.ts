@@ -42,10 +42,14 @@ describe.for(FLAVOURS)(
         'a number is in use',
         /memslot 20 at 0x100004000\.\..*: the VM has a memslot of that number/,
       ],
-      ['canary', "the canary's number is in use", /memslot 272 at .*: the VM has a memslot of that number/],
       [
-        'bait',
-        "the canary's second number is in use",
+        'verification',
+        "the verification's number is in use",
+        /memslot 272 at .*: the VM has a memslot of that number/,
+      ],
+      [
+        'tested',
+        "the verification's second number is in use",
         /memslot 273 at .*: the VM has a memslot of that number/,
       ],
     ] as const)('%s: %s', { timeout: 2 * LIMIT_MS }, ([what, , message], context) => {
@@ -59,7 +63,7 @@ describe.for(FLAVOURS)(
         free: _free,
         kept: _kept,
         ...rest
-      } = refusal(/memslot 16 at 0x100000000000000\.\..*: it ends beyond the guest-physical addresses/);
+      } = refusal(/memslot 16 at 0x100000000000000\.\..*: it ends beyond the guest-physical address space/);
       expect(outcomeOf(flavour, 'high')).toEqual(rest);
     });
 

@@ -13,7 +13,7 @@ import {
 import { composite } from '../../../src/backends/composite/index.js';
 import { guestMemfd } from '../../../src/backends/guest-memfd/index.js';
 import { kvmExit } from '../../../src/backends/kvm-exit/index.js';
-import { type KvmBackend, type KvmOptions, type VcpuGateToken } from '../../../src/kvm/index.js';
+import { type KvmBackend, type KvmOptions, type VcpuExitHandlerToken } from '../../../src/kvm/index.js';
 import {
   duplicate,
   Kvm,
@@ -100,7 +100,7 @@ export function imageOf(pages: number): SharedArrayBuffer {
 
 /** What became of a vCPU's run. */
 export interface RunResult {
-  readonly verdict: string;
+  readonly handled: string;
   readonly failure: string | undefined;
   readonly errno: number;
   readonly exit: KvmExit;
@@ -195,8 +195,8 @@ export class Rig implements Disposable {
     return vcpu;
   }
 
-  /** Runs a vCPU on a thread of its own until an exit that is not the gate's. */
-  run(vcpu: KvmVcpu, token: VcpuGateToken | undefined): Promise<Doing<RunResult>> {
+  /** Runs a vCPU on a thread of its own until an exit that its handler does not handle. */
+  run(vcpu: KvmVcpu, token: VcpuExitHandlerToken | undefined): Promise<Doing<RunResult>> {
     return this.start({ kind: 'run' }, vcpu, token);
   }
 
@@ -204,7 +204,7 @@ export class Rig implements Disposable {
   async start<T>(
     deed: { kind: string; [key: string]: unknown },
     vcpu?: KvmVcpu,
-    token?: VcpuGateToken,
+    token?: VcpuExitHandlerToken,
   ): Promise<Doing<T>> {
     const descriptor = vcpu && duplicate(vcpu.fd);
     const worker = new Worker(new URL('./fixtures/vcpu.mjs', import.meta.url), {

@@ -14,7 +14,7 @@ test('slot-op-never-blocks-resolver: while an access of KVM waits, slots wait, a
   const pager = await openPager({ backend, regions: [rig.region(PAGES)], source: source.ref, needs, policy });
   const page = (index: number): number => PAGED + (PAGED_PAGE.data + index) * PAGE;
 
-  // An ioctl that the gates know nothing of walks page tables whose first page does not come.
+  // An ioctl outside every exit handler walks page tables whose first page does not arrive.
   const askedForTables = source.hold(PAGED_PAGE.tables);
   const walker = rig.vcpu(ENTRY.done, {}, { code: LOW.code, tables: PAGED });
   const walk = await rig.start<{ valid: boolean; gpa: bigint }>(
@@ -25,7 +25,7 @@ test('slot-op-never-blocks-resolver: while an access of KVM waits, slots wait, a
 
   // A vCPU's page comes, but not its slot: KVM waits for the walk to end.
   const vcpu = rig.vcpu(ENTRY.load, { rdi: BigInt(page(0)) });
-  const run = await rig.run(vcpu, backend.gate(1));
+  const run = await rig.run(vcpu, backend.exitHandlerToken(1));
   let running = true;
   void run.result.then(() => (running = false));
   const present = (at: number): boolean => pager.memory!.isPresent({ start: gpa(at), length: BigInt(PAGE) });
@@ -68,7 +68,7 @@ test('memory removed while a vCPU waits for it comes as zeros', async (context) 
   });
   const at = PAGED + PAGED_PAGE.data * PAGE;
   const asked = source.hold(PAGED_PAGE.data);
-  const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at) }), backend.gate(0));
+  const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at) }), backend.exitHandlerToken(0));
   await asked;
   await pager.remove([{ start: gpa(at), length: BigInt(PAGE) }]);
   expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done }, rax: 0n });

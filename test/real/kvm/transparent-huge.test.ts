@@ -53,8 +53,8 @@ test('pages of 2 MiB beside a userfaultfd are moved in whole, and what was there
   expect(huge_bytes(hva, length)).toBe(length);
   // The vCPU checks the first word of each base page; a store of its own stays when others are taken away.
   const word = PAGED + HUGE + 5 * PAGE;
-  const load = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(word) }), backend.gate(0));
-  expect(await load.result).toMatchObject({ verdict: 'not-mine', exit: { kind: 'io', port: PORT.done } });
+  const load = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(word) }), backend.exitHandlerToken(0));
+  expect(await load.result).toMatchObject({ handled: 'unhandled', exit: { kind: 'io', port: PORT.done } });
   await pager.memory!.write(gpa(word), Uint8Array.of(7));
   await pager.withdraw([{ start: gpa(PAGED + 2 * HUGE), length: BigInt(4 * HUGE) }]);
   expected[word - PAGED] = 7;

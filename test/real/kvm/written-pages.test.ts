@@ -16,13 +16,13 @@ test.for([
   ['kvm-exit', PAGE],
   ['composite', PAGE],
   ['composite', 4 * PAGE],
-] as const)('dirty-log-survives-swap: %s, pages of %i', async ([flavour, pageSize], context) => {
+] as const)('dirty-log-survives-memslot-updates: %s, pages of %i', async ([flavour, pageSize], context) => {
   using rig = Rig.open(context);
   const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1, logWrites: true });
   const { pager } = await pagerOver(backend, [rig.region(PAGES, pageSize)], imageOf(PAGES));
   expect(pagesOf(await backend.writtenPages())).toEqual([]);
   const vcpu = rig.vcpu(ENTRY.scan, { rdi: BigInt(DATA), rsi: BigInt(COUNT) });
-  const { result } = await rig.run(vcpu, backend.gate(0));
+  const { result } = await rig.run(vcpu, backend.exitHandlerToken(0));
   expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done } });
   // The slots of some written pages go before anybody has asked.
   await pager.withdraw([{ start: gpa(DATA), length: BigInt(8 * PAGE) }]);

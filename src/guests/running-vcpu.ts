@@ -1,4 +1,4 @@
-import { openVcpuGate } from '../kvm/index.js';
+import { openVcpuExitHandler } from '../kvm/index.js';
 import { ERRNO, type KvmExit, KvmVcpu, Mapping } from '../linux/index.js';
 import { type VcpuPlace } from './messages.js';
 
@@ -13,22 +13,22 @@ export class FailedAccess extends Error {
   }
 }
 
-const GATE_ERRNO = {
+const FAILURE_ERRNO = {
   poisoned: ERRNO.EHWPOISON,
   failed: ERRNO.EIO,
   closed: ERRNO.ESRCH,
   stopped: ERRNO.ESRCH,
 } as const;
 
-/** A vCPU with its gate, if it has one, and the guest's own memory: on the thread that runs it. */
-export class GatedVcpu implements Disposable {
+/** A vCPU with its exit handler, if it has one, and the guest's own memory. Used on the thread that runs it. */
+export class RunningVcpu implements Disposable {
   readonly vcpu: KvmVcpu;
-  readonly #gate;
+  readonly #handler;
   readonly #memory: Mapping;
 
   /** `length`: of the guest's own memory. */
   constructor(place: VcpuPlace, length: number) {
-    this.#gate = place.gate && openVcpuGate(place.gate, place.vcpu.fd);
+    this.#handler = place.exitHandlerToken && openVcpuExitHandler(place.exitHandlerToken, place.vcpu.fd);
     this.vcpu = KvmVcpu.borrow(place.vcpu);
     this.#memory = Mapping.borrow({
       kind: 'anonymous',
@@ -46,22 +46,26 @@ export class GatedVcpu implements Disposable {
 
   /** An ioctl of the vCPU's thread that may reach guest memory. */
   during<T>(body: () => T): T {
-    return this.#gate ? this.#gate.during(body) : body();
+    return this.#handler ? this.#handler.during(body) : body();
   }
 
   /** Runs the vCPU until it leaves the kernel for a reason of its own. Throws {@link FailedAccess}. */
   run(): KvmExit {
     for (;;) {
-      this.#gate?.enter();
+      this.#handler?.enter();
       const errno = -this.vcpu.enter();
-      const verdict = this.#gate
-        ? this.#gate.onExit(this.vcpu.run, errno)
+      const handled = this.#handler
+        ? this.#handler.onExit(this.vcpu.run, errno)
         : errno === ERRNO.EINTR || errno === ERRNO.EAGAIN
-          ? 'again'
-          : 'not-mine';
-      if (verdict === 'again' || verdict === 'complete-mmio') continue;
-      if (verdict === 'fatal')
-        throw new FailedAccess(GATE_ERRNO[this.#gate!.failure!], false, `the page is ${this.#gate!.failure}`);
+          ? 'reenter'
+          : 'unhandled';
+      if (handled === 'reenter' || handled === 'complete-mmio') continue;
+      if (handled === 'failed')
+        throw new FailedAccess(
+          FAILURE_ERRNO[this.#handler!.failure!],
+          false,
+          `the page is ${this.#handler!.failure}`,
+        );
       const exit = this.vcpu.run.exit();
       if (errno !== 0)
         throw new FailedAccess(errno, false, `KVM_RUN failed with errno ${errno}, exit ${exit.kind}`);
@@ -70,7 +74,7 @@ export class GatedVcpu implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#gate?.close();
+    this.#handler?.close();
     this.vcpu.close();
     this.#memory.dispose();
   }

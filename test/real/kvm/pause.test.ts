@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type DemandPagingError, gpa, type GpaRange, openPager, type Pager } from '../../../src/api/index.js';
-import { openVcpuGate } from '../../../src/kvm/index.js';
+import { openVcpuExitHandler } from '../../../src/kvm/index.js';
 import { HeldSource } from './held-source.js';
 import { backendOf, type Doing, ENTRY, imageOf, LOW, memoryOf, PAGE, PAGED, pagerOver, Rig } from './rig.js';
 
@@ -22,13 +22,13 @@ interface Walk {
 /** KVM walks page tables in the paged memory, again and again until told to stop. */
 const walkTables = (
   rig: Rig,
-  gate: Parameters<Rig['run']>[1],
+  token: Parameters<Rig['run']>[1],
   stop: Int32Array | undefined,
 ): Promise<Doing<Walk>> =>
   rig.start<Walk>(
     { kind: 'translate', linear: LINEAR, stop },
     rig.vcpu(ENTRY.done, {}, { code: LOW.code, tables: PAGED }),
-    gate,
+    token,
   );
 
 async function until(holds: () => boolean): Promise<void> {
@@ -49,7 +49,7 @@ describe.for(FLAVOURS)(
         imageOf(PAGES),
       );
       const stop = new Int32Array(new SharedArrayBuffer(4));
-      const walk = await walkTables(rig, backend.gate(0), stop);
+      const walk = await walkTables(rig, backend.exitHandlerToken(0), stop);
       for (let time = 0; time < 20; time++) {
         const pages = [range(0, 2), range(0, TABLES), range(1), range(0), range(1, 2)];
         await Promise.all(pages.map((some) => pager.withdraw(some)));
@@ -67,23 +67,23 @@ describe.for(FLAVOURS)(
       const regions = [rig.region(PAGES, PAGE, memoryOf(flavour))];
       const { pager } = await pagerOver(backend, regions, imageOf(PAGES));
       await pager.ensure(range(0));
-      const gate = openVcpuGate(backend.gate(0));
-      expect(gate.during(() => 'entered')).toBe('entered');
+      const handler = openVcpuExitHandler(backend.exitHandlerToken(0));
+      expect(handler.during(() => 'entered')).toBe('entered');
       let withdrawn = false;
       const withdrawing = pager.withdraw(range(0)).finally(() => (withdrawn = true));
       let code: unknown;
       while (!withdrawn && code === undefined) {
         await new Promise((resolve) => setImmediate(resolve));
         try {
-          gate.during(() => {});
+          handler.during(() => {});
         } catch (error) {
           ({ code } = error as DemandPagingError);
         }
       }
       expect(code).toBe('DEADLOCK');
       await withdrawing;
-      expect(gate.during(() => 'entered')).toBe('entered');
-      gate.close();
+      expect(handler.during(() => 'entered')).toBe('entered');
+      handler.close();
       await pager.close({ missing: 'leave' });
     });
 
@@ -94,7 +94,7 @@ describe.for(FLAVOURS)(
         const regions = [rig.region(PAGES, PAGE, memoryOf(flavour))];
         const { pager } = await pagerOver(backend, regions, imageOf(PAGES));
         await pager.freeze(range(0));
-        const walk = await walkTables(rig, backend.gate(0), undefined);
+        const walk = await walkTables(rig, backend.exitHandlerToken(0), undefined);
         await held(pager, 1);
         // The vCPU waits inside the kernel for a page that does not come: these wait for it.
         let over = 0;
@@ -143,7 +143,7 @@ describe.for(FLAVOURS)(
         });
         const asked = source.hold(0);
         await pager.ensure(range(8));
-        const walk = await walkTables(rig, backend.gate(0), undefined);
+        const walk = await walkTables(rig, backend.exitHandlerToken(0), undefined);
         await asked;
         await pager.close({ missing });
         expect((await walk.result).valid).toBe(false);
@@ -162,7 +162,7 @@ describe.for(FLAVOURS)(
       if (pager.supports.freeze !== 'full') return pager.close();
       await pager.ensure(range(0, 8));
       await pager.freeze(range(0));
-      const walk = await walkTables(rig, backend.gate(0), undefined);
+      const walk = await walkTables(rig, backend.exitHandlerToken(0), undefined);
       await held(pager, 1);
       await pager.close();
       // Whether it found the page before the memory went is chance; that it went on is not.
@@ -183,11 +183,11 @@ describe.for(FLAVOURS)(
         const freezing = pager.freeze(range(time % 8, 4));
         await Promise.all([pager.thaw(range(time % 8, 4)), freezing]);
       }
-      const walk = await walkTables(rig, backend.gate(0), undefined);
+      const walk = await walkTables(rig, backend.exitHandlerToken(0), undefined);
       expect((await walk.result).valid).toBe(true);
       // Somebody in between finds the page where a freeze that came late has taken it away.
       const stop = new Int32Array(new SharedArrayBuffer(4));
-      const walks = await walkTables(rig, backend.gate(1), stop);
+      const walks = await walkTables(rig, backend.exitHandlerToken(1), stop);
       for (let time = 0; time < 50; time++) {
         const freezing = pager.freeze(range(0, TABLES));
         await Promise.all([pager.thaw(range(0, TABLES)), freezing]);

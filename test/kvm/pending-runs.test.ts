@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { HiddenRuns } from '../../src/kvm/hidden-runs.js';
+import { PendingRuns } from '../../src/kvm/pending-runs.js';
 import { chunksAround, regionOf, type SlotRegion } from '../../src/kvm/slot-region.js';
 
 const region = (page: number, count: number, chunk: number): SlotRegion => ({
@@ -27,7 +27,7 @@ test('runs hold what was asked for, hidden chunks of one region only, and no pag
         const chunkOf = (page: number) => chunksAround(regionOf(regions, page)!, { first: page, count: 1 });
         const inChunk = (page: number, { first, count }: { first: number; count: number }) =>
           page >= first && page < first + count;
-        const runs = new HiddenRuns(regions, (of) => !shown.some((page) => inChunk(page, of)));
+        const runs = new PendingRuns(regions, (of) => !shown.some((page) => inChunk(page, of)));
         for (const { page: any, longest } of asked) {
           const page = any % (one + other);
           const own = chunkOf(page);
@@ -52,7 +52,7 @@ test('runs hold what was asked for, hidden chunks of one region only, and no pag
 });
 
 test('a run ends where another begins', () => {
-  const runs = new HiddenRuns([region(0, 100, 1)], () => true);
+  const runs = new PendingRuns([region(0, 100, 1)], () => true);
   expect(runs.add(40, 16)).toEqual({ first: 40, count: 16 });
   expect(runs.add(60, 64), 'not into the first').toEqual({ first: 56, count: 44 });
   expect(runs.add(39, 64)).toEqual({ first: 0, count: 40 });

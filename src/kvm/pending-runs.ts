@@ -2,18 +2,18 @@ import { type PageIndex, type PageRange } from '../api/address.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 
 /**
- * The runs of pages that one change of slots shows to the guest. Each is made of whole chunks of one region that
- * are complete and not shown yet, and no two have a page in common: the second would find the first's pages live.
+ * The pending runs that one memslot update maps for the guest. Each consists of whole chunks of one region that are
+ * complete and not mapped yet. No two share a page: the second would find the first's pages mapped.
  */
-export class HiddenRuns {
+export class PendingRuns {
   readonly #regions: readonly SlotRegion[];
-  readonly #isHidden: (chunk: PageRange) => boolean;
+  readonly #isPending: (chunk: PageRange) => boolean;
   readonly #runs: PageRange[] = [];
 
-  /** `isHidden`: whether a chunk is complete and not shown yet. */
-  constructor(regions: readonly SlotRegion[], isHidden: (chunk: PageRange) => boolean) {
+  /** `isPending`: whether a chunk is complete and not mapped yet. */
+  constructor(regions: readonly SlotRegion[], isPending: (chunk: PageRange) => boolean) {
     this.#regions = regions;
-    this.#isHidden = isHidden;
+    this.#isPending = isPending;
   }
 
   get all(): readonly PageRange[] {
@@ -25,8 +25,8 @@ export class HiddenRuns {
   }
 
   /**
-   * Adds the run around a page, of up to `longest` pages or one chunk: neighbours come for the price of a deletion
-   * each. Precondition: the page's chunk is hidden, and in no run.
+   * Adds the run around a page, of up to `longest` pages or one chunk: each further chunk costs only a slot deletion.
+   * Precondition: the page's chunk is pending and in no run.
    */
   add(page: PageIndex, longest: number): PageRange {
     const region = regionOf(this.#regions, page)!;
@@ -35,7 +35,7 @@ export class HiddenRuns {
     let { first } = own;
     let end = first + own.count;
     const joins = (chunk: PageRange): boolean =>
-      end - first + chunk.count <= longest && !this.has(chunk.first) && this.#isHidden(chunk);
+      end - first + chunk.count <= longest && !this.has(chunk.first) && this.#isPending(chunk);
     while (end < region.page + region.count && joins(chunkOf(end))) end += chunkOf(end).count;
     while (first > region.page && joins(chunkOf(first - 1))) first = chunkOf(first - 1).first;
     const run = { first, count: end - first };

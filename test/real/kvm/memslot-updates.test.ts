@@ -62,12 +62,12 @@ function startHammers(rig: Rig, backend: KvmBackend, tables: 'paged' | 'low'): P
         r9: 0n,
       };
       const from = { code: PAGED + PAGED_PAGE.code * PAGE, tables: tables === 'paged' ? PAGED : LOW.tables };
-      return rig.run(rig.vcpu(ENTRY.hammer, registers, from), backend.gate(index));
+      return rig.run(rig.vcpu(ENTRY.hammer, registers, from), backend.exitHandlerToken(index));
     }),
   );
 }
 
-describe('swap-is-invisible, no-guest-visible-injection: slots come and go under running vCPUs, which notice nothing', () => {
+describe('memslot-update-is-invisible, no-guest-visible-injection: updates under running vCPUs: no guest-visible effect', () => {
   const CASES: readonly { flavour: Flavour; tables: 'paged' | 'low' }[] = [
     { flavour: 'kvm-exit', tables: 'low' },
     { flavour: 'composite', tables: 'paged' },
@@ -98,7 +98,7 @@ describe('swap-is-invisible, no-guest-visible-injection: slots come and go under
       for (const { result } of runs) {
         const { r9, ...end } = await result;
         expect(end, `seed ${SEED}`).toMatchObject({
-          verdict: 'not-mine',
+          handled: 'unhandled',
           errno: 0,
           exit: { kind: 'io', port: PORT.done },
         });
@@ -112,11 +112,11 @@ describe('swap-is-invisible, no-guest-visible-injection: slots come and go under
         vanishedPages: 0,
         sourceFailures: 0,
       });
-      const { swaps, standing_ns, longestStanding_ns } = backend.swaps;
-      expect(swaps).toBeGreaterThanOrEqual(TIMES);
-      expect(longestStanding_ns).toBeGreaterThan(0);
-      expect(standing_ns).toBeGreaterThan(longestStanding_ns);
-      expect(standing_ns).toBeLessThan((performance.now() - begun) * 1e6);
+      const { updates, paused_ns, longestPause_ns } = backend.memslotUpdates;
+      expect(updates).toBeGreaterThanOrEqual(TIMES);
+      expect(longestPause_ns).toBeGreaterThan(0);
+      expect(paused_ns).toBeGreaterThan(longestPause_ns);
+      expect(paused_ns).toBeLessThan((performance.now() - begun) * 1e6);
       await pager.close({ missing: 'leave' });
     },
   );
@@ -135,7 +135,7 @@ test('a VMM whose hook does not stop the vCPUs is found out', async (context) =>
   await hammer(pager, [PAGED_PAGE.code, PAGED_PAGE.data], 20_000, 1, () => over > 0);
   expect(over, 'no vCPU noticed').toBeGreaterThan(0);
   rig.stopGuests();
-  const kinds = (await Promise.all(ends)).map(({ exit, verdict }) => `${verdict} ${exit.kind}`);
+  const kinds = (await Promise.all(ends)).map(({ exit, handled }) => `${handled} ${exit.kind}`);
   expect(kinds.join(), kinds.join()).toMatch(/shutdown|internal-error|mmio/);
   await pager.close({ missing: 'leave' });
 });
@@ -147,6 +147,6 @@ test('a backend whose walks nobody mediates is found out: the guest sees a fault
   const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE)], imageOf(PAGES));
   const runs = await startHammers(rig, backend, 'paged');
   for (const { result } of runs)
-    expect(await result).toMatchObject({ verdict: 'not-mine', exit: { kind: 'shutdown' } });
+    expect(await result).toMatchObject({ handled: 'unhandled', exit: { kind: 'shutdown' } });
   await pager.close({ missing: 'leave' });
 });

@@ -13,13 +13,18 @@ import {
   UffdPort,
 } from '../linux/index.js';
 import { type SlotRegion } from './slot-region.js';
-import { type DropKind } from './slot-thread.js';
+import { type DiscardMethod } from './slot-thread.js';
 
 /**
- * Gives the memory of pages back, so that they are missing. `poisoned`: some are. Precondition: no slot shows them and
- * the guest stands. Blocks: for the kernel's mmap lock. Errors: KERNEL with errno.
+ * Gives the memory of pages back, so that they are missing. `poisoned`: some of them are poisoned. Precondition: no
+ * memslot maps them and the vCPUs are paused. Blocks: for the kernel's mmap lock. Errors: KERNEL with errno.
  */
-export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange, poisoned: boolean): void {
+export function discardPages(
+  region: SlotRegion,
+  drop: DiscardMethod,
+  pages: PageRange,
+  poisoned: boolean,
+): void {
   const offset = (pages.first - region.page) * region.pageSize;
   const length = pages.count * region.pageSize;
   const address = region.address + offset;
@@ -30,23 +35,23 @@ export function dropPages(region: SlotRegion, drop: DropKind, pages: PageRange, 
       return discardMemory({ address, length, memory: drop.memory });
     case 'file':
       punch(drop.fd, drop.fileOffset + offset);
-      return poisoned ? forget(address, length) : undefined;
+      return poisoned ? zap(address, length) : undefined;
     case 'guest-memfd':
-      hidePages(region, drop, pages);
+      unmapPages(region, drop, pages);
       return punch(region.guestMemfd, region.guestMemfdOffset + offset);
   }
 }
 
 /**
- * Has accessors wait for pages whose contents stay, where there is a way: over memory that lives in a guest_memfd comes
- * a placeholder, anonymous and registered already. The kernel replaces one mapping by the other under its mmap lock, so
- * that an access finds the contents, or waits: registered only where it lies, the placeholder would have to be without
- * access until it is, and a load in between ended by SIGSEGV, a system call by EFAULT.
+ * Unmaps pages in a guest_memfd from the VMM's address space; their contents stay, and accessors wait. A placeholder,
+ * which is anonymous and already registered, is moved over them: the kernel replaces one mapping by the other under its
+ * mmap lock, so that an access finds the contents or waits. A placeholder that was registered in place would have to be
+ * inaccessible until then, and a load in between would end by SIGSEGV, a system call by EFAULT. Other memory stays mapped.
  *
- * Precondition: as {@link dropPages}; the userfaultfd has EVENT_REMAP, without which a mapping that is moved loses its
- * registration. Blocks: until somebody has read the event of the move. Errors: KERNEL with errno (ENOMEM: vm.max_map_count).
+ * Precondition: as {@link discardPages}; the userfaultfd has EVENT_REMAP, without which a mapping that is moved loses its
+ * registration. Blocks: until the remap event is read. Errors: KERNEL with errno (ENOMEM: vm.max_map_count).
  */
-export function hidePages(region: SlotRegion, drop: DropKind, pages: PageRange): void {
+export function unmapPages(region: SlotRegion, drop: DiscardMethod, pages: PageRange): void {
   if (drop.kind !== 'guest-memfd') return;
   const length = pages.count * region.pageSize;
   const address = region.address + (pages.first - region.page) * region.pageSize;
@@ -72,24 +77,24 @@ function register(fd: number, placeholder: number, length: number): void {
   } finally {
     uffd.close();
   }
-  // A process that locks all it will map (MCL_FUTURE) had it filled with zeros at once.
-  forget(placeholder, length);
+  // In a process that locks its future mappings (MCL_FUTURE) the placeholder was populated with zeros at once.
+  zap(placeholder, length);
 }
 
 /**
- * Of a file a hole leaves poison where it is. A kernel that cannot forget locked memory, or huge pages, has no poison
- * either.
+ * Zaps page table entries. Punching a hole in a file leaves poison markers in place. A kernel whose madvise(2) refuses
+ * locked memory or huge pages has no poison either.
  */
-function forget(address: number, length: number): void {
-  const forgotten = raw.madvise(address, length, MADV.DONTNEED_LOCKED);
-  if (forgotten !== -ERRNO.EINVAL) return must(forgotten, 'madvise', address, length);
+function zap(address: number, length: number): void {
+  const zapped = raw.madvise(address, length, MADV.DONTNEED_LOCKED);
+  if (zapped !== -ERRNO.EINVAL) return must(zapped, 'madvise', address, length);
   const unlocked = raw.madvise(address, length, MADV.DONTNEED);
   if (unlocked !== -ERRNO.EINVAL) must(unlocked, 'madvise', address, length);
 }
 
 function must(result: number, syscall: string, address: number, length: number): void {
   if (result >= 0) return;
-  throw systemError(syscall, -result, 'the pages cannot be taken away', {
+  throw systemError(syscall, -result, 'the pages cannot be discarded', {
     range: { start: BigInt(address), length: BigInt(length) },
   });
 }
