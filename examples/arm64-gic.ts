@@ -26,7 +26,9 @@ export const BOARD = {
   nrIrqs: 96,
 } as const;
 
-/** vCPUs first, each with the MPIDR_EL1 that it had, then the GIC with every ITS. Nothing may have run yet. */
+/**
+ * vCPUs first, each with the MPIDR_EL1 that it had, then the GIC with every ITS. Nothing may have run yet.
+ */
 export function createMachine(vm: KvmVm, mpidrs: readonly bigint[]): { vcpus: KvmVcpu[]; gic: KvmGic } {
   const target = vm.preferredTarget();
   const vcpus = mpidrs.map((mpidr, id) => {
@@ -39,8 +41,8 @@ export function createMachine(vm: KvmVm, mpidrs: readonly bigint[]): { vcpus: Kv
 }
 
 /**
- * On the source, once no vCPU is in KVM_RUN and no device raises an interrupt. It writes tables into guest memory, so the
- * last pass of the dirty log comes after it.
+ * On the source, once no vCPU is in KVM_RUN and no device raises an interrupt. It writes tables into guest
+ * memory, so the last pass of the dirty log comes after it.
  */
 export function saveGic(gic: KvmGic, vcpus: readonly KvmVcpu[]): Promise<SavedVgic> {
   const named = vcpus.map((vcpu, vcpuId) => ({ vcpuId, mpidr: vcpu.register(MPIDR_EL1) }));
@@ -57,8 +59,9 @@ export function dirtyPages(vm: KvmVm, slot: number, pages: number): number[] {
 }
 
 /**
- * On the target, before any vCPU runs, with as many of the guest's pages missing as like. Each ioctl that walks guest
- * memory is planned: its pages are there and held before it is issued, and what it will return is known.
+ * On the target, before any vCPU runs, with as many of the guest's pages missing as like. Each ioctl that
+ * walks guest memory is planned: its pages are there and held before it is issued, and what it will return is
+ * known.
  */
 export async function restoreGic(gic: KvmGic, saved: SavedVgic, pager: Pager): Promise<void> {
   const memory = planMemoryOf(pager);

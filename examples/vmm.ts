@@ -109,9 +109,10 @@ const NEEDS: Readonly<Record<Name, readonly AccessClass[]>> = {
 };
 
 /**
- * Brings and shows what a backend leaves to the VMM. `kvm-exit`, KVM's own accesses: the page tables, where KVM walks
- * them itself, and the task state segment (at 0), which it reads for port I/O where it emulates that. `memslot-hole`,
- * everything but data: code, page tables, stacks, and the counter, which is added to atomically.
+ * Brings and shows what a backend leaves to the VMM. `kvm-exit`, KVM's own accesses: the page tables, where
+ * KVM walks them itself, and the task state segment (at 0), which it reads for port I/O where it emulates
+ * that. `memslot-hole`, everything but data: code, page tables, stacks, and the counter, which is added to
+ * atomically.
  */
 async function publishFirst(name: Name, backend: KvmBackend, pager: Pager): Promise<void> {
   if (name !== 'kvm-exit' && name !== 'memslot-hole') return;

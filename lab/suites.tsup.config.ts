@@ -1,6 +1,7 @@
 import { defineConfig } from 'tsup';
 
-// How suites are bundled for the machine: the library and its dependencies are found by name there, as by a user.
+// How suites are bundled for the machine: the library and its dependencies are found by name there, as by a
+// user.
 export default defineConfig({
   format: 'esm',
   platform: 'node',

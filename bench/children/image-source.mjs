@@ -1,4 +1,5 @@
-// The image of a guest as a source in the resolver's thread: it lies in this process, so nothing is copied on the way.
+// The image of a guest as a source in the resolver's thread: it lies in this process, so nothing is copied on
+// the way.
 import { openMemory } from 'demand-paging/sources';
 
 /** @param {{ address: number, length: number }} native */

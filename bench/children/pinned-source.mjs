@@ -6,7 +6,9 @@ import { openMemory } from 'demand-paging/sources';
 
 const SCHED_SETAFFINITY = { x64: 203, arm64: 122 };
 
-/** @param {{ native: { address: number, length: number }, cpu: number }} options a negative cpu binds to none */
+/**
+ * @param {{ native: { address: number, length: number }, cpu: number }} options a negative cpu binds to none
+ */
 export function openPinned({ native, cpu }) {
   if (cpu >= 0) bind(cpu);
   return openMemory({ native });

@@ -33,10 +33,9 @@ export interface Rounds {
 
 /**
  * Runs the sides of a comparison in turns, round after round, the order reversed every other round so that
- * neither profits from what the machine does meanwhile, and compares run with neighbouring run. Every run starts
- * anew, with other memory: which physical pages a process happens to have makes a tenth of its speed, and
- * rounds that shared them would be one sample.
- * Throws when a side's memory is not what the snapshot says.
+ * neither profits from what the machine does meanwhile, and compares run with neighbouring run. Every run
+ * starts anew, with other memory: which physical pages a process happens to have makes a tenth of its speed,
+ * and rounds that shared them would be one sample. Throws when a side's memory is not what the snapshot says.
  */
 export async function compare(comparison: Comparison, rounds: Rounds): Promise<BenchResult[]> {
   const { name, ours, references } = comparison;

@@ -30,8 +30,8 @@ export class GuestRun implements Disposable {
   }
 
   /**
-   * Runs the guest once. The threads are there and wait when `prepare` begins, and time with it; it ends with the last
-   * vCPU. Rejects when a vCPU does not come to its end.
+   * Runs the guest once. The threads are there and wait when `prepare` begins, and time with it; it ends with
+   * the last vCPU. Rejects when a vCPU does not come to its end.
    */
   async run(
     tokenOf: (index: number) => VcpuExitHandlerToken | undefined,

@@ -6,14 +6,14 @@ import { ROOT, type SharedHalf } from './native.js';
 import { type FaultRun, type Measured, type Memory, type Place, bytesOf, rateOf } from './run.js';
 
 /**
- * Pages brought before the first measured run, in so many passes at least: a resolver's thread is new, and its
- * code is compiled while it runs, which takes some tens of thousands of faults.
+ * Pages brought before the first measured run, in so many passes at least: a resolver's thread is new, and
+ * its code is compiled while it runs, which takes some tens of thousands of faults.
  */
 const WARM_UP_PAGES = 65_536;
 const LEAST_WARM_UPS = 4;
 /**
- * Touchers that warm up together, each with its share of the pages. The same code is compiled as for one, and what a
- * wake-up across cpus costs, most of a fault where that is dear, is waited for by several at once.
+ * Touchers that warm up together, each with its share of the pages. The same code is compiled as for one, and
+ * what a wake-up across cpus costs, most of a fault where that is dear, is waited for by several at once.
  */
 const WARM_UP_TOUCHERS = 4;
 
@@ -27,7 +27,10 @@ interface Setting {
 /** One pass over the whole memory by so many at once: how long it took. */
 type Pass = (pager: Pager, touchers: number) => Promise<number>;
 
-/** The library's side. Each run opens a pager of its own, over memory and a snapshot of its own, and warms it up. */
+/**
+ * The library's side. Each run opens a pager of its own, over memory and a snapshot of its own, and warms it
+ * up.
+ */
 export class Library {
   constructor(
     private readonly shared: SharedHalf,

@@ -8,7 +8,10 @@ import { type FaultRun, type Memory, type Place, bytesOf } from './run.js';
 import { touchMemory } from './touch-memory.js';
 
 const PAGE_SIZE = 4096;
-/** Pages in one piece of the C program's bulk copy: among 1, 256, 512 and all pages the fastest here, by a little. */
+/**
+ * Pages in one piece of the C program's bulk copy: among 1, 256, 512 and all pages the fastest here, by a
+ * little.
+ */
 const BULK_PIECE_PAGES = 8192;
 /** What a VMM that expects sequential accesses sets: one fetch of 1 MiB around each fault. */
 const SEQUENTIAL_AROUND_PAGES = 256;
@@ -71,7 +74,8 @@ function sequential(sides: Sides, place: Place, where: string): Comparison {
     name: `sequential, blocking, ${where}`,
     ours: librarySide(sides, 'block', 'sequential', place, { faultAroundPages: SEQUENTIAL_AROUND_PAGES }),
     references: [
-      // On one cpu a fault costs the C handler only four or five pages' copying: nobody can be five times as fast.
+      // On one cpu a fault costs the C handler only four or five pages' copying: nobody can be five times as
+      // fast.
       place === APART ? { ...blocking, goal: { atLeast: 5 } } : blocking,
       { ...cBulk(sides, place), goal: { atLeast: 0.6 } },
     ],
@@ -90,7 +94,9 @@ function bulk(sides: Sides): Comparison {
   };
 }
 
-/** Populating goes many times as fast as serving faults: more memory for it, or it is over before it began. */
+/**
+ * Populating goes many times as fast as serving faults: more memory for it, or it is over before it began.
+ */
 const POPULATION_FACTOR = 8;
 
 interface Entry {

@@ -11,8 +11,9 @@ const BASE = { pageSize: 4096 };
 const PLACE = { handler: 1, toucher: 0 };
 
 /**
- * How the rate of one queue goes with the number of those who wait in it: measured, and as a queueing model says that
- * was fitted on two of the points. The ratio is the prediction over what was measured, so that 1 is right.
+ * How the rate of one queue goes with the number of those who wait in it: measured, and as a queueing model
+ * says that was fitted on two of the points. The ratio is the prediction over what was measured, so that 1 is
+ * right.
  */
 export async function measureScaling(
   programs: NativePrograms,
@@ -64,7 +65,10 @@ function predictions(rates: readonly (readonly number[])[], runs: number): Bench
   });
 }
 
-/** A queue that gets busier; where the rate rises by more than one queue's can (faults are then served in batches), a power law. */
+/**
+ * A queue that gets busier; where the rate rises by more than one queue's can (faults are then served in
+ * batches), a power law.
+ */
 function fitted(first: RatePoint, last: RatePoint): ScalingModel {
   try {
     return fitClosedQueue(first, last);

@@ -12,7 +12,10 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-/** `ours[i] / reference[i]`: what was measured side by side is compared side by side. Throws RangeError for lists that do not pair. */
+/**
+ * `ours[i] / reference[i]`: what was measured side by side is compared side by side. Throws RangeError for
+ * lists that do not pair.
+ */
 export function pairwiseRatios(ours: readonly number[], reference: readonly number[]): number[] {
   if (ours.length !== reference.length) {
     throw new RangeError(`${ours.length} runs do not pair with ${reference.length}`);
@@ -28,8 +31,9 @@ const RESAMPLES = 10_000;
 const SEED = 0x5eed;
 
 /**
- * The median and its percentile-bootstrap interval: the medians of {@link RESAMPLES} lists drawn from the values
- * with replacement, less 2.5 % at either end. The draw is seeded: the same values give the same interval.
+ * The median and its percentile-bootstrap interval: the medians of {@link RESAMPLES} lists drawn from the
+ * values with replacement, less 2.5 % at either end. The draw is seeded: the same values give the same
+ * interval.
  */
 export function bootstrapMedian(values: readonly number[], confidence = 0.95): Estimate {
   const value = median(values);
@@ -45,7 +49,10 @@ export function bootstrapMedian(values: readonly number[], confidence = 0.95): E
   return { value, interval: [medians[tail]!, medians[RESAMPLES - 1 - tail]!] };
 }
 
-/** Numbers in [0, 1) from a seed that is not 0: Math.random cannot be seeded. Source: Marsaglia, "Xorshift RNGs". */
+/**
+ * Numbers in [0, 1) from a seed that is not 0: Math.random cannot be seeded. Source: Marsaglia, "Xorshift
+ * RNGs".
+ */
 function xorshift(seed: number): () => number {
   let state = seed;
   return () => {

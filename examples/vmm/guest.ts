@@ -16,8 +16,8 @@ const PAGE = 4096;
 export const DONE_PORT = 0x80;
 
 /**
- * Reads the first word of every page of its range, adds it up, writes the sum so far into the second word of the
- * page, and last adds the whole sum to a counter that all vCPUs share.
+ * Reads the first word of every page of its range, adds it up, writes the sum so far into the second word of
+ * the page, and last adds the whole sum to a counter that all vCPUs share.
  *
  *         xor  eax, eax
  *   next: call touch
@@ -74,8 +74,8 @@ export interface Share {
 }
 
 /**
- * Long mode at CPL 3 with I/O allowed, about to begin: as if restored from a snapshot. `isNew`: it has never run, and is
- * told what CPUID says, which cannot be changed later.
+ * Long mode at CPL 3 with I/O allowed, about to begin: as if restored from a snapshot. `isNew`: it has never
+ * run, and is told what CPUID says, which cannot be changed later.
  */
 export function restoreVcpu(vcpu: KvmVcpu, index: number, { start, pages }: Share, isNew = true): void {
   if (isNew) vcpu.setCpuid(X86_LONG_MODE_CPUID);

@@ -46,8 +46,8 @@ const COPY =
   /^(__arch_(copy|clear)_(to|from|)_?user|_?_?(inline_)?copy_(to|from)_user.*|_copy_(to|from)_iter|copy_page_(to|from)_iter|rep_(movs|stos)_alternative|__(put|get)_user(_nocheck)?_\d|_copy_(to|from)_iter.*|raw_copy_.*)$/;
 
 /**
- * Counts the uses of guest memory in a trace during which every page was missing at first and brought when somebody
- * waited for it. `resident`: pages that were there from the beginning.
+ * Counts the uses of guest memory in a trace during which every page was missing at first and brought when
+ * somebody waited for it. `resident`: pages that were there from the beginning.
  */
 export function takeCensus(
   events: readonly TraceEvent[],

@@ -10,7 +10,10 @@ export interface CensusDifference {
   >;
 }
 
-/** A site is the same if it comes from the same place and does the same; by which function it does so may differ. */
+/**
+ * A site is the same if it comes from the same place and does the same; by which function it does so may
+ * differ.
+ */
 const keyOf = ({ by, site, operation }: CensusRow): string => [by, site, operation].join(' ');
 
 /** What one kernel does otherwise than an older one. */

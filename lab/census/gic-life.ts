@@ -17,7 +17,9 @@ const commands = (...list: ItsCommand[]): ScriptStep => ({
 /** One operation each, so that each is met by memory that is missing. */
 const apart = (...list: ItsCommand[]): ScriptStep[] => list.map((command) => commands(command));
 
-/** All that a guest and its VMM do with an ITS: every command, saving, restoring into a new VM, and enabling. */
+/**
+ * All that a guest and its VMM do with an ITS: every command, saving, restoring into a new VM, and enabling.
+ */
 export function gicLife(indirect: boolean): Script {
   const setup = setupSteps({ indirect, devicePages: 1, forwarding: true, skipped: 0n }, VCPU_IDS.length, 1);
   const mapped = DEVICES.flatMap((device, at) =>

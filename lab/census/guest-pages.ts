@@ -19,7 +19,10 @@ export class GuestPages {
     readonly page_bytes: number,
   ) {}
 
-  /** Guest-physical addresses of the pages an access names; undefined when it names an address elsewhere in the process. */
+  /**
+   * Guest-physical addresses of the pages an access names; undefined when it names an address elsewhere in
+   * the process.
+   */
   of(event: TraceEvent): readonly number[] | undefined {
     const hva = number(event, 'hva');
     if (hva !== undefined) {

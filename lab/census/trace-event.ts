@@ -33,8 +33,8 @@ interface Draft {
 }
 
 /**
- * Reads the text of a tracefs `trace` file. A stack belongs to the event before it of the same thread: events of
- * other CPUs may stand in between.
+ * Reads the text of a tracefs `trace` file. A stack belongs to the event before it of the same thread: events
+ * of other CPUs may stand in between.
  */
 export function parseTrace(text: string): Trace {
   const drafts: Draft[] = [];

@@ -8,12 +8,14 @@ const GROUP = 'census';
 const EXIT_EVENT = 'kvm/kvm_userspace_exit';
 const BUFFER_KB = 16_384;
 
-/** What a tracer watches: everything, with stacks; or reads and writes only, without, for runs with very many. */
+/**
+ * What a tracer watches: everything, with stacks; or reads and writes only, without, for runs with very many.
+ */
 export type Detail = 'census' | 'witness';
 
 /**
- * Probes at the kernel's ways to guest memory, in a trace buffer of their own. Requires: root, tracefs mounted, a
- * kernel with kprobe events.
+ * Probes at the kernel's ways to guest memory, in a trace buffer of their own. Requires: root, tracefs
+ * mounted, a kernel with kprobe events.
  */
 export class Tracer implements Disposable {
   /** Functions that are watched, and those that this kernel does not let be. */

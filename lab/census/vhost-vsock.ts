@@ -30,8 +30,8 @@ export interface Rings {
 const RING_ENTRIES = 8;
 
 /**
- * A vhost-vsock device: a part of the kernel that is not KVM and reaches guest memory by itself, on a thread of its
- * own. Needs the module vhost_vsock.
+ * A vhost-vsock device: a part of the kernel that is not KVM and reaches guest memory by itself, on a thread
+ * of its own. Needs the module vhost_vsock.
  */
 export class VhostVsock implements Disposable {
   readonly #fd: number;

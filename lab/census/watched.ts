@@ -24,8 +24,8 @@ const cached = { gpa: '+8($arg2):x64', length: '$arg4:u64' };
 const frame = { gfn: '$arg2:x64' };
 
 /**
- * The ways to guest memory of Linux 6.1 to 7.3, on arm64 and x86. A kernel has those of its version; what it lacks is
- * passed over. Source: include/linux/kvm_host.h, virt/kvm/kvm_main.c, include/linux/mm.h.
+ * The ways to guest memory of Linux 6.1 to 7.3, on arm64 and x86. A kernel has those of its version; what it
+ * lacks is passed over. Source: include/linux/kvm_host.h, virt/kvm/kvm_main.c, include/linux/mm.h.
  */
 export const WATCHED: readonly Watched[] = [
   ...['kvm_read_guest', 'kvm_vcpu_read_guest', 'kvm_vcpu_read_guest_atomic'].map(watch('read', bytes)),
@@ -98,7 +98,9 @@ export const isPassage = (name: string): boolean =>
 /** How the caller of a function is found at its entry. */
 const CALLER = { arm64: '%lr:symbol', x64: '+0($stack):symbol' } as const;
 
-/** The probe definitions for what a kernel offers to be probed. Source: Documentation/trace/kprobetrace.rst. */
+/**
+ * The probe definitions for what a kernel offers to be probed. Source: Documentation/trace/kprobetrace.rst.
+ */
 export function probesFor(
   available: ReadonlySet<string>,
   architecture: keyof typeof CALLER,

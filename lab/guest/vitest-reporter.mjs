@@ -1,5 +1,6 @@
 // @ts-check
-// A reporter for vitest that writes one JSON line for each test, as lab/guest/reporter.mjs does for node:test.
+// A reporter for vitest that writes one JSON line for each test, as lab/guest/reporter.mjs does for
+// node:test.
 import { appendFileSync } from 'node:fs';
 
 const STATUS = /** @type {const} */ ({ passed: 'passed', failed: 'failed', skipped: 'skipped' });

@@ -19,8 +19,8 @@ export interface TracerToken {
 export type Fault = readonly [offset: number, kind: 'R' | 'W'];
 
 /**
- * The faults of one operation, in order, in shared memory. One writer. A reader that was itself waiting for the last
- * page sees all of them: each is noted before its page is brought.
+ * The faults of one operation, in order, in shared memory. One writer. A reader that was itself waiting for
+ * the last page sees all of them: each is noted before its page is brought.
  */
 export class FaultLog {
   readonly #head: Int32Array;

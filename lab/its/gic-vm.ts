@@ -31,7 +31,10 @@ const GICR_REGISTERS = ['CTLR', 'TYPER', 'PROPBASER', 'PENDBASER'] as const;
 /** Of these registers 64 bits count. */
 const WIDE: readonly string[] = ['TYPER', 'PROPBASER', 'PENDBASER'];
 
-/** A VM of the real KVM with a vGICv3 and ITSes, driven by device attributes: statuses are KVM's, nothing is thrown for one. */
+/**
+ * A VM of the real KVM with a vGICv3 and ITSes, driven by device attributes: statuses are KVM's, nothing is
+ * thrown for one.
+ */
 export class GicVm {
   readonly vm: KvmVm;
   readonly vcpus: readonly KvmVcpu[];

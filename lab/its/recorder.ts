@@ -44,9 +44,9 @@ export const vectorLine = (vector: unknown): string =>
   );
 
 /**
- * Plays a script, on a real KVM for one, and writes down what it answered, as a vector: each status, every register that
- * reads differently than before, every word of memory that changed, and the pages that were asked for, all of
- * them missing before each operation.
+ * Plays a script, on a real KVM for one, and writes down what it answered, as a vector: each status, every
+ * register that reads differently than before, every word of memory that changed, and the pages that were
+ * asked for, all of them missing before each operation.
  */
 export function recordVector(
   create: CreateGic,

@@ -36,7 +36,10 @@ function table(rows: readonly Row[]): string {
 const isRow = (value: unknown): value is Row =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** A measurement as a suite recorded it: rows become a table, an object a table of two columns, all else a line. */
+/**
+ * A measurement as a suite recorded it: rows become a table, an object a table of two columns, all else a
+ * line.
+ */
 function measurement(name: string, value: unknown): string {
   if (Array.isArray(value) && value.length > 0 && value.every(isRow))
     return `**${name}**\n\n${table(value)}\n`;

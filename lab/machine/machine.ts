@@ -81,9 +81,9 @@ export function arguments_({ target, kernel, initrd, memory, folder }: BootReque
   ]);
   return [
     ...target.machine,
-    // One thread emulates both CPUs in turn. Kernels patch code that other CPUs execute (x86: int3, then the rest, then the
-    // first byte), and V8 makes code while it runs: emulated in parallel, x86 kernels have trapped on an int3 that was
-    // gone already, and Node has ended by SIGSEGV.
+    // One thread emulates both CPUs in turn. Kernels patch code that other CPUs execute (x86: int3, then the
+    // rest, then the first byte), and V8 makes code while it runs: emulated in parallel, x86 kernels have
+    // trapped on an int3 that was gone already, and Node has ended by SIGSEGV.
     ...['-accel', 'tcg,thread=single', '-smp', '2', '-m', String(memory)],
     ...['-display', 'none', '-serial', 'stdio', '-monitor', 'none', '-nic', 'none', '-no-reboot'],
     ...['-device', 'virtio-serial-pci', ...ports],

@@ -82,7 +82,9 @@ export class Outcome {
     }
   }
 
-  /** The lines of a suite's tests and of its end come on two ports, in no order: what it says is judged last. */
+  /**
+   * The lines of a suite's tests and of its end come on two ports, in no order: what it says is judged last.
+   */
   #judge(suite: string, status: number): void {
     this.#endings.push({ suite, status });
   }

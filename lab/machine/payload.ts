@@ -52,7 +52,9 @@ export function planOf({ suites, vitest }: Pick<Payload, 'suites' | 'vitest'>): 
   return [...suites.map(({ name }) => name), ...(vitest.length > 0 ? ['vitest'] : [])];
 }
 
-/** Builds the archive of a run: the packed library with its dependencies, the suites, and what starts them. */
+/**
+ * Builds the archive of a run: the packed library with its dependencies, the suites, and what starts them.
+ */
 export async function writePayload(payload: Payload, scratch: string, file: string): Promise<void> {
   const { root, target, signal } = payload;
   const image = join(scratch, 'payload');
@@ -109,7 +111,10 @@ async function installLibrary(
   }
 }
 
-/** Folders of what the library depends on at run time. The native library of another architecture is in the base image. */
+/**
+ * Folders of what the library depends on at run time. The native library of another architecture is in the
+ * base image.
+ */
 async function productionPackages(root: string, target: Target): Promise<string[]> {
   const { dependencies } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
@@ -158,7 +163,10 @@ async function copyRepository({ root, target, vitest, signal }: Payload, image: 
   await writeFile(join(image, 'lab/vitest'), vitest.join(' '));
 }
 
-/** Bundles suites, and the workers that they start, for Node; the library and its dependencies stay outside, found by name as by a user. */
+/**
+ * Bundles suites, and the workers that they start, for Node; the library and its dependencies stay outside,
+ * found by name as by a user.
+ */
 async function bundleSuites({ root, suites, signal }: Payload, into: string): Promise<void> {
   const manifest = JSON.parse(await readFile(join(root, 'node_modules/tsup/package.json'), 'utf8')) as {
     bin: Record<string, string>;

@@ -94,7 +94,10 @@ export interface MachineRun {
   readonly suiteLimit: number;
 }
 
-/** Boots what was built and gathers what the guest says. Errors: LabFailure, when the machine did not come to its end. */
+/**
+ * Boots what was built and gathers what the guest says. Errors: LabFailure, when the machine did not come to
+ * its end.
+ */
 export async function runMachine(
   request: Omit<RunRequest, 'root' | 'choice' | 'refresh' | 'keep' | 'environment'>,
   kernel: string,

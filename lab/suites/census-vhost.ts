@@ -11,8 +11,8 @@ import { GuestRam } from '../its/guest-ram.js';
 import { record } from './support/record.js';
 
 /*
- * What of guest memory vhost reaches, a part of the kernel that knows nothing of KVM's memslots: with every page missing,
- * a packet of the guest's is taken out of its virtqueue.
+ * What of guest memory vhost reaches, a part of the kernel that knows nothing of KVM's memslots: with every
+ * page missing, a packet of the guest's is taken out of its virtqueue.
  */
 const PAGE = 4096;
 const RAM = 0x8000_0000n;

@@ -6,8 +6,9 @@ import { PROTECTED_SUBJECT, USERFAULTFD_SUBJECTS } from '../../test/real/conform
 const RUNS = Number(process.env['LAB_RUNS'] ?? 1);
 
 /**
- * Of the kinds of memory the first, private memory, and of read and write protection, where the kernel has it, what
- * becomes of frozen pages. `LAB_MEMORY` has others played, whose name holds it, or `all`: each takes minutes.
+ * Of the kinds of memory the first, private memory, and of read and write protection, where the kernel has
+ * it, what becomes of frozen pages. `LAB_MEMORY` has others played, whose name holds it, or `all`: each takes
+ * minutes.
  */
 const MEMORY = process.env['LAB_MEMORY'];
 const { subject: guarded } = PROTECTED_SUBJECT;

@@ -31,7 +31,9 @@ const cell = (row: SiteCoverage | undefined): string => {
   return row.evidence === 'measured' ? row.effect : `[${row.effect}]`;
 };
 
-/** Where a measured access that nobody notices is as declared: past KVM's slots, or through a second mapping. */
+/**
+ * Where a measured access that nobody notices is as declared: past KVM's slots, or through a second mapping.
+ */
 const mayPass = (backend: string, site: string): boolean =>
   site === 'external-mapping' ||
   (/^(kvm-exit|exit |slot hole)/.test(backend) && /^(vmm|external)-/.test(site));

@@ -3,7 +3,10 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { Poller, UffdPort } from 'demand-paging/linux';
 import { FaultLog, PAGE, type TracerToken } from '../its/fault-log.js';
 
-/** Serves the missing pages of a traced memory, one by one, in the order in which they are asked for, and notes them. */
+/**
+ * Serves the missing pages of a traced memory, one by one, in the order in which they are asked for, and
+ * notes them.
+ */
 const EEXIST = 17;
 const EAGAIN = 11;
 

@@ -3,7 +3,10 @@ import { openVcpuExitHandler } from 'demand-paging/backends/composite';
 import { arm64CoreRegister, KVM_EXIT, KvmVcpu } from 'demand-paging/linux';
 import type { VcpuEnd, VcpuTask } from '../its/mission/vcpu-thread.js';
 
-/** Runs a vCPU until an exit that is its own business, and completes that: nothing of the vCPU's is left in KVM. */
+/**
+ * Runs a vCPU until an exit that is its own business, and completes that: nothing of the vCPU's is left in
+ * KVM.
+ */
 function run({ descriptor, run_bytes, token }: VcpuTask): VcpuEnd {
   using vcpu = KvmVcpu.adopt(descriptor, run_bytes);
   const handler = token && openVcpuExitHandler(token, descriptor);

@@ -31,7 +31,9 @@ export interface Accessor extends AsyncDisposable {
   /** Makes one access; the promise settles when it is through, so a missing page keeps it open. */
   access(request: AccessRequest): Promise<AccessResult>;
 
-  /** Reads the pages of a walk whole, one after the other (`vmm-store`: after writing a byte of each back). */
+  /**
+   * Reads the pages of a walk whole, one after the other (`vmm-store`: after writing a byte of each back).
+   */
   walk(walk: Walk): Promise<WalkReport>;
 
   /**

@@ -9,7 +9,9 @@ export interface AccessorData {
   readonly site: NativeSite;
   /** Every region mapped. */
   readonly regions: readonly RegionSpec[];
-  /** The process that has the memory, where it is another, and an address in it that can be read: for a trial. */
+  /**
+   * The process that has the memory, where it is another, and an address in it that can be read: for a trial.
+   */
   readonly other: { readonly pid: number; readonly trial: number } | undefined;
 }
 

@@ -17,9 +17,10 @@ export const NATIVE_SITES = Object.keys(HOW) as readonly NativeSite[];
  * Starts an accessor of memory that is mapped in this process: on a thread of its own, or, for
  * `external-vm-readv`, in another process. It touches nothing before it is told.
  * Preconditions: every region of `layout` is mapped here and stays so until the accessor has stopped.
- * Blocks: nobody; resolves when the accessor is ready, some ten milliseconds for a thread, a hundred for a process.
- * Errors: NO_PERMISSION where another process may not read this one (EPERM); HANDLER_DIED if it does not start;
- * NATIVE_UNAVAILABLE.
+ * Blocks: nobody; resolves when the accessor is ready, some ten milliseconds for a thread, a hundred for a
+ * process.
+ * Errors: NO_PERMISSION where another process may not read this one (EPERM); HANDLER_DIED if it does not
+ * start; NATIVE_UNAVAILABLE.
  */
 export async function startAccessor(site: NativeSite, layout: MemoryLayout): Promise<Accessor> {
   const regions = layout.toSpecs();

@@ -11,5 +11,6 @@ process.on('message', (message: AccessorData | AccessorCommand) => {
     void loop!.take(message).then((last) => last && process.disconnect());
   }
 });
-// A terminal, and timeout(1), signal every process of the group; the one that started this decides when it ends.
+// A terminal, and timeout(1), signal every process of the group; the one that started this decides when it
+// ends.
 for (const signal of ['SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGTERM'] as const) process.on(signal, () => {});

@@ -42,7 +42,9 @@ export interface Touch {
   readonly block: NativeBlock;
   read(address: number, length: number): number;
   write(address: number, length: number): number;
-  /** What a walk does to each page. It leaves the page's contents in {@link block} and in memory as they were. */
+  /**
+   * What a walk does to each page. It leaves the page's contents in {@link block} and in memory as they were.
+   */
   visit(address: number, length: number): number;
   close(): void;
 }

@@ -105,7 +105,10 @@ export class Arm64Access implements Disposable {
     return guestCode(Number(this.#running.vcpu.register(arm64CoreRegister('x0'))));
   }
 
-  /** Loads through the entry in a page: where that leads there is no memory, so that the exit says what it was. */
+  /**
+   * Loads through the entry in a page: where that leads there is no memory, so that the exit says what it
+   * was.
+   */
   #walk(page: number): Uint8Array {
     this.#begin('walk', { x0: this.#space.translated(page, GUEST_WORDS.entry) });
     const exit = this.#running.run();

@@ -1,8 +1,8 @@
 /**
- * What the guest's vCPUs execute, at EL1 with the MMU on. Each piece does one thing and says by a store to where no memory
- * is that it is through; KVM goes on behind that store, so that the next piece is the one in x9. x0: from, x1: to,
- * x2: words of eight bytes, x3: bytes after them, x10: where no memory is, x12: `done`. Position-independent; no access writes an
- * address back, which KVM could not carry out where it has to.
+ * What the guest's vCPUs execute, at EL1 with the MMU on. Each piece does one thing and says by a store to
+ * where no memory is that it is through; KVM goes on behind that store, so that the next piece is the one in
+ * x9. x0: from, x1: to, x2: words of eight bytes, x3: bytes after them, x10: where no memory is, x12: `done`.
+ * Position-independent; no access writes an address back, which KVM could not carry out where it has to.
  *
  *   done: str xzr,[x10]
  *   idle: br x9
@@ -25,7 +25,10 @@ export const ARM64_CODE = Uint32Array.of(
   ...[0xb9400004, 0xb9000024, 0x17ffffdb],
 );
 
-/** What every exception of the guest's own comes to: it says so by a store as well, to x11, and goes on as `idle` does. */
+/**
+ * What every exception of the guest's own comes to: it says so by a store as well, to x11, and goes on as
+ * `idle` does.
+ */
 export const ARM64_VECTOR = Uint32Array.of(0xf900017f, 0xd61f0120);
 
 /** Entry points, in bytes. */

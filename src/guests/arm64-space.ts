@@ -26,14 +26,17 @@ const TCR = arm64SystemRegister(3, 0, 2, 0, 2);
 const VBAR = arm64SystemRegister(3, 0, 12, 0, 0);
 const MAIR = arm64SystemRegister(3, 0, 10, 2, 0);
 const WRITE_BACK = 0xffn;
-/** 39 bits of address, pages of 4 KiB, walks write-back and inner shareable, nothing in the upper half, 40 bits physical. */
+/**
+ * 39 bits of address, pages of 4 KiB, walks write-back and inner shareable, nothing in the upper half, 40
+ * bits physical.
+ */
 const TCR_VALUE = 25n | (1n << 8n) | (1n << 10n) | (3n << 12n) | (1n << 23n) | (2n << 32n);
 const MMU_AND_CACHES = 0x1005n;
 
 /**
- * Where everything lies in an arm64 guest whose memory of a layout is paged: code, page tables that map everything one
- * to one, vectors, and a buffer a vCPU, beyond the layout. Besides, each of the first pages of the layout has a window where
- * it serves as a page table.
+ * Where everything lies in an arm64 guest whose memory of a layout is paged: code, page tables that map
+ * everything one to one, vectors, and a buffer a vCPU, beyond the layout. Besides, each of the first pages of
+ * the layout has a window where it serves as a page table.
  */
 export class Arm64Space implements OwnMemory {
   readonly base: number;

@@ -13,8 +13,8 @@ export interface GuestVcpu {
 }
 
 /**
- * A virtual machine whose vCPUs access a layout's memory as they are told. The layout's own memslots are somebody
- * else's: a backend's, or {@link showMemory}'s.
+ * A virtual machine whose vCPUs access a layout's memory as they are told. The layout's own memslots are
+ * somebody else's: a backend's, or {@link showMemory}'s.
  */
 export class GuestMachine implements Disposable {
   readonly vm: KvmVm;
@@ -72,8 +72,8 @@ export class GuestMachine implements Disposable {
   }
 
   /**
-   * `spent`: the vCPU was left in the middle of an access and cannot be used again. `lost`: its thread ended, too, and did
-   * not close its exit handler: the index is not used again.
+   * `spent`: the vCPU was left in the middle of an access and cannot be used again. `lost`: its thread ended,
+   * too, and did not close its exit handler: the index is not used again.
    */
   giveBack(taken: GuestVcpu, how: 'whole' | 'spent' | 'lost'): void {
     this.#busy--;

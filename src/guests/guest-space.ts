@@ -35,10 +35,11 @@ export interface VcpuArea {
 }
 
 /**
- * Where everything lies in a guest whose memory of a layout is paged: code, page tables and a buffer a vCPU lie in
- * memory of the guest's own, which is always there, beyond the layout; so that what an access meets missing is what it
- * is told to reach, and nothing else. Guest-virtual addresses are guest-physical ones; besides, each of the first pages
- * of the layout has a window where it is executed, and one where it serves as a page table.
+ * Where everything lies in a guest whose memory of a layout is paged: code, page tables and a buffer a vCPU
+ * lie in memory of the guest's own, which is always there, beyond the layout; so that what an access meets
+ * missing is what it is told to reach, and nothing else. Guest-virtual addresses are guest-physical ones;
+ * besides, each of the first pages of the layout has a window where it is executed, and one where it serves
+ * as a page table.
  */
 export class GuestSpace implements OwnMemory {
   /** Guest-physical place and size of the guest's own memory. */
@@ -59,7 +60,8 @@ export class GuestSpace implements OwnMemory {
     this.base = Math.ceil(end / LARGE) * LARGE;
     this.#windows = Math.min(layout.pageCount, MOST_WINDOWS);
     this.#tables = this.base + 3 * PAGE;
-    // One table for each GiB that is used and a few for the windows; more would be a mistake in this arithmetic.
+    // One table for each GiB that is used and a few for the windows; more would be a mistake in this
+    // arithmetic.
     const tables = 4 + this.#gibs().size + 1 + 2 * Math.ceil((this.#windows * 2) / ENTRIES);
     this.#areas = this.#tables + tables * PAGE;
     this.length = Math.ceil((this.#areas + vcpus * AREA_BYTES - this.base) / LARGE) * LARGE;

@@ -83,8 +83,8 @@ function aMachine(): Requirement {
 }
 
 /**
- * A backend with a virtual machine of its own for each attachment, whose vCPUs access its memory as they are told. The
- * machine goes with the attachment.
+ * A backend with a virtual machine of its own for each attachment, whose vCPUs access its memory as they are
+ * told. The machine goes with the attachment.
  */
 export class GuestBackend implements Backend {
   readonly name: string;
@@ -151,8 +151,8 @@ export const isGuestSite = (site: AccessSite): site is GuestSite =>
   (CODED as readonly AccessSite[]).includes(site);
 
 /**
- * Nothing stands before the VMM's mapping: the kernel's copies from there, which stand for KVM's own where no vCPU can have it
- * make any, do not meet what KVM would.
+ * Nothing stands before the VMM's mapping: the kernel's copies from there, which stand for KVM's own where no
+ * vCPU can have it make any, do not meet what KVM would.
  */
 const stopsOnlyVcpus = ({ backend }: GuestBackendChoice): boolean =>
   backend === 'kvm-exit' || backend === 'memslot-hole';
@@ -162,15 +162,18 @@ export const besideVcpus = (choice: GuestBackendChoice): readonly NativeSite[] =
   NATIVE_SITES.filter((site) => !(stopsOnlyVcpus(choice) && site === 'kernel-copy') && !isGuestSite(site));
 
 /**
- * Without slot verification nothing detects that another process holds the file of a vacated slot: then no process may be
- * started while the suite runs.
+ * Without slot verification nothing detects that another process holds the file of a vacated slot: then no
+ * process may be started while the suite runs.
  */
 const VERIFIES_SLOTS = process.arch === 'x64';
 
 /** Sites whose accessor waits in an exit handler, if it waits. */
 const IN_HANDLERS: readonly AccessSite[] = ['vcpu-load', 'vcpu-store', 'vcpu-atomic', 'vcpu-fetch'];
 
-/** Sites where an access that fails does not say so: it ends the process, or the guest believes in a fault of its own. */
+/**
+ * Sites where an access that fails does not say so: it ends the process, or the guest believes in a fault of
+ * its own.
+ */
 function silentSites({ backend }: GuestBackendChoice): readonly AccessSite[] {
   if (!stopsOnlyVcpus({ backend })) return ['vmm-load', 'vmm-store'];
   const strategy = backend === 'memslot-hole' ? 'memslot-hole' : 'vacated-slot';
@@ -180,9 +183,10 @@ function silentSites({ backend }: GuestBackendChoice): readonly AccessSite[] {
 }
 
 /**
- * Subjects for the conformance suite: a backend on this host's KVM, whose memory real vCPUs, KVM itself, the VMM's
- * mapping and another process access. Through holes in the memslots KVM carries a guest's access out bit by bit, so
- * that an atomic one is none; it is left out there, as what the backend does not declare to serve.
+ * Subjects for the conformance suite: a backend on this host's KVM, whose memory real vCPUs, KVM itself, the
+ * VMM's mapping and another process access. Through holes in the memslots KVM carries a guest's access out
+ * bit by bit, so that an atomic one is none; it is left out there, as what the backend does not declare to
+ * serve.
  * Preconditions: {@link probeGuest} lacks nothing. Stages come one after the other.
  */
 export function guestSubject(

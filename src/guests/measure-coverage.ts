@@ -42,14 +42,18 @@ export const GUEST_COVERAGE_CASES: readonly GuestCoverageCase[] = [
 
 /** Guest memory begins there: where no machine has anything. */
 const BASE = 0x4000_0000;
-/** A clear result takes milliseconds; a process that is started for an access takes seconds on a loaded machine. */
+/**
+ * A clear result takes milliseconds; a process that is started for an access takes seconds on a loaded
+ * machine.
+ */
 const DEADLINE_MS = 15_000;
 const NOBODY = 0xffff_ffff;
 
 /** Sites that are tried, each on a page of its own. */
 function sitesOf(choice: GuestBackendChoice): readonly AccessSite[] {
   const shared = memoryOf(choice) !== 'anonymous';
-  // One access alone looks atomic through a hole, too: KVM reads, and writes, and another vCPU may come between.
+  // One access alone looks atomic through a hole, too: KVM reads, and writes, and another vCPU may come
+  // between.
   const vcpu = CODED.filter((site) => choice.backend !== 'memslot-hole' || site !== 'vcpu-atomic');
   if (choice.backend === 'userfaultfd') return vcpu; // the others need no guest
   return [...vcpu, ...besideVcpus(choice), ...(shared ? (['external-mapping'] as const) : [])];
@@ -80,10 +84,10 @@ export function probeGuestCoverage(choice: GuestBackendChoice): Requirements {
 }
 
 /**
- * Tries what a missing page does to an access of each site, on this host's KVM with vCPUs, KVM itself, threads and
- * processes: what comes first is watched, a fault (by whom) or the end of the access. Rows that were tried are
- * `measured`; the others, and those without a clear result in time, stay as they are declared. The coverage that is
- * given back says what was seen, whatever is declared.
+ * Tries what a missing page does to an access of each site, on this host's KVM with vCPUs, KVM itself,
+ * threads and processes: what comes first is watched, a fault (by whom) or the end of the access. Rows that
+ * were tried are `measured`; the others, and those without a clear result in time, stay as they are declared.
+ * The coverage that is given back says what was seen, whatever is declared.
  * Preconditions: {@link probeGuestCoverage} lacks nothing; nobody starts a process meanwhile.
  * Blocks: nobody; each site at most fifteen seconds. Errors: as the backend's `attach`.
  */
@@ -179,7 +183,8 @@ class Trial {
       return { effect: result.injected ? 'injects' : 'errors', address: 'none' };
     }
     if (!first) return { effect: 'unmediated', address: 'none' };
-    // A fault that is about another page, or an access that saw anything but the contents, is none of the effects.
+    // A fault that is about another page, or an access that saw anything but the contents, is none of the
+    // effects.
     const right = store || Buffer.compare(result.bytes, given.subarray(0, result.bytes.length)) === 0;
     return right && first.page === page ? { effect: first.effect, address: 'exact' } : undefined;
   }

@@ -33,7 +33,10 @@ export interface GuestAccess {
   readonly bytes: Uint8Array | undefined;
   /** How KVM itself is made to read: string I/O, which it carries out for the guest, or KVM_TRANSLATE. */
   readonly kernel: 'string-io' | 'translate';
-  /** Whether a walk through a missing page is expected to be an abort in the guest: then nothing else is looked at. */
+  /**
+   * Whether a walk through a missing page is expected to be an abort in the guest: then nothing else is
+   * looked at.
+   */
   readonly injects: boolean;
 }
 

@@ -3,7 +3,10 @@ import { type KvmVcpu, type KvmVm } from '../linux/index.js';
 import { Arm64Space } from './arm64-space.js';
 import { GuestSpace } from './guest-space.js';
 
-/** A guest's own memory, and how its machine and vCPUs are set up around it: what is particular to an architecture. */
+/**
+ * A guest's own memory, and how its machine and vCPUs are set up around it: what is particular to an
+ * architecture.
+ */
 export interface OwnMemory {
   /** Guest-physical place and size. */
   readonly base: number;

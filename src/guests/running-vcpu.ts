@@ -20,7 +20,9 @@ const FAILURE_ERRNO = {
   stopped: ERRNO.ESRCH,
 } as const;
 
-/** A vCPU with its exit handler, if it has one, and the guest's own memory. Used on the thread that runs it. */
+/**
+ * A vCPU with its exit handler, if it has one, and the guest's own memory. Used on the thread that runs it.
+ */
 export class RunningVcpu implements Disposable {
   readonly vcpu: KvmVcpu;
   readonly #handler;

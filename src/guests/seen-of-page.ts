@@ -1,8 +1,8 @@
 import { type GuestAccess } from './messages.js';
 
 /**
- * What a fetch or a walk saw of a page, together with what was asked for, which is loaded afterwards. Where a load of
- * the same bytes sees something else, what was seen stands in front, where nobody will recognise it.
+ * What a fetch or a walk saw of a page, together with what was asked for, which is loaded afterwards. Where a
+ * load of the same bytes sees something else, what was seen stands in front, where nobody will recognise it.
  * `load`: of the page, from an offset. `where`: the offset of what was seen.
  */
 export function seenOfPage(

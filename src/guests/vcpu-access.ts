@@ -146,7 +146,10 @@ export class VcpuAccess implements Disposable {
     return guestCode(Number(this.#vcpu.registers.rax & 0xffff_ffffn));
   }
 
-  /** Loads through the entry in a page: where that leads there is no memory, so that the exit says what it was. */
+  /**
+   * Loads through the entry in a page: where that leads there is no memory, so that the exit says what it
+   * was.
+   */
   #walk({ page, injects }: GuestAccess): Uint8Array {
     this.#begin('walk', { rsi: this.#space.translated(page, GUEST_WORDS.entry) });
     const exit = this.#running.run();
@@ -155,7 +158,8 @@ export class VcpuAccess implements Disposable {
       this.#expectPort(PORT.done);
       return guestEntry(exit.gpa);
     }
-    // A guest without handlers ends at any page fault: an entry that says "not present", or an abort put to it.
+    // A guest without handlers ends at any page fault: an entry that says "not present", or an abort put to
+    // it.
     if (exit.kind !== 'shutdown') throw this.#failure(exit);
     if (injects) throw new FailedAccess(ERRNO.EFAULT, true, 'the guest saw a page fault');
     enterUserMode(this.#vcpu, this.#space);

@@ -45,7 +45,9 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
-/** A thread that runs a vCPU for each access it is told to make. The vCPU is whichever of the guest's is free. */
+/**
+ * A thread that runs a vCPU for each access it is told to make. The vCPU is whichever of the guest's is free.
+ */
 export class VcpuAccessor implements Accessor {
   readonly how: string;
   readonly #worker: Worker;
@@ -138,7 +140,10 @@ export class VcpuAccessor implements Accessor {
     Atomics.store(new Int32Array(this.#interrupted), 0, 1);
   }
 
-  /** A vCPU that waits in its exit handler is terminated there; one that waits inside the kernel is waited for. */
+  /**
+   * A vCPU that waits in its exit handler is terminated there; one that waits inside the kernel is waited
+   * for.
+   */
   async stop(): Promise<void> {
     this.interrupt();
     const waits = this.#waiting.size > 0 && this.#placeOf().effectOf(this.site) === 'exits';

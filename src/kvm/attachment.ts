@@ -52,7 +52,10 @@ export interface KvmAttachmentParts {
   readonly staging_bytes: number;
 }
 
-/** Memory whose missing pages stop vCPUs by exits of KVM_RUN, and other accessors by a userfaultfd, if there is one. */
+/**
+ * Memory whose missing pages stop vCPUs by exits of KVM_RUN, and other accessors by a userfaultfd, if there
+ * is one.
+ */
 export class KvmAttachment implements Attachment {
   readonly layout: MemoryLayout;
   readonly coverage: Coverage;
@@ -99,8 +102,9 @@ export class KvmAttachment implements Attachment {
   }
 
   /**
-   * A vCPU can be paused only when no access of KVM in it waits for a page. While pages are held back such an access
-   * could wait for one of them, and the slot thread for the vCPU. Without a userfaultfd no access waits inside KVM_RUN.
+   * A vCPU can be paused only when no access of KVM in it waits for a page. While pages are held back such an
+   * access could wait for one of them, and the slot thread for the vCPU. Without a userfaultfd no access
+   * waits inside KVM_RUN.
    */
   quiesce<T>(body: () => Promise<T>, signal: AbortSignal): Promise<T> {
     return this.#parts.uffd ? this.#parts.client.quiesce(body, signal) : body();
@@ -115,8 +119,9 @@ export class KvmAttachment implements Attachment {
   }
 
   /**
-   * Also reads the userfaultfd while the slot thread may wait until an event is read. The resolver reads it, unless it has
-   * crashed or is in a source that does not return. The accessor of a fault that is read here is woken and faults again.
+   * Also reads the userfaultfd while the slot thread may wait until an event is read. The resolver reads it,
+   * unless it has crashed or is in a source that does not return. The accessor of a fault that is read here
+   * is woken and faults again.
    */
   async #readingEvents(change: Promise<void>): Promise<void> {
     const { uffd, regions } = this.#parts;
@@ -140,7 +145,9 @@ export class KvmAttachment implements Attachment {
     port.wake(address - (address % pageSize()), pageSize());
   }
 
-  /** vCPUs get the pages mapped when they fault. Pages in a guest_memfd are mapped for the VMM's threads here. */
+  /**
+   * vCPUs get the pages mapped when they fault. Pages in a guest_memfd are mapped for the VMM's threads here.
+   */
   markPresent(pages: PageRange): void {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     const { regions, shared } = this.#parts;
@@ -183,8 +190,8 @@ export class KvmAttachment implements Attachment {
       const unregister = (pages: PageRange): boolean =>
         uffd.port.unregister(address + (pages.first - first) * pageSize, pages.count * pageSize) === 0;
       if (unregister({ first, count })) continue;
-      // Where files are mapped over a part of the reservation the kernel refuses the whole range: only the rest of it is
-      // registered.
+      // Where files are mapped over a part of the reservation the kernel refuses the whole range: only the
+      // rest of it is registered.
       const isReserved = (page: PageIndex): boolean =>
         !shared.has('populated', page) || shared.has('frozen', page);
       for (const run of runsOf({ first, count }, isReserved))
@@ -200,7 +207,8 @@ export class KvmAttachment implements Attachment {
     try {
       ended = await client.end(keep);
     } finally {
-      // A thread that crashes while it executes `end` leaves memslots, too; KVM refuses numbers that are already deleted.
+      // A thread that crashes while it executes `end` leaves memslots, too; KVM refuses numbers that are
+      // already deleted.
       if (!ended && !keep) sweepSlots(shared, sweep);
     }
   }

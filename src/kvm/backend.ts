@@ -45,20 +45,21 @@ export interface KvmFlavour {
 /** A backend whose vCPU faults are exits of KVM_RUN. */
 export interface KvmBackend extends Backend {
   /**
-   * The token with which the thread of vCPU `vcpu` opens its exit handler. Cloneable. Throws CLOSED while nothing is
-   * attached, RangeError for a vCPU beyond the options' `vcpus`.
+   * The token with which the thread of vCPU `vcpu` opens its exit handler. Cloneable. Throws CLOSED while
+   * nothing is attached, RangeError for a vCPU beyond the options' `vcpus`.
    */
   exitHandlerToken(vcpu: number): VcpuExitHandlerToken;
   /**
-   * Maps the present pages of these ranges for the guest and for KVM itself, although no vCPU has accessed them: without
-   * this call memslots are changed only when a vCPU faults. Call it before KVM itself accesses memory that no vCPU has
-   * accessed. Resolves when the memslots are in place. Errors: BAD_RANGE, CLOSED, KERNEL.
+   * Maps the present pages of these ranges for the guest and for KVM itself, although no vCPU has accessed
+   * them: without this call memslots are changed only when a vCPU faults. Call it before KVM itself accesses
+   * memory that no vCPU has accessed. Resolves when the memslots are in place. Errors: BAD_RANGE, CLOSED,
+   * KERNEL.
    */
   publish(ranges: readonly GpaRange[]): Promise<void>;
   /**
-   * The pages that vCPUs wrote since the last call, including those whose memslots were deleted since: bit `n % 8` of
-   * byte `n / 8` for the `n`th 4096 bytes of the regions, in their order. Errors: NOT_SUPPORTED without `logWrites`,
-   * CLOSED, KERNEL. Source: KVM's api.rst, KVM_GET_DIRTY_LOG.
+   * The pages that vCPUs wrote since the last call, including those whose memslots were deleted since: bit `n
+   * % 8` of byte `n / 8` for the `n`th 4096 bytes of the regions, in their order. Errors: NOT_SUPPORTED
+   * without `logWrites`, CLOSED, KERNEL. Source: KVM's api.rst, KVM_GET_DIRTY_LOG.
    */
   writtenPages(): Promise<Uint8Array>;
   /** The cost of memslot updates so far. */
@@ -336,7 +337,8 @@ function supportsOf(
   if (zero) verbs.push('zeropage');
   if (poison) verbs.push('poison');
   if (!uffd) verbs.push('fail'); // an exit can fail once; a page fault cannot
-  // A userfaultfd does not stop accessors of mapped pages; pages in a guest_memfd can be unmapped with their contents.
+  // A userfaultfd does not stop accessors of mapped pages; pages in a guest_memfd can be unmapped with their
+  // contents.
   const freeze = mediation === 'userfaultfd' ? 'missing-only' : 'full';
   if (freeze === 'full') verbs.push('rwprotect');
   return Object.freeze<Supports>({

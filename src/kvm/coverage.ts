@@ -5,11 +5,11 @@ import { type MemoryLayout } from '../api/layout.js';
 export type Effects = Readonly<Record<AccessSite, Effect>>;
 
 /**
- * The effect of an access to a hole in the memslots. A hole is no memory: only an access that KVM can emulate as MMIO
- * exits with the data asked for. A locked access becomes a read and a write, which are not atomic. Instruction fetches and
- * page walks cannot be emulated: KVM injects a fault, an abort on arm64 and a page fault on x86; where KVM shadows the
- * guest's page tables, KVM_RUN fails for a vCPU that fetches from a hole. `twoStages`: the processor translates in two
- * stages.
+ * The effect of an access to a hole in the memslots. A hole is no memory: only an access that KVM can emulate
+ * as MMIO exits with the data asked for. A locked access becomes a read and a write, which are not atomic.
+ * Instruction fetches and page walks cannot be emulated: KVM injects a fault, an abort on arm64 and a page
+ * fault on x86; where KVM shadows the guest's page tables, KVM_RUN fails for a vCPU that fetches from a hole.
+ * `twoStages`: the processor translates in two stages.
  */
 export const holeEffects = (
   twoStages: boolean,
@@ -21,7 +21,9 @@ export const holeEffects = (
 
 const ADDRESSED: readonly Effect[] = ['blocks', 'exits'];
 
-/** The rows of a table of effects, for a layout. `chunk`: pages that vCPUs find present or missing together. */
+/**
+ * The rows of a table of effects, for a layout. `chunk`: pages that vCPUs find present or missing together.
+ */
 export function coverageOf(effects: Effects, layout: MemoryLayout, chunk: number): Coverage {
   const evidence = 'declared';
   const page_bytes = Math.max(...layout.regions.map(({ pageSize }) => pageSize));

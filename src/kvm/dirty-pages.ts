@@ -7,9 +7,9 @@ export const DIRTY_PAGE_BYTES = 4096;
 export const LOG_DIRTY = KVM_MEM.LOG_DIRTY_PAGES;
 
 /**
- * Pages that vCPUs wrote, gathered from the dirty logs of memslots before these are deleted, since a log is deleted with
- * its memslot. One bit for each 4096 bytes, in the order of the regions. The slot thread adds, the control thread takes:
- * by Atomics, so that no page is lost between the two.
+ * Pages that vCPUs wrote, gathered from the dirty logs of memslots before these are deleted, since a log is
+ * deleted with its memslot. One bit for each 4096 bytes, in the order of the regions. The slot thread adds,
+ * the control thread takes: by Atomics, so that no page is lost between the two.
  */
 export class DirtyPages {
   readonly #words: Int32Array;
@@ -24,7 +24,9 @@ export class DirtyPages {
     return new SharedArrayBuffer(Math.ceil(pages / 32) * 4);
   }
 
-  /** Adds the log of a slot with `count` pages, the first of which is page `first` here, and clears the log. */
+  /**
+   * Adds the log of a slot with `count` pages, the first of which is page `first` here, and clears the log.
+   */
   gather(vm: Pick<KvmVm, 'dirtyLog'>, slot: number, first: number, count: number): void {
     using bitmap = new NativeBlock(Math.ceil(count / 64) * 8);
     vm.dirtyLog(slot, bitmap.address);

@@ -16,8 +16,9 @@ import { type SlotRegion } from './slot-region.js';
 import { type DiscardMethod } from './slot-thread.js';
 
 /**
- * Gives the memory of pages back, so that they are missing. `poisoned`: some of them are poisoned. Precondition: no
- * memslot maps them and the vCPUs are paused. Blocks: for the kernel's mmap lock. Errors: KERNEL with errno.
+ * Gives the memory of pages back, so that they are missing. `poisoned`: some of them are poisoned.
+ * Precondition: no memslot maps them and the vCPUs are paused. Blocks: for the kernel's mmap lock. Errors:
+ * KERNEL with errno.
  */
 export function discardPages(
   region: SlotRegion,
@@ -43,13 +44,15 @@ export function discardPages(
 }
 
 /**
- * Unmaps pages in a guest_memfd from the VMM's address space; their contents stay, and accessors wait. A placeholder,
- * which is anonymous and already registered, is moved over them: the kernel replaces one mapping by the other under its
- * mmap lock, so that an access finds the contents or waits. A placeholder that was registered in place would have to be
- * inaccessible until then, and a load in between would end by SIGSEGV, a system call by EFAULT. Other memory stays mapped.
+ * Unmaps pages in a guest_memfd from the VMM's address space; their contents stay, and accessors wait. A
+ * placeholder, which is anonymous and already registered, is moved over them: the kernel replaces one mapping
+ * by the other under its mmap lock, so that an access finds the contents or waits. A placeholder that was
+ * registered in place would have to be inaccessible until then, and a load in between would end by SIGSEGV, a
+ * system call by EFAULT. Other memory stays mapped.
  *
- * Precondition: as {@link discardPages}; the userfaultfd has EVENT_REMAP, without which a mapping that is moved loses its
- * registration. Blocks: until the remap event is read. Errors: KERNEL with errno (ENOMEM: vm.max_map_count).
+ * Precondition: as {@link discardPages}; the userfaultfd has EVENT_REMAP, without which a mapping that is
+ * moved loses its registration. Blocks: until the remap event is read. Errors: KERNEL with errno (ENOMEM:
+ * vm.max_map_count).
  */
 export function unmapPages(region: SlotRegion, drop: DiscardMethod, pages: PageRange): void {
   if (drop.kind !== 'guest-memfd') return;
@@ -77,13 +80,14 @@ function register(fd: number, placeholder: number, length: number): void {
   } finally {
     uffd.close();
   }
-  // In a process that locks its future mappings (MCL_FUTURE) the placeholder was populated with zeros at once.
+  // In a process that locks its future mappings (MCL_FUTURE) the placeholder was populated with zeros at
+  // once.
   zap(placeholder, length);
 }
 
 /**
- * Zaps page table entries. Punching a hole in a file leaves poison markers in place. A kernel whose madvise(2) refuses
- * locked memory or huge pages has no poison either.
+ * Zaps page table entries. Punching a hole in a file leaves poison markers in place. A kernel whose
+ * madvise(2) refuses locked memory or huge pages has no poison either.
  */
 function zap(address: number, length: number): void {
   const zapped = raw.madvise(address, length, MADV.DONTNEED_LOCKED);

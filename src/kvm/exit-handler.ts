@@ -132,8 +132,8 @@ class ExitHandler implements VcpuExitHandler<KvmRun> {
       if (shared.asleep) this.#doorbell.ring();
     }
     if (shared.closed) shared.completeFaults(page, 1, shared.closedResult);
-    // Checked again after the fault was raised, like `closed`: the resolver marks pages poisoned first and then
-    // completes the faults that it finds, so either it finds this fault or the mark is seen here.
+    // Checked again after the fault was raised, like `closed`: the resolver marks pages poisoned first and
+    // then completes the faults that it finds, so either it finds this fault or the mark is seen here.
     if (isPoisoned()) shared.completeFaults(page, 1, RESULT.poisoned);
     const result = shared.awaitCompletion(this.#vcpu);
     if (result === RESULT.retry) return 'reenter';
@@ -146,8 +146,8 @@ class ExitHandler implements VcpuExitHandler<KvmRun> {
     const shared = this.#shared;
     shared.raiseFault(this.#vcpu, page, FAULT.claimed);
     shared.callSlotThread();
-    // The page may have been mapped before the fault was raised, or discarded: each completes only the faults that are
-    // raised by then.
+    // The page may have been mapped before the fault was raised, or discarded: each completes only the faults
+    // that are raised by then.
     if (shared.has('mapped', page) || !shared.mappable(this.#chunkOf(page))) shared.completeFaults(page, 1);
   }
 
@@ -169,8 +169,8 @@ class ExitHandler implements VcpuExitHandler<KvmRun> {
   }
 
   /**
-   * Carries out a guest's access to a page, if the page may be mapped. Returns whether it did. Precondition: no memslot
-   * update is in progress, since that may take the page away.
+   * Carries out a guest's access to a page, if the page may be mapped. Returns whether it did. Precondition:
+   * no memslot update is in progress, since that may take the page away.
    */
   #carryOut(run: KvmRun, exit: KvmExit & { readonly kind: 'mmio' }, page: number): boolean {
     if (this.#shared.closed || !this.#shared.mappable({ first: page, count: 1 })) return false;
@@ -209,10 +209,11 @@ class ExitHandler implements VcpuExitHandler<KvmRun> {
 }
 
 /**
- * Opens the exit handler of a vCPU, once, on the thread that runs the vCPU. `descriptor` is the vCPU's; it stays the
- * caller's and must outlive the handler. Without a descriptor the registration is that of a thread that runs no vCPU and
- * uses {@link VcpuExitHandler.during} only, as for ioctls of devices. To stop a vCPU for its own reasons a VMM sets a flag
- * that it reads before each entry, then immediate_exit, then sends a signal: the handler answers EINTR with `reenter`.
+ * Opens the exit handler of a vCPU, once, on the thread that runs the vCPU. `descriptor` is the vCPU's; it
+ * stays the caller's and must outlive the handler. Without a descriptor the registration is that of a thread
+ * that runs no vCPU and uses {@link VcpuExitHandler.during} only, as for ioctls of devices. To stop a vCPU
+ * for its own reasons a VMM sets a flag that it reads before each entry, then immediate_exit, then sends a
+ * signal: the handler answers EINTR with `reenter`.
  * Blocks: never. Errors: ALREADY_REGISTERED, NATIVE_UNAVAILABLE.
  */
 export function openVcpuExitHandler(

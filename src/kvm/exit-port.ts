@@ -81,9 +81,9 @@ const POLLS_PER_CLOCK = 64;
 const SPECIAL = UFFD_PAGEFAULT_FLAG.WP | UFFD_PAGEFAULT_FLAG.MINOR | UFFD_PAGEFAULT_FLAG.RWP;
 
 /**
- * The fault port of vCPUs that fault by exits, with a userfaultfd for all other accessors of the same memory. Contents
- * are installed in the memory, then the page is marked `populated`; the slot thread maps it for the guest when a vCPU
- * faults on it. Never issues a memslot operation.
+ * The fault port of vCPUs that fault by exits, with a userfaultfd for all other accessors of the same memory.
+ * Contents are installed in the memory, then the page is marked `populated`; the slot thread maps it for the
+ * guest when a vCPU faults on it. Never issues a memslot operation.
  */
 export class ExitPort implements FaultPort {
   readonly staging: Uint8Array;
@@ -144,7 +144,8 @@ export class ExitPort implements FaultPort {
   }
 
   async ready(): Promise<void> {
-    this.#shared.asleep = true; // set first, then checked again: a fault raised before is seen here, one raised after rings the doorbell
+    // Set first, then checked again: a fault raised before is seen here, one raised after rings the doorbell.
+    this.#shared.asleep = true;
     if (!this.#closed && !this.#waiting()) await this.#arrival();
     this.#shared.asleep = false;
     if (this.#closed) return;
@@ -185,7 +186,9 @@ export class ExitPort implements FaultPort {
   #sleep(batch: FaultBatch, deadline: number): number {
     for (;;) {
       const left = deadline - performance.now();
-      this.#shared.asleep = true; // set first, then checked again: a fault raised before is seen here, one raised after rings the doorbell
+      // Set first, then checked again: a fault raised before is seen here, one raised after rings the
+      // doorbell.
+      this.#shared.asleep = true;
       const result = this.#waiting()
         ? 0
         : this.#poller.wait(left <= 0 ? 0 : Math.ceil(Math.min(left, SLICE_MS)));
@@ -244,7 +247,8 @@ export class ExitPort implements FaultPort {
     for (let each = chunk.first; each < chunk.first + chunk.count; each++)
       if (each !== page && missing(each)) this.#chunkRest.push({ page: each, vcpu });
     if (missing(page)) this.#report(page, vcpu, batch);
-    else if (this.#shared.mappable(chunk)) this.#shared.completeFaults(page, 1); // complete by now: the vCPU faults again, and the slot thread maps the chunk
+    // Complete by now: the vCPU faults again, and the slot thread maps the chunk.
+    else if (this.#shared.mappable(chunk)) this.#shared.completeFaults(page, 1);
     this.#reportRest(batch);
   }
 
@@ -389,8 +393,8 @@ export class ExitPort implements FaultPort {
   }
 
   /**
-   * `on`: from now on no memslot maps these pages; the attachment unmaps those that are mapped. Off: the pages can be
-   * mapped again, and their waiters are woken.
+   * `on`: from now on no memslot maps these pages; the attachment unmaps those that are mapped. Off: the
+   * pages can be mapped again, and their waiters are woken.
    */
   #freeze(region: SlotRegion, { first, count }: PageRange, on: boolean): Stopped | undefined {
     // Only present pages are frozen here: the resolver holds missing pages back itself.
@@ -434,8 +438,9 @@ export class ExitPort implements FaultPort {
   }
 
   /**
-   * Settles the result of mapping a requested page. If the process has no mappings left, the slot thread unmaps other
-   * pages, and the waiters of this page are woken then; if there are none to unmap, the page has failed.
+   * Settles the result of mapping a requested page. If the process has no mappings left, the slot thread
+   * unmaps other pages, and the waiters of this page are woken then; if there are none to unmap, the page has
+   * failed.
    */
   #mappedOrRetry(page: PageIndex, errno: number): Omit<Stopped, 'pages'> | undefined {
     // Mapped because an accessor waits for it: others are unmapped before the process runs out of mappings.
@@ -458,8 +463,9 @@ export class ExitPort implements FaultPort {
   }
 
   /**
-   * Whether a populated page is gone, or a part of it: another thread or process has discarded it without the pager.
-   * Checked before the page is poisoned: where a memslot maps poison, KVM sends SIGBUS to the vCPU's thread.
+   * Whether a populated page is gone, or a part of it: another thread or process has discarded it without the
+   * pager. Checked before the page is poisoned: where a memslot maps poison, KVM sends SIGBUS to the vCPU's
+   * thread.
    */
   #isLost(region: SlotRegion, page: PageIndex): boolean {
     if (!this.#uffd || this.resident(page)) return false;
@@ -528,7 +534,10 @@ export class ExitPort implements FaultPort {
     return !this.#uffd || residentPages(address, region.pageSize).every((there) => there === 1);
   }
 
-  /** Before the port closes: maps unmapped pages, whose faults no port will serve, or poisons those that it cannot map. */
+  /**
+   * Before the port closes: maps unmapped pages, whose faults no port will serve, or poisons those that it
+   * cannot map.
+   */
   #mapUnmapped(): void {
     if (!this.#token.aliases || !this.#shared.anyUnmapped) return;
     for (const region of this.#token.regions) {

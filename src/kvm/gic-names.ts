@@ -2,7 +2,8 @@ import { type GicCommand, type GicRegister, GICD, GICR, GITS, ICC } from '../arm
 import { KVM_DEV_ARM_CTRL } from '../linux/index.js';
 
 /*
- * Registers and commands of a GIC by the names that the architecture and the kernel's headers give them, for errors.
+ * Registers and commands of a GIC by the names that the architecture and the kernel's headers give them, for
+ * errors.
  */
 
 const named = (prefix: string, offsets: Readonly<Record<string, number>>, offset: number): string => {

@@ -35,8 +35,8 @@ export interface KvmGicSpec {
 
 export interface KvmGicOptions {
   /**
-   * Carries out each ioctl. If a KVM backend pages the VM: `during` of an exit handler of this thread, so that no memslot
-   * changes under an ioctl that accesses guest memory. Default: calls it.
+   * Carries out each ioctl. If a KVM backend pages the VM: `during` of an exit handler of this thread, so
+   * that no memslot changes under an ioctl that accesses guest memory. Default: calls it.
    */
   readonly during?: (<T>(body: () => T) => T) | undefined;
 }
@@ -53,12 +53,13 @@ const WORD = 0xffff_ffffn;
 const GICR_TYPER = 0x8;
 
 /**
- * The vGICv3 of a VM and its ITSes, as device descriptors: what gets and sets their state and carries out their commands.
- * {@link restoreIssuer} is what `beginRestore` of `demand-paging/arm64` issues to, {@link saveIssuer} what `saveVgic` does.
+ * The vGICv3 of a VM and its ITSes, as device descriptors: what gets and sets their state and carries out
+ * their commands. {@link restoreIssuer} is what `beginRestore` of `demand-paging/arm64` issues to, {@link
+ * saveIssuer} what `saveVgic` does.
  *
- * Blocks: the calling thread, event loop included, in ioctls; those that touch guest memory wait for each missing page,
- * with the VM's locks held. So the pages have to come from another thread (a pager whose resolver has its own, which is
- * the default), or be there: see `planRestore`.
+ * Blocks: the calling thread, event loop included, in ioctls; those that touch guest memory wait for each
+ * missing page, with the VM's locks held. So the pages have to come from another thread (a pager whose
+ * resolver has its own, which is the default), or be there: see `planRestore`.
  * Requires: arm64 KVM with a GICv3. Source: arm-vgic-v3.rst, arm-vgic-its.rst.
  */
 export class KvmGic implements Disposable {
@@ -66,7 +67,9 @@ export class KvmGic implements Disposable {
   /** vCPUs of which MPIDR_EL1 was seen to name the vCPU that was meant. */
   readonly #named = new Map<bigint, number>();
 
-  /** Over devices that this takes over; `KvmDevice.borrow` makes one of a descriptor that stays the caller's. */
+  /**
+   * Over devices that this takes over; `KvmDevice.borrow` makes one of a descriptor that stays the caller's.
+   */
   constructor(
     readonly gic: KvmDevice,
     readonly itses: readonly KvmDevice[],
@@ -76,12 +79,12 @@ export class KvmGic implements Disposable {
   }
 
   /**
-   * Creates a GIC and its ITSes, places and initialises them: all ITSes, before a register of any is set, since creating
-   * one resets GICR_PROPBASER of the whole VM.
+   * Creates a GIC and its ITSes, places and initialises them: all ITSes, before a register of any is set,
+   * since creating one resets GICR_PROPBASER of the whole VM.
    *
    * Preconditions: every vCPU is created, with the MPIDR_EL1 that it shall have; none has run.
-   * Errors: NOT_SUPPORTED (ENODEV: no GICv3), KERNEL (EINVAL, E2BIG: a base; EEXIST: the VM has a GIC). Nothing is left open
-   * then; the VM keeps what was created.
+   * Errors: NOT_SUPPORTED (ENODEV: no GICv3), KERNEL (EINVAL, E2BIG: a base; EEXIST: the VM has a GIC).
+   * Nothing is left open then; the VM keeps what was created.
    */
   static create(vm: Pick<KvmVm, 'createDevice'>, spec: KvmGicSpec, options: KvmGicOptions = {}): KvmGic {
     const devices: KvmDevice[] = [];
@@ -127,12 +130,14 @@ export class KvmGic implements Disposable {
   }
 
   /**
-   * Carries a step of a restore out. A register of 8 bytes of the GIC's is set as two u32, the low half first; one of an
-   * ITS as a u64, whatever it has. NR_IRQS is compared, not set; an ITS that is at its base already stays there.
+   * Carries a step of a restore out. A register of 8 bytes of the GIC's is set as two u32, the low half
+   * first; one of an ITS as a u64, whatever it has. NR_IRQS is compared, not set; an ITS that is at its base
+   * already stays there.
    *
-   * Errors, with the errno and the register's name: KERNEL (EBUSY: a vCPU is in KVM_RUN, or the GIC is not initialised;
-   * EINVAL: no vCPU has that MPIDR, or KVM cannot be what was saved; EFAULT, EINVAL of RESTORE_TABLES: the tables),
-   * NOT_SUPPORTED (another number of interrupts; ENXIO: no such register; an MPIDR that is another vCPU's).
+   * Errors, with the errno and the register's name: KERNEL (EBUSY: a vCPU is in KVM_RUN, or the GIC is not
+   * initialised; EINVAL: no vCPU has that MPIDR, or KVM cannot be what was saved; EFAULT, EINVAL of
+   * RESTORE_TABLES: the tables), NOT_SUPPORTED (another number of interrupts; ENXIO: no such register; an
+   * MPIDR that is another vCPU's).
    */
   readonly restoreIssuer = (action: RestoreAction): void => {
     if (action.group === 'CTRL') return this.#command(action);
@@ -144,7 +149,10 @@ export class KvmGic implements Disposable {
     this.#must(status, registerName(action), 'set');
   };
 
-  /** Carries a step of a save out. Errors: as {@link restoreIssuer}; NOT_SUPPORTED (EACCES: a GICv4 holds the LPIs' state). */
+  /**
+   * Carries a step of a save out. Errors: as {@link restoreIssuer}; NOT_SUPPORTED (EACCES: a GICv4 holds the
+   * LPIs' state).
+   */
   readonly saveIssuer = (action: SaveAction): bigint => {
     if (action.group === 'CTRL') {
       this.#command(action);
@@ -245,7 +253,10 @@ export class KvmGic implements Disposable {
     );
   }
 
-  /** Once a vCPU: that the redistributor its MPIDR names is its own, and not that of a vCPU which was given that MPIDR. */
+  /**
+   * Once a vCPU: that the redistributor its MPIDR names is its own, and not that of a vCPU which was given
+   * that MPIDR.
+   */
   #checkName({ vcpuId, mpidr }: { readonly vcpuId: number; readonly mpidr: bigint }): void {
     if (this.#named.get(mpidr) === vcpuId) return;
     const typer = {

@@ -17,9 +17,10 @@ import { regionOf, type SlotRegion } from './slot-region.js';
 const BOUNCE_BYTES = 0x4_0000;
 
 /**
- * Guest memory as the VMM accesses it, copied by the kernel (process_vm_readv(2) on this process), so that an unavailable
- * page is an error and does not end the process. With a userfaultfd an access to a missing page blocks; without one, where
- * only vCPUs are stopped, it is refused here, since the mapping would read as zeros.
+ * Guest memory as the VMM accesses it, copied by the kernel (process_vm_readv(2) on this process), so that an
+ * unavailable page is an error and does not end the process. With a userfaultfd an access to a missing page
+ * blocks; without one, where only vCPUs are stopped, it is refused here, since the mapping would read as
+ * zeros.
  */
 export class HostMemory implements RawMemory {
   readonly #layout: MemoryLayout;
@@ -69,7 +70,7 @@ export class HostMemory implements RawMemory {
   ): void {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     if (length === 0) return;
-    this.#layout.pagesOf({ start: address, length: BigInt(length) }); // BAD_RANGE for a byte outside every region
+    this.#layout.pagesOf({ start: address, length: BigInt(length) }); // throws BAD_RANGE
     const bounce = (this.#bounce ??= new NativeBlock(BOUNCE_BYTES));
     for (let offset = 0; offset < length;) {
       const at = (address + BigInt(offset)) as Gpa;

@@ -17,22 +17,28 @@ import {
 import { type MappingBudget } from './mapping-limit.js';
 import { type SlotRegion } from './slot-region.js';
 
-/** The result for a run of pages: how many are installed, whole and in order, and the errno that stopped it, or 0. */
+/**
+ * The result for a run of pages: how many are installed, whole and in order, and the errno that stopped it,
+ * or 0.
+ */
 export interface Installed {
   readonly pages: number;
   readonly errno: number;
 }
 
 /**
- * Installs contents in the memory behind memslots. `from` is an address. A page is either installed whole or not counted.
- * No implementation accesses memory through a mapping that may block.
+ * Installs contents in the memory behind memslots. `from` is an address. A page is either installed whole or
+ * not counted. No implementation accesses memory through a mapping that may block.
  */
 export interface PageInstaller {
   copy(region: SlotRegion, first: PageIndex, count: number, from: number): Installed;
   zero(region: SlotRegion, first: PageIndex, count: number): Installed;
   /** Makes accesses other than a vCPU's fail from now on, where the kernel has a way. */
   poison(region: SlotRegion, first: PageIndex, count: number): Installed;
-  /** Maps pages for the VMM's threads that were unmapped with their contents; wakes no waiter. Returns 0 or an errno. */
+  /**
+   * Maps pages for the VMM's threads that were unmapped with their contents; wakes no waiter. Returns 0 or an
+   * errno.
+   */
   remap(region: SlotRegion, first: PageIndex, count: number): number;
   /** Wakes the threads that wait in a page fault. */
   wake(region: SlotRegion, first: PageIndex, count: number): void;
@@ -53,9 +59,10 @@ export interface RegionFile {
 }
 
 /**
- * Writes `length` bytes by a system call, for which an unavailable page is an errno; a store to the mapping would end the
- * process by SIGBUS. Returns how many bytes were written and the errno that stopped it, or 0: ENOMEM if the memory has no
- * page left (a full tmpfs, an empty huge page pool), EFAULT if `file` ends before `end`.
+ * Writes `length` bytes by a system call, for which an unavailable page is an errno; a store to the mapping
+ * would end the process by SIGBUS. Returns how many bytes were written and the errno that stopped it, or 0:
+ * ENOMEM if the memory has no page left (a full tmpfs, an empty huge page pool), EFAULT if `file` ends before
+ * `end`.
  */
 function write(
   to: number,
@@ -73,7 +80,9 @@ function write(
   return { written: length, errno: 0 };
 }
 
-/** Writes pages at `to`. `fromOf`: the address of a page's contents, by index; `atOnce`: pages in one write. */
+/**
+ * Writes pages at `to`. `fromOf`: the address of a page's contents, by index; `atOnce`: pages in one write.
+ */
 function writePages(
   { pageSize, page }: SlotRegion,
   { first, count }: PageRange,
@@ -99,8 +108,8 @@ export class WrittenInstaller implements PageInstaller {
   readonly #zeroFilled: ReadonlySet<number>;
 
   /**
-   * `files`: the memory files of regions that have one, by first page. `zeroFilled`: regions whose discarded pages read
-   * as zeros.
+   * `files`: the memory files of regions that have one, by first page. `zeroFilled`: regions whose discarded
+   * pages read as zeros.
    */
   constructor(zeros: Zeros, files: ReadonlyMap<number, RegionFile>, zeroFilled: ReadonlySet<number>) {
     this.#zeros = zeros;
@@ -118,7 +127,10 @@ export class WrittenInstaller implements PageInstaller {
     return this.#write(region, { first, count }, atOnce, () => this.#zeros.address);
   }
 
-  /** Maps the kernel's zero page, which costs no memory. False: zeros must be written (locked memory; before Linux 5.14). */
+  /**
+   * Maps the kernel's zero page, which costs no memory. False: zeros must be written (locked memory; before
+   * Linux 5.14).
+   */
   #mapZeros(region: SlotRegion, first: PageIndex, count: number): boolean {
     const address = addressOf(region, first);
     const length = count * region.pageSize;
@@ -158,9 +170,9 @@ export interface Moving {
 const MORE = 1;
 
 /**
- * Carries out a userfaultfd verb on a run of pages, in `unit`s. Present units are skipped, and their waiters are woken.
- * The kernel refuses a range as a whole if it crosses a mapping's end, and mprotect(2) or madvise(2) on a part of the
- * memory splits the mapping there: such a range is halved, down to one unit.
+ * Carries out a userfaultfd verb on a run of pages, in `unit`s. Present units are skipped, and their waiters
+ * are woken. The kernel refuses a range as a whole if it crosses a mapping's end, and mprotect(2) or
+ * madvise(2) on a part of the memory splits the mapping there: such a range is halved, down to one unit.
  */
 function carryOut(
   uffd: UffdPort,
@@ -197,13 +209,14 @@ export interface UffdUnits {
 }
 
 /**
- * Memory registered with a userfaultfd: UFFDIO_COPY installs contents atomically, so that an access of KVM, the VMM or
- * another thread waits until they are there. A run of pages is installed in one call, which is continued if the kernel
- * stops half-way, so that a page is either complete or not present.
+ * Memory registered with a userfaultfd: UFFDIO_COPY installs contents atomically, so that an access of KVM,
+ * the VMM or another thread waits until they are there. A run of pages is installed in one call, which is
+ * continued if the kernel stops half-way, so that a page is either complete or not present.
  *
- * Where possible contents are moved in as transparent huge pages instead (UFFDIO_MOVE): one page table entry for 2 MiB,
- * which takes a third of the time (measured on 6.18), and one of KVM's as well. Contents in staging are moved as they
- * are; contents elsewhere, which have to stay there, are first copied into a huge page.
+ * Where possible contents are moved in as transparent huge pages instead (UFFDIO_MOVE): one page table entry
+ * for 2 MiB, which takes a third of the time (measured on 6.18), and one of KVM's as well. Contents in
+ * staging are moved as they are; contents elsewhere, which have to stay there, are first copied into a huge
+ * page.
  */
 export class UffdInstaller implements PageInstaller {
   readonly #uffd: UffdPort;
@@ -231,7 +244,10 @@ export class UffdInstaller implements PageInstaller {
     });
   }
 
-  /** The address from which the next huge page of contents can be moved to `start`; undefined if it cannot be moved. */
+  /**
+   * The address from which the next huge page of contents can be moved to `start`; undefined if it cannot be
+   * moved.
+   */
   #movable({ staging, spare }: Moving, start: number, from: number, length: number): number | undefined {
     if (start % TRANSPARENT_HUGE_BYTES !== 0 || length < TRANSPARENT_HUGE_BYTES) return undefined;
     const isStaged = from >= staging.address && from + length <= staging.address + staging.length;
@@ -262,8 +278,9 @@ export class UffdInstaller implements PageInstaller {
 }
 
 /**
- * Memory in a guest_memfd: written through an alias mapping of the whole file, which no other thread uses, or by write(2) if the file supports
- * it, then mapped over the reservation in which accessors wait; they are woken and find the page.
+ * Memory in a guest_memfd: written through an alias mapping of the whole file, which no other thread uses, or
+ * by write(2) if the file supports it, then mapped over the reservation in which accessors wait; they are
+ * woken and find the page.
  */
 export class GuestMemfdInstaller implements PageInstaller {
   readonly #uffd: UffdPort;
@@ -276,8 +293,8 @@ export class GuestMemfdInstaller implements PageInstaller {
   readonly #unmapped: () => void;
 
   /**
-   * `aliases`: the address of each region in the alias mapping, by first page. `unmapped`: called when a complete page
-   * cannot be mapped, or is not mapped to save mappings.
+   * `aliases`: the address of each region in the alias mapping, by first page. `unmapped`: called when a
+   * complete page cannot be mapped, or is not mapped to save mappings.
    */
   constructor(
     uffd: UffdPort,
@@ -328,7 +345,9 @@ export class GuestMemfdInstaller implements PageInstaller {
     this.#uffd.wake(addressOf(region, first), count * region.pageSize);
   }
 
-  /** Writes the pages by write(2): one call and no page fault. False: they must be written through the alias. */
+  /**
+   * Writes the pages by write(2): one call and no page fault. False: they must be written through the alias.
+   */
   #written(region: SlotRegion, first: PageIndex, length: number, from: number): boolean {
     const { page, pageSize, guestMemfd, guestMemfdOffset } = region;
     let writes = this.#writes.get(page);
@@ -338,8 +357,8 @@ export class GuestMemfdInstaller implements PageInstaller {
   }
 
   /**
-   * The alias address of the pages, populated by one call: guest_memfd allocates page by page, so writing would take a
-   * page fault for each.
+   * The alias address of the pages, populated by one call: guest_memfd allocates page by page, so writing
+   * would take a page fault for each.
    */
   #populated(region: SlotRegion, first: PageIndex, length: number): number {
     const alias = this.#aliases.get(region.page)! + (first - region.page) * region.pageSize;
@@ -348,7 +367,10 @@ export class GuestMemfdInstaller implements PageInstaller {
     return alias;
   }
 
-  /** Pages that cannot be mapped stay complete but unmapped: their waiters are woken, fault again, and get them mapped. */
+  /**
+   * Pages that cannot be mapped stay complete but unmapped: their waiters are woken, fault again, and get
+   * them mapped.
+   */
   #map(region: SlotRegion, first: PageIndex, count: number): Installed {
     const errno = this.#budget.take() ? mapFile(region, first, count) : ERRNO.ENOMEM;
     if (errno !== 0 && errno !== ERRNO.ENOMEM) return stopped(errno);
@@ -359,8 +381,9 @@ export class GuestMemfdInstaller implements PageInstaller {
 }
 
 /**
- * Maps pages of a guest_memfd over the reservation; returns 0 or an errno. The kernel merges adjacent runs into one
- * mapping, because they are adjacent in the file, too. ENOMEM: the process has vm.max_map_count mappings.
+ * Maps pages of a guest_memfd over the reservation; returns 0 or an errno. The kernel merges adjacent runs
+ * into one mapping, because they are adjacent in the file, too. ENOMEM: the process has vm.max_map_count
+ * mappings.
  */
 export function mapFile(region: SlotRegion, first: PageIndex, count: number): number {
   const { pageSize: bytes, guestMemfd, guestMemfdOffset } = region;

@@ -4,7 +4,9 @@ import { type SlotRegion } from './slot-region.js';
 
 /** vm.max_map_count if /proc is unavailable. */
 const USUAL_LIMIT = 65_530;
-/** The part of the limit that is left to the rest of the process: thread stacks, the heap, other libraries. */
+/**
+ * The part of the limit that is left to the rest of the process: thread stacks, the heap, other libraries.
+ */
 const LEFT_TO_OTHERS = 1 / 16;
 const READ_BYTES = 0x1_0000;
 /** After so many mappings of our own all mappings of the process are counted again. */
@@ -41,8 +43,9 @@ const INODE = 4;
 const digit = (byte: number): number => (byte > 0x60 ? byte - 0x57 : byte - 0x30);
 
 /**
- * Calls `each` with the start and end of every mapping of this process, and whether it maps a file. Parses byte by byte:
- * a process at its mapping limit cannot grow its heap for tens of thousands of lines. Source: proc_pid_maps(5).
+ * Calls `each` with the start and end of every mapping of this process, and whether it maps a file. Parses
+ * byte by byte: a process at its mapping limit cannot grow its heap for tens of thousands of lines. Source:
+ * proc_pid_maps(5).
  */
 function eachMapping(each: (start: number, end: number, isFile: boolean) => void): void {
   const fd = openSync('/proc/self/maps', 'r');
@@ -85,8 +88,8 @@ function mappedRuns(regions: readonly SlotRegion[]): MappedRun[] {
 }
 
 /**
- * How many more mappings this process should make: each run of pages that is mapped may take two. Pages that no accessor
- * waits for are not mapped close to vm.max_map_count. For one isolate. Source: proc_sys_vm(5).
+ * How many more mappings this process should make: each run of pages that is mapped may take two. Pages that
+ * no accessor waits for are not mapped close to vm.max_map_count. For one isolate. Source: proc_sys_vm(5).
  */
 export class MappingBudget {
   #left = 0;
@@ -136,10 +139,10 @@ export class MappingRoom {
 
   constructor(
     regions: readonly SlotRegion[],
-    hide: (region: SlotRegion, start: number, length: number) => void,
+    unmap: (region: SlotRegion, start: number, length: number) => void,
   ) {
     this.#regions = regions;
-    this.#unmap = hide;
+    this.#unmap = unmap;
     this.#hold();
   }
 
@@ -154,8 +157,9 @@ export class MappingRoom {
   }
 
   /**
-   * Unmaps a part of the mapped runs and returns how many. An access to one of them maps it again. `needed`: a requested
-   * page cannot be mapped; otherwise nothing is done with few runs, so that none is unmapped before its access is over.
+   * Unmaps a part of the mapped runs and returns how many. An access to one of them maps it again. `needed`:
+   * a requested page cannot be mapped; otherwise nothing is done with few runs, so that none is unmapped
+   * before its access is over.
    */
   make(needed: boolean): number {
     const runs = mappedRuns(this.#regions);

@@ -6,21 +6,22 @@ export interface KvmOptions {
   /** The VM's descriptor; it stays the caller's and must outlive the attachment. */
   readonly vm: number;
   /**
-   * Exit handlers that can be open at once: one for each vCPU, and one for each thread that issues VM or device ioctls
-   * which reach guest memory.
+   * Exit handlers that can be open at once: one for each vCPU, and one for each thread that issues VM or
+   * device ioctls which reach guest memory.
    */
   readonly vcpus: number;
   /**
-   * Memslot numbers that nothing else uses: one for each page of the layout, and two for slot verification. With fewer,
-   * pages are mapped for vCPUs in chunks, each once it is complete: an unavailable page makes its chunk unavailable.
+   * Memslot numbers that nothing else uses: one for each page of the layout, and two for slot verification.
+   * With fewer, pages are mapped for vCPUs in chunks, each once it is complete: an unavailable page makes its
+   * chunk unavailable.
    * Default: from 16, as many of these as the kernel has.
    */
   readonly slots?: { readonly first: number; readonly count: number } | undefined;
   /**
-   * How missing pages are kept from vCPUs. `vacated-slot`: any access exits (Linux 6.18). `memslot-hole`: every
-   * kernel, plain loads and stores only. Default: the first of these that the host supports. `userfault-bitmap`: any
-   * access exits, and no memslot is changed when a page arrives; only on a kernel with KVM Userfault, which is in no
-   * release, and only with its numbers (`userfault`).
+   * How missing pages are kept from vCPUs. `vacated-slot`: any access exits (Linux 6.18). `memslot-hole`:
+   * every kernel, plain loads and stores only. Default: the first of these that the host supports.
+   * `userfault-bitmap`: any access exits, and no memslot is changed when a page arrives; only on a kernel
+   * with KVM Userfault, which is in no release, and only with its numbers (`userfault`).
    */
   readonly strategy?: SlotStrategy | 'auto' | undefined;
   /** For `userfault-bitmap`. */
@@ -28,20 +29,21 @@ export interface KvmOptions {
   /** How the VMM pauses its vCPUs, if they do not use our exit handlers. Default: by the exit handlers. */
   readonly hooks?: VmHooksRef | undefined;
   /**
-   * Slot verification: after slots were vacated, a probe vCPU, which stays in the VM, tests that a guest access exits.
-   * `vcpuId` (default: the highest that the VM takes) and `gpa` (default: 2 MiB beyond 16 GiB and every region) say where;
-   * the next free ones are used. `false`: no verification; then nothing detects that another process holds the file.
+   * Slot verification: after slots were vacated, a probe vCPU, which stays in the VM, tests that a guest
+   * access exits. `vcpuId` (default: the highest that the VM takes) and `gpa` (default: 2 MiB beyond 16 GiB
+   * and every region) say where; the next free ones are used. `false`: no verification; then nothing detects
+   * that another process holds the file.
    */
   readonly verifySlots?: false | { readonly vcpuId?: number; readonly gpa?: number } | undefined;
   /**
-   * Disables the x86 quirk by which deleting any memslot zaps all of the guest's mappings. Default true; it cannot be
-   * enabled again.
+   * Disables the x86 quirk by which deleting any memslot zaps all of the guest's mappings. Default true; it
+   * cannot be enabled again.
    */
   readonly zapOnlyTheSlot?: boolean | undefined;
   /**
    * Logs the pages that vCPUs write, for {@link KvmBackend.writtenPages}. Default false. guest_memfd memory
-   * cannot be logged. Writes of other threads, including the VMM's and an exit handler's for a memslot hole, are not
-   * logged.
+   * cannot be logged. Writes of other threads, including the VMM's and an exit handler's for a memslot hole,
+   * are not logged.
    */
   readonly logWrites?: boolean | undefined;
   /** Staging memory of the port, in bytes; at least a page. Default 4 MiB. */

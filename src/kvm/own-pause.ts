@@ -4,8 +4,8 @@ import { type SharedVcpuState } from './shared-vcpu-state.js';
 const paused = new Set<SharedArrayBuffer>();
 
 /**
- * Records that this isolate pauses the vCPUs of a shared state, from the request on. Returns a function that ends the
- * record.
+ * Records that this isolate pauses the vCPUs of a shared state, from the request on. Returns a function that
+ * ends the record.
  */
 export function beginOwnPause(shared: SharedVcpuState): () => void {
   const { words } = shared.token;
@@ -13,5 +13,8 @@ export function beginOwnPause(shared: SharedVcpuState): () => void {
   return () => void paused.delete(words);
 }
 
-/** Whether this isolate itself has to end the pause of these vCPUs: a thread that waits for the end here would deadlock. */
+/**
+ * Whether this isolate itself has to end the pause of these vCPUs: a thread that waits for the end here would
+ * deadlock.
+ */
 export const isPausedByThisThread = (shared: SharedVcpuState): boolean => paused.has(shared.token.words);

@@ -107,8 +107,8 @@ function plainRegion(region: Region, mediation: Mediation, undo: (() => void)[])
       { anonymous: 'anonymous', shmem: 'shmem', hugetlb: 'hugetlb-shmem', 'guest-memfd': 'shmem' } as const
     )[region.memory];
     const mapping = mapAligned({ kind, length }, region.pageSize);
-    // No accessor sees a page here before it is complete, so the kernel may allocate a huge page for it; behind a
-    // userfaultfd the huge page is moved in.
+    // No accessor sees a page here before it is complete, so the kernel may allocate a huge page for it;
+    // behind a userfaultfd the huge page is moved in.
     const inOnePiece = mediation === 'none' || region.memory === 'anonymous';
     if (inOnePiece && region.pageSize >= TRANSPARENT_HUGE_BYTES)
       raw.madvise(mapping.address, length, MADV.HUGEPAGE);

@@ -1,16 +1,20 @@
 import { duplicate, kickThread, KvmVcpu, threadLives } from '../linux/index.js';
 import { type SharedVcpuState, type VcpuRegistration } from './shared-vcpu-state.js';
 
-/** Period of kicks to a vCPU that has not left KVM_RUN: one between its check of the pause and KVM_RUN is lost. */
+/**
+ * Period of kicks to a vCPU that has not left KVM_RUN: one between its check of the pause and KVM_RUN is
+ * lost.
+ */
 const KICK_EVERY_MS = 2;
 
 /** How a VMM pauses its own vCPUs for memslot updates, when they do not use our exit handlers. */
 export interface VmHooks {
   /**
-   * Runs `body` while every vCPU is outside KVM_RUN and no VM or device ioctl is in flight, until `body` returns.
-   * Called on the slot thread. A vCPU that waits in a page fault leaves KVM_RUN by itself once the page has arrived: the
-   * resolver does not wait for the slot thread. `body` may wait for the thread that opened the pager (a discard takes
-   * several messages), which therefore must not wait for `quiesce` to return.
+   * Runs `body` while every vCPU is outside KVM_RUN and no VM or device ioctl is in flight, until `body`
+   * returns. Called on the slot thread. A vCPU that waits in a page fault leaves KVM_RUN by itself once the
+   * page has arrived: the resolver does not wait for the slot thread. `body` may wait for the thread that
+   * opened the pager (a discard takes several messages), which therefore must not wait for `quiesce` to
+   * return.
    */
   quiesce<T>(body: () => T): T;
 }
@@ -23,8 +27,9 @@ export interface VmHooksRef {
 }
 
 /**
- * The pause of vCPUs that use our exit handlers. It is announced in the shared vCPU state; then every vCPU that is inside
- * KVM_RUN is forced out: immediate_exit makes its next entry return at once, and a signal ends the present one.
+ * The pause of vCPUs that use our exit handlers. It is announced in the shared vCPU state; then every vCPU
+ * that is inside KVM_RUN is forced out: immediate_exit makes its next entry return at once, and a signal ends
+ * the present one.
  */
 export class VcpuPause implements VmHooks {
   readonly #shared: SharedVcpuState;
@@ -58,7 +63,8 @@ export class VcpuPause implements VmHooks {
 
   #forceOut(vcpu: number): void {
     while (this.#shared.isInside(vcpu)) {
-      // A vCPU that has left KVM_RUN by itself may unregister and close its descriptor: not while it is used here.
+      // A vCPU that has left KVM_RUN by itself may unregister and close its descriptor: not while it is used
+      // here.
       const registration = this.#shared.withRegistration(vcpu, (each) => this.#requestExit(vcpu, each));
       if (registration && !this.#kick(vcpu, registration)) this.#shared.abandon(vcpu, registration);
       else if (this.#shared.waitOutside(vcpu, KICK_EVERY_MS)) return;
@@ -78,8 +84,9 @@ export class VcpuPause implements VmHooks {
   }
 
   /**
-   * Signals the thread of a vCPU that is inside; false: the thread has ended. A vCPU that waits for a page leaves KVM_RUN
-   * after the page has arrived, and an ioctl returns when it is done: of these only the thread's existence is checked.
+   * Signals the thread of a vCPU that is inside; false: the thread has ended. A vCPU that waits for a page
+   * leaves KVM_RUN after the page has arrived, and an ioctl returns when it is done: of these only the
+   * thread's existence is checked.
    */
   #kick(vcpu: number, { descriptor, thread }: VcpuRegistration): boolean {
     const exitsByItself = descriptor === undefined || this.#shared.isBlocked(vcpu);

@@ -2,8 +2,8 @@ import { type PageIndex, type PageRange } from '../api/address.js';
 import { chunksAround, regionOf, type SlotRegion } from './slot-region.js';
 
 /**
- * The pending runs that one memslot update maps for the guest. Each consists of whole chunks of one region that are
- * complete and not mapped yet. No two share a page: the second would find the first's pages mapped.
+ * The pending runs that one memslot update maps for the guest. Each consists of whole chunks of one region
+ * that are complete and not mapped yet. No two share a page: the second would find the first's pages mapped.
  */
 export class PendingRuns {
   readonly #regions: readonly SlotRegion[];
@@ -25,7 +25,8 @@ export class PendingRuns {
   }
 
   /**
-   * Adds the run around a page, of up to `longest` pages or one chunk: each further chunk costs only a slot deletion.
+   * Adds the run around a page, of up to `longest` pages or one chunk: each further chunk costs only a slot
+   * deletion.
    * Precondition: the page's chunk is pending and in no run.
    */
   add(page: PageIndex, longest: number): PageRange {

@@ -4,7 +4,9 @@ import { ERRNO, type KvmSlot, type KvmVm, pageSize, systemError } from '../linux
 
 type RefusingVm = Pick<KvmVm, 'trySetSlot'>;
 
-/** The error for a memslot that KVM refused, with what of the VM conflicts with it. Codes: BAD_RANGE, KERNEL. */
+/**
+ * The error for a memslot that KVM refused, with what of the VM conflicts with it. Codes: BAD_RANGE, KERNEL.
+ */
 export function refusedSlot(vm: RefusingVm, slot: KvmSlot, errno: number): DemandPagingError {
   const [conflict, hint] = conflictOf(vm, slot, errno) ?? [];
   const where =
@@ -37,9 +39,9 @@ function conflictOf(vm: RefusingVm, slot: KvmSlot, errno: number): readonly [str
 }
 
 /**
- * Whether the VM has a memslot of this number, which KVM does not report. A slot that exists keeps its size and its
- * userspace_addr, so KVM refuses another page under its number (EINVAL). A slot that does not exist is created, and
- * deleted again, or overlaps another (EEXIST). Precondition: the vCPUs are paused.
+ * Whether the VM has a memslot of this number, which KVM does not report. A slot that exists keeps its size
+ * and its userspace_addr, so KVM refuses another page under its number (EINVAL). A slot that does not exist
+ * is created, and deleted again, or overlaps another (EEXIST). Precondition: the vCPUs are paused.
  */
 export function isNumberTaken(
   vm: RefusingVm,

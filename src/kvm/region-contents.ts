@@ -13,9 +13,9 @@ import {
 import { type PagedRegion } from './paged-memory.js';
 
 /**
- * Makes every page of the memory either missing or recorded in the page states. Precondition: memory that a userfaultfd
- * watches (`watched`) is registered already, so that no page appears unnoticed after the scan; that userfaultfd reports no
- * events that have to be waited for.
+ * Makes every page of the memory either missing or recorded in the page states. Precondition: memory that a
+ * userfaultfd watches (`watched`) is registered already, so that no page appears unnoticed after the scan;
+ * that userfaultfd reports no events that have to be waited for.
  * Errors: NOT_EMPTY, PAGE_VANISHED; what {@link checkPlaces}, {@link FoundMemory} and discarding throw.
  */
 export function settleRegions(

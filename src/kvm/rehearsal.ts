@@ -16,8 +16,8 @@ import {
 import { isFiltered } from '../linux/failure.js';
 
 /**
- * Tries the system calls that these backends make besides KVM's, which attaching makes before any page is served.
- * `watched`: with a userfaultfd. Blocks: never. Errors: the refused call's. Leaves nothing behind.
+ * Tries the system calls that these backends make besides KVM's, which attaching makes before any page is
+ * served. `watched`: with a userfaultfd. Blocks: never. Errors: the refused call's. Leaves nothing behind.
  */
 export function rehearse(watched: boolean): void {
   using doorbell = EventFd.create();

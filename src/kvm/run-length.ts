@@ -5,8 +5,8 @@ const LEAST = 16;
 const MOST = 512;
 
 /**
- * How many pages one memslot update maps. The length doubles while vCPUs access memory in order, because the pages ahead
- * are accessed next, and is halved when they jump.
+ * How many pages one memslot update maps. The length doubles while vCPUs access memory in order, because the
+ * pages ahead are accessed next, and is halved when they jump.
  */
 export class RunLength {
   /** Pages, a power of two. */

@@ -46,7 +46,9 @@ const VCPU = {
   page: 4,
   /** One plus the page that the thread waits for in a page fault, as far as the resolver has heard. */
   blocked: 5,
-  /** 1 while the registration is locked: by the slot thread, which uses the descriptor, or by unregistering. */
+  /**
+   * 1 while the registration is locked: by the slot thread, which uses the descriptor, or by unregistering.
+   */
   locked: 6,
   /** Incremented by each registration. */
   generation: 7,
@@ -56,8 +58,8 @@ const VCPU = {
 const NO_VCPU = -1;
 
 /**
- * A registered vCPU: its descriptor, if the thread runs a vCPU, its thread, and the generation, which tells it from an
- * earlier or later registration under the same index.
+ * A registered vCPU: its descriptor, if the thread runs a vCPU, its thread, and the generation, which tells
+ * it from an earlier or later registration under the same index.
  */
 export interface VcpuRegistration {
   readonly descriptor: number | undefined;
@@ -76,21 +78,23 @@ export interface MemslotUpdates {
   /** The longest pause. */
   readonly longestPause_ns: number;
   /**
-   * Runs of pages that were unmapped from the VMM's address space until their next access, because the process has
-   * vm.max_map_count mappings. guest_memfd memory only.
+   * Runs of pages that were unmapped from the VMM's address space until their next access, because the
+   * process has vm.max_map_count mappings. guest_memfd memory only.
    */
   readonly unmappedRuns: number;
 }
 
 /**
- * State of a fault slot. A vCPU raises a fault, `pending` (the resolver has to fetch the page) or `claimed` (only the
- * slot thread has to map it). The resolver claims a pending fault. Any thread completes a pending or claimed one. The
- * vCPU takes the result and the slot is `idle`.
+ * State of a fault slot. A vCPU raises a fault, `pending` (the resolver has to fetch the page) or `claimed`
+ * (only the slot thread has to map it). The resolver claims a pending fault. Any thread completes a pending
+ * or claimed one. The vCPU takes the result and the slot is `idle`.
  */
 export const FAULT = { idle: 0, pending: 1, claimed: 2, completed: 3 } as const;
 /** How a fault was completed. */
 export const RESULT = { retry: 0, poisoned: 1, failed: 2, closed: 3, stopped: 4 } as const;
-/** Whether pages are still delivered: yes; no, the pager has closed; no, memslots can no longer be changed. */
+/**
+ * Whether pages are still delivered: yes; no, the pager has closed; no, memslots can no longer be changed.
+ */
 const CLOSED = { open: 0, closed: 1, stopped: 2 } as const;
 /** Bits of a fault slot: the state, then the result, then the number of the fault. */
 const STATE_BITS = 3;
@@ -99,8 +103,8 @@ const STATE_AND_RESULT_BITS = 31;
 const NEXT_FAULT = 32;
 
 /**
- * One bit for each page. `populated`: the contents are in memory. `mapped`: a memslot maps the page for the guest.
- * `frozen`: no memslot may map it.
+ * One bit for each page. `populated`: the contents are in memory. `mapped`: a memslot maps the page for the
+ * guest. `frozen`: no memslot may map it.
  */
 const BITMAPS = ['populated', 'mapped', 'poisoned', 'frozen'] as const;
 export type PageBitmap = (typeof BITMAPS)[number];
@@ -113,15 +117,16 @@ export interface SharedVcpuStateToken {
 }
 
 /**
- * The state that the vCPUs' exit handlers, the resolver and the slot thread share: words in shared memory, nothing else.
+ * The state that the vCPUs' exit handlers, the resolver and the slot thread share: words in shared memory,
+ * nothing else.
  *
- * A vCPU has at most one fault in flight, so each vCPU has one fault slot instead of a place in a common queue: the slots
- * cannot overflow, and a fault is identified by its number, not by its page. Each waiter waits on a word of its own and
- * is woken through that word.
+ * A vCPU has at most one fault in flight, so each vCPU has one fault slot instead of a place in a common
+ * queue: the slots cannot overflow, and a fault is identified by its number, not by its page. Each waiter
+ * waits on a word of its own and is woken through that word.
  *
- * Writers: an exit handler writes its own vCPU's words; the resolver `populated` and `poisoned`; the slot thread `mapped`
- * and `pause`. Every word but the times is accessed by Atomics only, which are sequentially consistent: when two threads
- * each "set my word, then look at yours", at least one of them sees the other's.
+ * Writers: an exit handler writes its own vCPU's words; the resolver `populated` and `poisoned`; the slot
+ * thread `mapped` and `pause`. Every word but the times is accessed by Atomics only, which are sequentially
+ * consistent: when two threads each "set my word, then look at yours", at least one of them sees the other's.
  */
 export class SharedVcpuState {
   readonly pages: number;
@@ -226,8 +231,8 @@ export class SharedVcpuState {
   }
 
   /**
-   * Slot thread: the registration, after `body` was called with it. The registration is locked meanwhile, so that the
-   * descriptor stays open and is not reused. Precondition: nothing in `body` waits.
+   * Slot thread: the registration, after `body` was called with it. The registration is locked meanwhile, so
+   * that the descriptor stays open and is not reused. Precondition: nothing in `body` waits.
    */
   withRegistration(
     vcpu: number,
@@ -243,7 +248,9 @@ export class SharedVcpuState {
     }
   }
 
-  /** Slot thread: the registered thread has ended without unregistering. A later registration is left alone. */
+  /**
+   * Slot thread: the registered thread has ended without unregistering. A later registration is left alone.
+   */
   abandon(vcpu: number, { generation }: VcpuRegistration): void {
     this.#lock(vcpu);
     if (this.#registrationOf(vcpu)?.generation === generation) this.#clearRegistration(vcpu);
@@ -299,7 +306,8 @@ export class SharedVcpuState {
   }
 
   /**
-   * Resolver: the thread of a vCPU waits for a page inside the kernel. A signal would only make it fault again and again.
+   * Resolver: the thread of a vCPU waits for a page inside the kernel. A signal would only make it fault
+   * again and again.
    */
   noteBlocked(thread: number, page: PageIndex): void {
     for (let vcpu = 0; vcpu < this.vcpus; vcpu++)
@@ -322,10 +330,12 @@ export class SharedVcpuState {
 
   // ── fault slots ──
   //
-  // A fault slot is one word: the state of the fault, its result, and its number. The number makes a completion that
-  // was meant for an earlier fault miss a later one.
+  // A fault slot is one word: the state of the fault, its result, and its number. The number makes a
+  // completion that was meant for an earlier fault miss a later one.
 
-  /** vCPU: raises a fault on a page. `claimed`: the page is populated, and only the slot thread has to act. */
+  /**
+   * vCPU: raises a fault on a page. `claimed`: the page is populated, and only the slot thread has to act.
+   */
   raiseFault(vcpu: number, page: PageIndex, state: 1 | 2): void {
     const word = this.#wordOf(vcpu, VCPU.fault);
     Atomics.store(this.#words, this.#wordOf(vcpu, VCPU.page), page);
@@ -420,8 +430,8 @@ export class SharedVcpuState {
   // ── mappings ──
 
   /**
-   * Resolver: asks the slot thread to unmap pages from the VMM's address space, so that there are mappings for others.
-   * `needed`: a requested page waits for one.
+   * Resolver: asks the slot thread to unmap pages from the VMM's address space, so that there are mappings
+   * for others. `needed`: a requested page waits for one.
    */
   askForRoom(needed: boolean): void {
     if (needed) Atomics.store(this.#words, WORD.roomNeeded, 1);

@@ -50,7 +50,10 @@ export class SlotClient {
     });
   }
 
-  /** Starts the thread; resolves when every memslot is in place. Rejects with KVM's error; then no memslot is left. */
+  /**
+   * Starts the thread; resolves when every memslot is in place. Rejects with KVM's error; then no memslot is
+   * left.
+   */
   static async start(data: Omit<SlotThreadData, 'control'>): Promise<SlotClient> {
     const client = new SlotClient(data);
     try {
@@ -66,8 +69,9 @@ export class SlotClient {
   }
 
   /**
-   * Runs `body` while every vCPU is paused. One call at a time, and {@link end} comes after. Rejects as `body` does, or,
-   * without having called it, with why the vCPUs cannot be paused or with the reason of a signal that was aborted before.
+   * Runs `body` while every vCPU is paused. One call at a time, and {@link end} comes after. Rejects as
+   * `body` does, or, without having called it, with why the vCPUs cannot be paused or with the reason of a
+   * signal that was aborted before.
    */
   quiesce<T>(body: () => Promise<T>, signal: AbortSignal): Promise<T> {
     return this.#enqueue(async () => {
@@ -84,7 +88,7 @@ export class SlotClient {
       } finally {
         endOwnPause();
         // A pause that has not begun yet ends as soon as it begins.
-        const resumed = this.#send((id) => ({ id, kind: 'resume' })).catch(() => {}); // the pause ends with the thread
+        const resumed = this.#send((id) => ({ id, kind: 'resume' })).catch(() => {}); // ends with the thread
         if (paused) await resumed;
       }
     });
@@ -111,8 +115,8 @@ export class SlotClient {
   }
 
   /**
-   * Ends the thread and waits for its end. `keep`: present pages stay mapped for the guest. False: the thread had ended
-   * before, and its memslots are as it left them.
+   * Ends the thread and waits for its end. `keep`: present pages stay mapped for the guest. False: the thread
+   * had ended before, and its memslots are as it left them.
    */
   async end(keep: boolean): Promise<boolean> {
     this.#worker.ref(); // while it ends it keeps the process alive

@@ -1,6 +1,8 @@
 import { type PageIndex, type PageRange } from '../api/address.js';
 
-/** One region as the slot thread and the exit handlers know it. Cloneable. Addresses are numbers below 2^52. */
+/**
+ * One region as the slot thread and the exit handlers know it. Cloneable. Addresses are numbers below 2^52.
+ */
 export interface SlotRegion {
   readonly page: PageIndex;
   readonly count: number;
@@ -39,8 +41,8 @@ export function chunksAround({ page, count, chunk }: SlotRegion, pages: PageRang
 export const chunksOf = ({ count, chunk }: SlotRegion): number => Math.ceil(count / chunk);
 
 /**
- * The smallest chunk in pages, a power of two, that divides the regions into at most `slots` chunks; undefined if there
- * are more regions than slots.
+ * The smallest chunk in pages, a power of two, that divides the regions into at most `slots` chunks;
+ * undefined if there are more regions than slots.
  */
 export function chunkFor(
   regions: readonly { readonly pageCount: number }[],

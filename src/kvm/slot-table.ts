@@ -30,17 +30,20 @@ export interface GuestMapping {
 export type SlotVm = Pick<KvmVm, 'trySetSlot' | 'dirtyLog'>;
 
 const HOLE = -1;
-/** Neighbours are joined up to this many bytes, at a multiple of it: what KVM maps by one entry, given huge pages. */
+/**
+ * Neighbours are joined up to this many bytes, at a multiple of it: what KVM maps by one entry, given huge
+ * pages.
+ */
 const JOINED_BYTES = 0x20_0000;
 
 /**
- * The memslots of the paged regions, and the only code that changes them. Missing pages lie under vacated slots, one for
- * each chunk, so that a chunk is mapped by two calls; or under none. Present pages lie under mapped slots: chunks that
- * are mapped together share one, which is joined with those neighbours that are no longer than itself, so that a page
- * moves to another slot only as often as its slot doubles.
+ * The memslots of the paged regions, and the only code that changes them. Missing pages lie under vacated
+ * slots, one for each chunk, so that a chunk is mapped by two calls; or under none. Present pages lie under
+ * mapped slots: chunks that are mapped together share one, which is joined with those neighbours that are no
+ * longer than itself, so that a page moves to another slot only as often as its slot doubles.
  *
- * There are never more slots than chunks. Used by the slot thread only, in a pause: between the deletion of a slot and
- * the creation of the next the range is a hole.
+ * There are never more slots than chunks. Used by the slot thread only, in a pause: between the deletion of a
+ * slot and the creation of the next the range is a hole.
  */
 export class SlotTable implements GuestMapping {
   readonly #vm: SlotVm;
@@ -81,7 +84,10 @@ export class SlotTable implements GuestMapping {
       .map(({ page: first, count }) => ({ first, count }));
   }
 
-  /** Makes every page missing, under slots bound to `vacant`: the caller closes it afterwards, which vacates them. */
+  /**
+   * Makes every page missing, under slots bound to `vacant`: the caller closes it afterwards, which vacates
+   * them.
+   */
   start(vacant: number): void {
     for (const region of this.#regions) {
       for (let page = region.page; page < region.page + region.count; page += region.chunk)
@@ -113,8 +119,8 @@ export class SlotTable implements GuestMapping {
   }
 
   /**
-   * Unmaps the chunks that these pages lie in and returns them. Mapped neighbours under the same slot get a slot of their
-   * own.
+   * Unmaps the chunks that these pages lie in and returns them. Mapped neighbours under the same slot get a
+   * slot of their own.
    */
   vacate(pages: PageRange, vacant: number): PageRange {
     const region = this.#regionOf(pages.first);
@@ -152,7 +158,10 @@ export class SlotTable implements GuestMapping {
     for (const extent of this.#extents.values()) if (extent.mapped) this.#gather(extent);
   }
 
-  /** Deletes the slots of missing pages: an access finds nothing there, not even a file that a process still holds. */
+  /**
+   * Deletes the slots of missing pages: an access finds nothing there, not even a file that a process still
+   * holds.
+   */
   clearMissing(): void {
     this.#removeAll([...this.#extents.values()].filter(({ mapped }) => !mapped));
   }
@@ -246,7 +255,10 @@ export class SlotTable implements GuestMapping {
     this.#record({ page: first, count, slot, mapped: true });
   }
 
-  /** Deletes a slot, even if its log is unavailable. A slot that KVM refuses to delete stays recorded for {@link clear}. */
+  /**
+   * Deletes a slot, even if its log is unavailable. A slot that KVM refuses to delete stays recorded for
+   * {@link clear}.
+   */
   #remove(extent: Extent): void {
     if (extent.slot === HOLE) return void this.#extents.delete(extent.page);
     try {

@@ -10,9 +10,9 @@ import { type SlotRegion } from './slot-region.js';
 /**
  * How missing pages are kept from the guest.
  *
- * `vacated-slot`: a missing page lies under a memslot that is bound to a guest_memfd whose last descriptor is closed, so
- * that every guest access exits. `memslot-hole`: under no memslot. `userfault-bitmap`: its bit is set in the bitmap of
- * KVM Userfault.
+ * `vacated-slot`: a missing page lies under a memslot that is bound to a guest_memfd whose last descriptor is
+ * closed, so that every guest access exits. `memslot-hole`: under no memslot. `userfault-bitmap`: its bit is
+ * set in the bitmap of KVM Userfault.
  */
 export type SlotStrategy = 'vacated-slot' | 'memslot-hole' | 'userfault-bitmap';
 
@@ -30,7 +30,10 @@ export interface SlotThreadData {
   readonly regions: readonly SlotRegion[];
   /** For each region, in the order of `regions`. */
   readonly discardMethods: readonly DiscardMethod[];
-  /** The thread's own descriptor of the VM, closed by the thread that started it, after the slot thread has ended. */
+  /**
+   * The thread's own descriptor of the VM, closed by the thread that started it, after the slot thread has
+   * ended.
+   */
   readonly vm: number;
   readonly run_bytes: number;
   readonly slots: { readonly first: number; readonly count: number };
@@ -48,7 +51,10 @@ export interface SlotThreadData {
 
 /** Commands of the control thread to the slot thread. The reply has the same `id`. */
 export type SlotCommand =
-  /** Pause the vCPUs: replied to once they are paused, until `resume`. Commands in between are executed in the pause. */
+  /**
+   * Pause the vCPUs: replied to once they are paused, until `resume`. Commands in between are executed in the
+   * pause.
+   */
   | { readonly id: number; readonly kind: 'pause' }
   | { readonly id: number; readonly kind: 'resume' }
   /** Map the populated ones of these pages for the guest, although no vCPU waits for them. */

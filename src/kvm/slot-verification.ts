@@ -48,8 +48,8 @@ export interface VerificationPlace {
 }
 
 /**
- * Verifies that a slot is vacated, by a guest access of a vCPU of its own, the probe vCPU. Whether a process still holds
- * the file cannot be seen from outside, and a guest access that finds the file open reads zeros.
+ * Verifies that a slot is vacated, by a guest access of a vCPU of its own, the probe vCPU. Whether a process
+ * still holds the file cannot be seen from outside, and a guest access that finds the file open reads zeros.
  *
  * {@link bindSlot} while the file is open, {@link check} after it was closed. x86-64.
  */
@@ -94,8 +94,8 @@ export class SlotVerification {
   }
 
   /**
-   * Accesses the slot under test. Returns undefined if the file is gone, else how the access ended. Blocks: for at most
-   * {@link GRACE_MS} while a process holds the file.
+   * Accesses the slot under test. Returns undefined if the file is gone, else how the access ended. Blocks:
+   * for at most {@link GRACE_MS} while a process holds the file.
    */
   check(): string | undefined {
     const deadline = performance.now() + GRACE_MS;
@@ -155,11 +155,15 @@ export class SlotVerification {
     const vcpu = this.#createVcpu();
     using state = new NativeBlock(4);
     state.words[0] = RUNNABLE;
-    raw.ioctl(vcpu.fd, KVM_SET_MP_STATE, state.address); // refused if the VM has no such state: then the vCPU is runnable
+    // Refused if the VM has no such state: then the vCPU is runnable.
+    raw.ioctl(vcpu.fd, KVM_SET_MP_STATE, state.address);
     return vcpu;
   }
 
-  /** A vCPU lives as long as its VM: if an earlier attachment's probe vCPU has the id, the next lower id is used. */
+  /**
+   * A vCPU lives as long as its VM: if an earlier attachment's probe vCPU has the id, the next lower id is
+   * used.
+   */
   #createVcpu(): KvmVcpu {
     const { vcpuId } = this.#place;
     for (let id = vcpuId; ; id--) {

@@ -17,9 +17,9 @@ import { vacateSlots } from './vacate-slots.js';
 import { FAILED, READY, type SlotCommand, type SlotReply, type SlotThreadData } from './slot-thread.js';
 
 /**
- * The one thread that changes memslots. It never resolves a page fault: while any access of KVM waits in a page fault,
- * every memslot operation waits as well. It sleeps on a word of the shared vCPU state, without an event loop, and serves
- * vCPUs before commands.
+ * The one thread that changes memslots. It never resolves a page fault: while any access of KVM waits in a
+ * page fault, every memslot operation waits as well. It sleeps on a word of the shared vCPU state, without an
+ * event loop, and serves vCPUs before commands.
  */
 class SlotThread {
   readonly #data: SlotThreadData;
@@ -47,7 +47,8 @@ class SlotThread {
     this.#hooks = hooks;
     this.#vm = KvmVm.borrow(vm, run_bytes);
     this.#table = tableOf(data, this.#vm);
-    this.#verification = verification && new SlotVerification(this.#vm, verification); // last: what follows cannot fail
+    // The last step that can fail.
+    this.#verification = verification && new SlotVerification(this.#vm, verification);
     const isFile = data.discardMethods.some(({ kind }) => kind === 'guest-memfd');
     if (isFile) this.#room = new MappingRoom(data.regions, (...run) => this.#unmapRun(...run));
   }
@@ -62,7 +63,8 @@ class SlotThread {
     try {
       runs = this.#room.make(needed);
     } catch {
-      // Nothing could be unmapped. The waiting page is answered as if nothing was left; memslots can still be changed.
+      // Nothing could be unmapped. The waiting page is answered as if nothing was left; memslots can still be
+      // changed.
     } finally {
       this.#shared.answerRoom(runs, needed);
       this.#shared.kick();
@@ -103,8 +105,8 @@ class SlotThread {
   }
 
   /**
-   * Executes the queued commands, up to the one that ends a pause: the next may begin another, which must not nest in
-   * this one.
+   * Executes the queued commands, up to the one that ends a pause: the next may begin another, which must not
+   * nest in this one.
    */
   #handleCommands(): void {
     const { control } = this.#data;
@@ -119,8 +121,8 @@ class SlotThread {
   }
 
   /**
-   * Pauses the vCPUs until `resume`. The control thread holds pages back meanwhile; a vCPU inside KVM_RUN could wait for
-   * one of them, and this thread for the vCPU, so every vCPU is outside first.
+   * Pauses the vCPUs until `resume`. The control thread holds pages back meanwhile; a vCPU inside KVM_RUN
+   * could wait for one of them, and this thread for the vCPU, so every vCPU is outside first.
    */
   #pause(id: number): void {
     try {
@@ -185,15 +187,16 @@ class SlotThread {
       for (const run of runs) this.#table.map(run);
     });
     for (const { first, count } of runs) {
-      this.#shared.mark('mapped', first, count, true); // before the completions: a vCPU that faults later checks this
+      // Before the completions: a vCPU that faults later checks this.
+      this.#shared.mark('mapped', first, count, true);
       this.#shared.completeFaults(first, count);
     }
   }
 
   /**
-   * Changes memslots while the vCPUs are paused. An update that fails half-way (KVM refuses a memslot, the verification
-   * finds a slot that is not vacated) is final: all faults are completed, and the slots of missing pages are deleted, so
-   * that no vCPU reads zeros there.
+   * Changes memslots while the vCPUs are paused. An update that fails half-way (KVM refuses a memslot, the
+   * verification finds a slot that is not vacated) is final: all faults are completed, and the slots of
+   * missing pages are deleted, so that no vCPU reads zeros there.
    */
   #change(body: () => void): void {
     const before = this.#table.changed;

@@ -11,8 +11,8 @@ export interface Sweep {
 }
 
 /**
- * Crash cleanup: deletes the memslots that a crashed slot thread has left, since their memory is about to go. Blocks:
- * until the vCPUs are paused.
+ * Crash cleanup: deletes the memslots that a crashed slot thread has left, since their memory is about to go.
+ * Blocks: until the vCPUs are paused.
  */
 export function sweepSlots(shared: SharedVcpuState, { vm, run_bytes, slots, pausable }: Sweep): void {
   using machine = KvmVm.borrow(vm, run_bytes);

@@ -25,10 +25,10 @@ export function bitsOf(region: SlotRegion, { first, count }: PageRange): { first
 }
 
 /**
- * Regions under one memslot each, with a bitmap that KVM reads before it maps a page for a vCPU: a set bit causes an exit.
- * Clearing its bits makes a page available, without a memslot operation. Setting a bit has no effect on a page that KVM
- * has already mapped, until the slot's flag is cleared and set. Used by the slot thread only, except that the resolver
- * clears the bits of pages that arrive.
+ * Regions under one memslot each, with a bitmap that KVM reads before it maps a page for a vCPU: a set bit
+ * causes an exit. Clearing its bits makes a page available, without a memslot operation. Setting a bit has no
+ * effect on a page that KVM has already mapped, until the slot's flag is cleared and set. Used by the slot
+ * thread only, except that the resolver clears the bits of pages that arrive.
  *
  * Requires: a kernel with KVM Userfault. Source: series "KVM: Introduce KVM Userfault", v3.
  */

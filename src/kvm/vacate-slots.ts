@@ -6,13 +6,15 @@ import { TESTED_BYTES, type SlotVerification } from './slot-verification.js';
 const TRIES = 8;
 
 /**
- * Vacates slots: binds them to a guest_memfd of `bytes` and closes it, so that a guest access exits. The verification
- * then tests whether the file is gone. A process that is forked in between holds the file: until its execve(2), which
- * takes up to a second on a loaded machine, or for as long as it lives, because KVM returns the descriptor without
- * close-on-exec. In that case the slots are bound to another file, which processes forked before do not hold.
+ * Vacates slots: binds them to a guest_memfd of `bytes` and closes it, so that a guest access exits. The
+ * verification then tests whether the file is gone. A process that is forked in between holds the file: until
+ * its execve(2), which takes up to a second on a loaded machine, or for as long as it lives, because KVM
+ * returns the descriptor without close-on-exec. In that case the slots are bound to another file, which
+ * processes forked before do not hold.
  *
- * `bind` is called with each file; `again`: the slots are bound to the file before it. Blocks: for memslot operations,
- * and briefly for each file that is held. Errors: COVERAGE_GAP if every file was held, KERNEL, and what `bind` throws.
+ * `bind` is called with each file; `again`: the slots are bound to the file before it. Blocks: for memslot
+ * operations, and briefly for each file that is held. Errors: COVERAGE_GAP if every file was held, KERNEL,
+ * and what `bind` throws.
  */
 export function vacateSlots(
   vm: KvmVm,

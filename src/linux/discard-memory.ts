@@ -22,7 +22,8 @@ type Advice = Parameters<typeof raw.madvise>;
  * marks where they are.
  *
  * Blocks: where the memory is registered with a userfaultfd that has EVENT_REMOVE, until the event was read;
- * see {@link discardMemoryLater}. Errors: KERNEL with errno (EINVAL: shared memory that is locked, of no known file).
+ * see {@link discardMemoryLater}. Errors: KERNEL with errno (EINVAL: shared memory that is locked, of no
+ * known file).
  * Source: madvise(2), fallocate(2).
  */
 export function discardMemory(options: DiscardOptions): void {

@@ -28,7 +28,9 @@ export const ERRNO = {
 
 export type ErrnoName = keyof typeof ERRNO;
 
-/** Refusals that no kernel gives to a verb of a userfaultfd itself: a filter does, and will for a page, too. */
+/**
+ * Refusals that no kernel gives to a verb of a userfaultfd itself: a filter does, and will for a page, too.
+ */
 export const isFiltered = (errno: number): boolean =>
   errno === ERRNO.EPERM || errno === ERRNO.EACCES || errno === ERRNO.ENOSYS;
 

@@ -18,7 +18,10 @@ export interface Libc {
   errno(): number;
   /** An ArrayBuffer over `length` bytes of native memory at `address`, at most 4 GiB; it frees nothing. */
   view(address: number, length: number): ArrayBuffer;
-  /** Where the bytes lie. Of memory outside the collector's heap only: a SharedArrayBuffer, a view of native memory. */
+  /**
+   * Where the bytes lie. Of memory outside the collector's heap only: a SharedArrayBuffer, a view of native
+   * memory.
+   */
   addressOf(bytes: Uint8Array): number;
 
   _exit(status: number): never;

@@ -25,8 +25,8 @@ export interface FoundMemoryOptions {
   /** Bytes of a huge page of the kernel's, where it is made of those. */
   readonly hugePageSize?: number | undefined;
   /**
-   * Whether it may have pages that this mapping does not map: memory that lies in a file. What maps a file does so in
-   * any case.
+   * Whether it may have pages that this mapping does not map: memory that lies in a file. What maps a file
+   * does so in any case.
    */
   readonly shared: boolean;
   /** It was mapped just now, and nobody else knows of it: nothing of it is swapped out. Default false. */
@@ -50,8 +50,8 @@ export interface FoundMemoryOptions {
  * Precondition: made before the memory is registered with a userfaultfd, looked at as often as one likes
  * after.
  * Blocks: never for a page. Errors: NOT_SUPPORTED, NO_PERMISSION where this process cannot tell (no /proc, no
- * userfaultfd; EACCES), BAD_RANGE (ENOMEM: not mapped; a file that is shorter), KERNEL. Source: pagemap.rst (PAGEMAP_SCAN, Linux
- * 6.7), mincore(2), userfaultfd.rst.
+ * userfaultfd; EACCES), BAD_RANGE (ENOMEM: not mapped; a file that is shorter), KERNEL. Source: pagemap.rst
+ * (PAGEMAP_SCAN, Linux 6.7), mincore(2), userfaultfd.rst.
  */
 export class FoundMemory {
   readonly #o: FoundMemoryOptions;
@@ -304,8 +304,8 @@ function mappedByName({ name, offset, length }: MappedPiece): number {
 }
 
 /**
- * By mremap(2), which needs no name: the address, or `-errno`; `refused` where the mapping is locked, because the copy
- * of a locked mapping is filled as it is made.
+ * By mremap(2), which needs no name: the address, or `-errno`; `refused` where the mapping is locked, because
+ * the copy of a locked mapping is filled as it is made.
  */
 function copied(address: number, length: number, refused: number): number {
   return isLocked(address) ? refused : raw.mremap(address, 0, length, MREMAP.MAYMOVE, 0);
@@ -333,7 +333,7 @@ function probedRuns(alias: number, length: number, unit: number): readonly ByteR
   raw.madvise(alias, length, MADV.DONTNEED); // mapped by an earlier look
   const { port } = uffd;
   const registered = port.register(alias, length, UFFD_REGISTER_MODE.MINOR);
-  if (registered === -ERRNO.EINVAL) return []; // a file of another kind, which sets nothing aside that reads as zeros
+  if (registered === -ERRNO.EINVAL) return []; // another kind of file: it reserves no pages that read as zeros
   check(registered, 'ioctl UFFDIO_REGISTER', 'what a memory file has cannot be told');
   const runs: ByteRun[] = [];
   for (let at = 0; at < length;) {

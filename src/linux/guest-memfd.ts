@@ -13,7 +13,10 @@ export interface GuestMemfdSupport {
   readonly flags: readonly string[];
   /** Whether write(2) fills its pages: so on no released kernel up to 7.3. */
   readonly write: boolean;
-  /** Whether a userfaultfd takes a mapping of it, for missing or for minor faults: so on no released kernel up to 7.3. */
+  /**
+   * Whether a userfaultfd takes a mapping of it, for missing or for minor faults: so on no released kernel up
+   * to 7.3.
+   */
   readonly userfaultfd: boolean;
 }
 

@@ -57,8 +57,8 @@ export const KVM_DEV_ARM_VGIC_SHIFT = { MPIDR: 32, LINE_LEVEL_INFO: 10 } as cons
 export const VGIC_LEVEL_INFO_LINE_LEVEL = 0;
 
 /**
- * The attribute of a vCPU's register: its affinity as the groups REDIST_REGS, CPU_SYSREGS and LEVEL_INFO have it, above
- * what the group says of the register. `mpidr` is MPIDR_EL1, in which Aff3 does not follow on Aff2.
+ * The attribute of a vCPU's register: its affinity as the groups REDIST_REGS, CPU_SYSREGS and LEVEL_INFO have
+ * it, above what the group says of the register. `mpidr` is MPIDR_EL1, in which Aff3 does not follow on Aff2.
  */
 export function vgicAttribute(mpidr: bigint, register: number): bigint {
   const affinity = (((mpidr >> 32n) & 0xffn) << 24n) | (mpidr & 0xff_ffffn);

@@ -94,9 +94,9 @@ export class KvmRun {
   }
 
   /**
-   * Before KVM_RUN, which leaves the reason of an earlier exit where it is if it fails early: zeroes it, so that no old
-   * memory fault is taken for a new one. KVM_EXIT_MMIO stays: by it KVM on arm64 knows that an access waits to be
-   * completed, and does it again otherwise, for ever.
+   * Before KVM_RUN, which leaves the reason of an earlier exit where it is if it fails early: zeroes it, so
+   * that no old memory fault is taken for a new one. KVM_EXIT_MMIO stays: by it KVM on arm64 knows that an
+   * access waits to be completed, and does it again otherwise, for ever.
    * Source: kvm_arch_vcpu_ioctl_run (arch/arm64/kvm/arm.c).
    */
   forgetExit(): void {

@@ -216,8 +216,8 @@ const userSegment = (selector: number, type: number, l: number): X86Segment => (
 });
 
 /**
- * Special registers of 64-bit code at CPL 3, with paging by the tables at guest-physical `cr3`. KVM takes them of a vCPU
- * with {@link X86_LONG_MODE_CPUID}.
+ * Special registers of 64-bit code at CPL 3, with paging by the tables at guest-physical `cr3`. KVM takes
+ * them of a vCPU with {@link X86_LONG_MODE_CPUID}.
  * Source: Intel SDM vol. 3, 2.5 (CR0.PE|ET|PG, CR4.PAE) and 2.2.1 (IA32_EFER.LME|LMA).
  */
 export function x86UserMode(cr3: number): Partial<X86SpecialRegisters> {

@@ -65,7 +65,8 @@ export class Kvm {
 
   /** `type`: 0, or on arm64 the IPA size in bits. Errors: KERNEL (ENOMEM; EINVAL: the type). */
   createVm(type = 0): KvmVm {
-    // Whatever signal is pending, the kernel gives up where it begins to watch the mapping: asked again, as QEMU does.
+    // Whatever signal is pending, the kernel gives up where it begins to watch the mapping: asked again, as
+    // QEMU does.
     let fd: number;
     do fd = raw.ioctl(this.fd, KVM.CREATE_VM, type);
     while (fd === -ERRNO.EINTR);
@@ -211,7 +212,9 @@ export class KvmVm {
     return new KvmDevice(argument.words[1]!);
   }
 
-  /** KVM_SIGNAL_MSI: 1 delivered, 0 blocked by the guest, or `-errno`. It may touch guest memory (arm64 ITS). */
+  /**
+   * KVM_SIGNAL_MSI: 1 delivered, 0 blocked by the guest, or `-errno`. It may touch guest memory (arm64 ITS).
+   */
   signalMsi(address: number, data: number, deviceId?: number): number {
     using argument = new NativeBlock(KVM_SIZE.msi);
     store64(argument.words, 0, address);
@@ -392,8 +395,8 @@ export class KvmVcpu {
   }
 
   /**
-   * A vCPU that another isolate has and outlives this, which gives nothing back of it: a thread that ends in the middle
-   * of an access leaves nothing behind.
+   * A vCPU that another isolate has and outlives this, which gives nothing back of it: a thread that ends in
+   * the middle of an access leaves nothing behind.
    */
   static borrow({ fd, page }: KvmVcpuToken): KvmVcpu {
     return new KvmVcpu(fd, Mapping.borrow(page));
@@ -405,8 +408,8 @@ export class KvmVcpu {
   }
 
   /**
-   * KVM_RUN: 0 or `-errno`, with the reason in {@link run}. -EINTR: a signal or immediate_exit; the reason says
-   * nothing. -EFAULT and -EHWPOISON: look at the exit; it may be `none`, or an MMIO from before.
+   * KVM_RUN: 0 or `-errno`, with the reason in {@link run}. -EINTR: a signal or immediate_exit; the reason
+   * says nothing. -EFAULT and -EHWPOISON: look at the exit; it may be `none`, or an MMIO from before.
    * Blocks: until the guest exits.
    */
   enter(): number {

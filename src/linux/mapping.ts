@@ -41,7 +41,9 @@ export interface MapOptions {
   readonly protection?: number | undefined;
   /** Name of the memfd in /proc; default `demand-paging`. */
   readonly name?: string | undefined;
-  /** For `file`: the descriptor, which is closed with the mapping, and stays the caller's if there is none. */
+  /**
+   * For `file`: the descriptor, which is closed with the mapping, and stays the caller's if there is none.
+   */
   readonly fd?: number | undefined;
   /** Where in the file the mapping begins, in bytes; default 0. */
   readonly fileOffset?: number | undefined;

@@ -2,7 +2,10 @@ import { fstatSync, type Stats } from 'node:fs';
 import { DemandPagingError } from '../api/error.js';
 import { systemError } from './failure.js';
 
-/** Bytes of a regular file; of a device, which says no size, as many as anybody asks for. Errors: KERNEL (EBADF). */
+/**
+ * Bytes of a regular file; of a device, which says no size, as many as anybody asks for. Errors: KERNEL
+ * (EBADF).
+ */
 function sizeOf(fd: number): number {
   let stats: Stats;
   try {
@@ -15,7 +18,8 @@ function sizeOf(fd: number): number {
 }
 
 /**
- * Refuses a memory file that ends before a region of it does: whoever touches what lies beyond is ended by SIGBUS.
+ * Refuses a memory file that ends before a region of it does: whoever touches what lies beyond is ended by
+ * SIGBUS.
  * Blocks: never. Errors: BAD_RANGE, KERNEL (EBADF). Units: bytes. Source: fstat(2), mmap(2).
  */
 export function checkFileHolds(fd: number, offset: number, length: number): void {
@@ -28,7 +32,10 @@ export function checkFileHolds(fd: number, offset: number, length: number): void
   );
 }
 
-/** Whether a file ends before `end`, as one that was truncated does; false of what is no open descriptor. Blocks: never. */
+/**
+ * Whether a file ends before `end`, as one that was truncated does; false of what is no open descriptor.
+ * Blocks: never.
+ */
 export function fileEndsBefore(fd: number, end: number): boolean {
   try {
     return sizeOf(fd) < end;

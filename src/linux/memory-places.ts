@@ -25,9 +25,10 @@ interface Extent {
 }
 
 /**
- * Refuses memory that two regions have in common: what is brought for the one is found by accesses to the other,
- * without a fault. And a region whose file is not what is mapped at its address, or that is of a file and does not say
- * so: pages would be looked for, brought and discarded elsewhere. Without /proc only what the regions say of their files is known.
+ * Refuses memory that two regions have in common: what is brought for the one is found by accesses to the
+ * other, without a fault. And a region whose file is not what is mapped at its address, or that is of a file
+ * and does not say so: pages would be looked for, brought and discarded elsewhere. Without /proc only what
+ * the regions say of their files is known.
  *
  * `process`: in which the addresses are. Blocks: never. Errors: BAD_RANGE. Source: proc_pid_maps(5).
  */

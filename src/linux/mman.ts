@@ -1,4 +1,6 @@
-/** Constants of mmap(2), madvise(2), mremap(2), memfd_create(2) and fallocate(2), equal on x86-64 and arm64. */
+/**
+ * Constants of mmap(2), madvise(2), mremap(2), memfd_create(2) and fallocate(2), equal on x86-64 and arm64.
+ */
 
 export const PROT = { NONE: 0, READ: 1, WRITE: 2, EXEC: 4 } as const;
 

@@ -5,14 +5,16 @@ import { type UffdFaultKind } from './userfaultfd-event.js';
 import { type UffdPort } from './userfaultfd-port.js';
 
 /**
- * Ends the wait of an access to memory of which only its address is known. `zeros`: the page comes as it would without
- * a userfaultfd, as zeros or as the page cache has it. `poison`: the access fails (SIGBUS, EHWPOISON), and so does
- * every later one to the page. A fault on protection is answered by lifting the protection, whichever is asked for.
+ * Ends the wait of an access to memory of which only its address is known. `zeros`: the page comes as it
+ * would without a userfaultfd, as zeros or as the page cache has it. `poison`: the access fails (SIGBUS,
+ * EHWPOISON), and so does every later one to the page. A fault on protection is answered by lifting the
+ * protection, whichever is asked for.
  *
- * The page size is not known either: base pages are tried first, and where the kernel refuses those, the host's huge ones.
+ * The page size is not known either: base pages are tried first, and where the kernel refuses those, the
+ * host's huge ones.
  *
- * Returns 0: the access goes on; it faults again where its memory has gone. Else `-errno`: EAGAIN while events are
- * unread; ESRCH, the process has ended; anything else, the access still waits. Blocks: never.
+ * Returns 0: the access goes on; it faults again where its memory has gone. Else `-errno`: EAGAIN while
+ * events are unread; ESRCH, the process has ended; anything else, the access still waits. Blocks: never.
  */
 export function answerOutsideFault(
   port: UffdPort,

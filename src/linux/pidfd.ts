@@ -1,7 +1,10 @@
 import { check } from './failure.js';
 import * as raw from './raw.js';
 
-/** A descriptor that refers to a process, close-on-exec; it polls readable when the process ends. Source: pidfd_open(2). */
+/**
+ * A descriptor that refers to a process, close-on-exec; it polls readable when the process ends. Source:
+ * pidfd_open(2).
+ */
 export const openProcess = (pid: number): number =>
   check(raw.syscall('pidfd_open', pid, 0), 'pidfd_open', `cannot refer to process ${pid}`);
 

@@ -8,8 +8,9 @@ import { SIGACTION_BYTES } from './thread-signal.js';
 const SIGBUS = 7;
 
 /**
- * Notes an open attachment over memory of this process that a userfaultfd guards; the answer forgets it. While one is noted,
- * the process ends by `_exit`, when every listener has run and waiting accesses have been let go.
+ * Notes an open attachment over memory of this process that a userfaultfd guards; the answer forgets it.
+ * While one is noted, the process ends by `_exit`, when every listener has run and waiting accesses have been
+ * let go.
  *
  * Node ends its worker threads one by one and waits for each; a thread blocked in a page fault does not
  * end, and with the resolver gone nothing will wake it. The kernel ends threads where they are.
@@ -23,8 +24,9 @@ export function endWith(): () => void {
 }
 
 /**
- * A thread of this process that touches poison from now on stays there until the process has ended: SIGBUS would end
- * it first, with another status than it is about to have. No code of this runtime may run inside a signal: pause(2) is its handler.
+ * A thread of this process that touches poison from now on stays there until the process has ended: SIGBUS
+ * would end it first, with another status than it is about to have. No code of this runtime may run inside a
+ * signal: pause(2) is its handler.
  */
 function holdTouchers(): void {
   using action = new NativeBlock(SIGACTION_BYTES);

@@ -17,7 +17,10 @@ function orErrno(result: number, call: string, request = 0): number {
 let failed = '';
 let failedRequest = 0;
 
-/** The call here that failed last, of this isolate: `ioctl UFFDIO_COPY`, `mmap`. For naming what a loop has found refused. */
+/**
+ * The call here that failed last, of this isolate: `ioctl UFFDIO_COPY`, `mmap`. For naming what a loop has
+ * found refused.
+ */
 export function failedCall(): string {
   if (failed !== 'ioctl') return failed;
   const verb = Object.entries(UFFDIO).find(([, request]) => request === failedRequest);
@@ -63,7 +66,10 @@ export const pwrite = (fd: number, address: number, length: number, offset: numb
 export const poll = (address: number, count: number, timeout_ms: number): number =>
   orErrno(libc().poll(address, count, timeout_ms), 'poll');
 
-/** mmap(2): the address or `-errno`. With MAP_FIXED it replaces whatever was there, Node's own memory included. */
+/**
+ * mmap(2): the address or `-errno`. With MAP_FIXED it replaces whatever was there, Node's own memory
+ * included.
+ */
 export const mmap = (
   address: number,
   length: number,
@@ -82,8 +88,9 @@ export const madvise = (address: number, length: number, advice: number): number
   orErrno(libc().madvise(address, length, advice), 'madvise');
 
 /**
- * As {@link madvise}, which waits where a userfaultfd has events until one was read: on a thread of libuv's. What fails is
- * tried again here, for its errno; that does not wait, because what is refused is refused before.
+ * As {@link madvise}, which waits where a userfaultfd has events until one was read: on a thread of libuv's.
+ * What fails is tried again here, for its errno; that does not wait, because what is refused is refused
+ * before.
  */
 export const madviseLater = async (address: number, length: number, advice: number): Promise<number> =>
   (await libc().madviseAsync(address, length, advice)) === 0 ? 0 : madvise(address, length, advice);

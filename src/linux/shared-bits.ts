@@ -9,9 +9,10 @@ const ALL_ONES = 0xfff; // sign-extended from 12 bits
 const WORD_BITS = 32;
 
 /**
- * A bitmap in native memory that the kernel and other threads look at while it changes. Bits are changed by atomic
- * operations which are full barriers, so that whoever sees one changed sees what was written before. The runtime
- * promises neither for memory that is not its own; the kernel does, on behalf of FUTEX_WAKE_OP, that wakes nobody here.
+ * A bitmap in native memory that the kernel and other threads look at while it changes. Bits are changed by
+ * atomic operations which are full barriers, so that whoever sees one changed sees what was written before.
+ * The runtime promises neither for memory that is not its own; the kernel does, on behalf of FUTEX_WAKE_OP,
+ * that wakes nobody here.
  *
  * Blocks: never. Errors: KERNEL with errno (EFAULT: the memory is gone). Source: futex(2), FUTEX_WAKE_OP.
  */

@@ -6,9 +6,9 @@ import { load64, NativeBlock } from './native-block.js';
 import * as raw from './raw.js';
 
 /**
- * Makes a thread and waits for its end, and as many descriptors as one of Node's needs: whether this process may have
- * another one. The thread runs a function of the C
- * library that does nothing of note. Blocks: for a moment. Errors: KERNEL naming clone (EAGAIN) or pipe2 (EMFILE). Source: pthread_create(3).
+ * Makes a thread and waits for its end, and as many descriptors as one of Node's needs: whether this process
+ * may have another one. The thread runs a function of the C library that does nothing of note. Blocks: for a
+ * moment. Errors: KERNEL naming clone (EAGAIN) or pipe2 (EMFILE). Source: pthread_create(3).
  */
 function tryThread(): void {
   using thread = new NativeBlock(8);
@@ -18,10 +18,15 @@ function tryThread(): void {
   tryDescriptors();
 }
 
-/** Pipes whose ends are as many descriptors as the event loop of a thread of Node's has open, and what it opens first. */
+/**
+ * Pipes whose ends are as many descriptors as the event loop of a thread of Node's has open, and what it
+ * opens first.
+ */
 const PIPES = 8;
 
-/** Node leaves descriptors behind where one for an event loop is refused half-way: it is not let come to that. */
+/**
+ * Node leaves descriptors behind where one for an event loop is refused half-way: it is not let come to that.
+ */
 function tryDescriptors(): void {
   const open: number[] = [];
   try {

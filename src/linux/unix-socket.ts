@@ -84,7 +84,10 @@ export function connectTo(path: string): number {
   }
 }
 
-/** The next connection of a listening socket, close-on-exec. Blocks this thread until there is one; poll first. */
+/**
+ * The next connection of a listening socket, close-on-exec. Blocks this thread until there is one; poll
+ * first.
+ */
 export const acceptFrom = (listener: number): number =>
   settle(libc().accept4(listener, 0, 0, SOCK_CLOEXEC), 'accept4', 'cannot accept a connection');
 

@@ -105,7 +105,9 @@ export function uffdFeatureNames(mask: bigint): UffdFeature[] {
   return (Object.keys(UFFD_FEATURE) as UffdFeature[]).filter((name) => mask & BigInt(UFFD_FEATURE[name]));
 }
 
-/** The names of the ioctls in a mask as UFFDIO_API and UFFDIO_REGISTER answer it: bit n is `_UFFDIO` number n. */
+/**
+ * The names of the ioctls in a mask as UFFDIO_API and UFFDIO_REGISTER answer it: bit n is `_UFFDIO` number n.
+ */
 export function uffdIoctlNames(mask: bigint): UffdIoctl[] {
   return (Object.keys(UFFDIO) as UffdIoctl[]).filter((name) => mask & (1n << BigInt(UFFDIO[name] & 0xff)));
 }

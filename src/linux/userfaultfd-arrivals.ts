@@ -5,9 +5,10 @@ import { UFFD_MSG_WORDS } from './userfaultfd-event.js';
 const MESSAGES = 64;
 
 /**
- * Messages that the event loop has read from a userfaultfd and no port has taken: shared memory, whose zeros are
- * places without a message. It outlives the isolate that read them, so that an event which the kernel has handed out is
- * not lost with a thread that is ended before its port took it: the next port on the same memory takes it.
+ * Messages that the event loop has read from a userfaultfd and no port has taken: shared memory, whose zeros
+ * are places without a message. It outlives the isolate that read them, so that an event which the kernel has
+ * handed out is not lost with a thread that is ended before its port took it: the next port on the same
+ * memory takes it.
  */
 export class UffdArrivals {
   /** Where the event loop reads to. Only while {@link pending} is false. */

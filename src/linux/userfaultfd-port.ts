@@ -48,12 +48,17 @@ export class UffdPort {
     this.messages = this.#inbox.words;
   }
 
-  /** UFFDIO_COPY: `length` bytes from `source` (in this process) to `target`. Modes: {@link UFFD_COPY_MODE}. */
+  /**
+   * UFFDIO_COPY: `length` bytes from `source` (in this process) to `target`. Modes: {@link UFFD_COPY_MODE}.
+   */
   copy(target: number, source: number, length: number, mode = 0): number {
     return this.#fromTo(UFFDIO.COPY, target, source, length, mode);
   }
 
-  /** UFFDIO_MOVE: takes the pages at `source` out of there. Private anonymous memory. Modes: {@link UFFD_MOVE_MODE}. */
+  /**
+   * UFFDIO_MOVE: takes the pages at `source` out of there. Private anonymous memory. Modes: {@link
+   * UFFD_MOVE_MODE}.
+   */
   move(target: number, source: number, length: number, mode = 0): number {
     return this.#fromTo(UFFDIO.MOVE, target, source, length, mode);
   }
@@ -68,7 +73,10 @@ export class UffdPort {
     return this.#range(UFFDIO.CONTINUE, start, length, mode);
   }
 
-  /** UFFDIO_POISON: later accesses get SIGBUS, in-kernel ones EHWPOISON or EFAULT. Modes: {@link UFFD_POISON_MODE}. */
+  /**
+   * UFFDIO_POISON: later accesses get SIGBUS, in-kernel ones EHWPOISON or EFAULT. Modes: {@link
+   * UFFD_POISON_MODE}.
+   */
   poison(start: number, length: number, mode = 0): number {
     return this.#range(UFFDIO.POISON, start, length, mode);
   }
@@ -141,8 +149,8 @@ export class UffdPort {
   }
 
   /**
-   * Takes up to `most` messages, at most {@link batch}: how many, or `-errno` (-EAGAIN: none, on a non-blocking
-   * descriptor). Decode them with {@link event} or read {@link messages} word by word.
+   * Takes up to `most` messages, at most {@link batch}: how many, or `-errno` (-EAGAIN: none, on a
+   * non-blocking descriptor). Decode them with {@link event} or read {@link messages} word by word.
    */
   read(most = this.batch): number {
     if (this.#closed) return -ERRNO.EBADF;

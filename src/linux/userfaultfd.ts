@@ -85,7 +85,9 @@ const REGISTER_HINTS: Readonly<Record<number, string>> = {
 
 /** A userfaultfd of this process, or one that another process passed here. */
 export class Userfaultfd {
-  /** The raw verbs, for the isolate that opened this. Others make their own {@link UffdPort} on {@link fd}. */
+  /**
+   * The raw verbs, for the isolate that opened this. Others make their own {@link UffdPort} on {@link fd}.
+   */
   readonly port: UffdPort;
   readonly fd: number;
   /** Features that were asked for and are on. */
@@ -145,8 +147,8 @@ export class Userfaultfd {
   /**
    * Registers `[start, start + length)`; returns the ioctls that work on that range.
    * Blocks: for the kernel's mmap lock: long when another thread maps, never for a fault.
-   * Errors: ALREADY_REGISTERED (EBUSY), NOT_SUPPORTED (EINVAL: the wrong memory for this mode),
-   * BAD_RANGE (ENOMEM: not mapped, or the process has ended), NO_PERMISSION (EPERM: not writable), CLOSED, RangeError.
+   * Errors: ALREADY_REGISTERED (EBUSY), NOT_SUPPORTED (EINVAL: the wrong memory for this mode), BAD_RANGE
+   * (ENOMEM: not mapped, or the process has ended), NO_PERMISSION (EPERM: not writable), CLOSED, RangeError.
    * Units: bytes, page-aligned. Source: UFFDIO_REGISTER.
    */
   register(start: number, length: number, mode: number): ReadonlySet<UffdIoctl> {

@@ -32,8 +32,9 @@ interface Access {
 
 /**
  * KVM's vGIC and its ITSes as far as a VMM's saves and restores see them, behind the ioctl function of a
- * {@link KvmDevice}: what is an u32 and what a u64, who is named by an MPIDR, which registers set and clear bits of others.
- * Written from the kernel's documents, arm-vgic-v3.rst and arm-vgic-its.rst, and vgic-kvm-device.c.
+ * {@link KvmDevice}: what is an u32 and what a u64, who is named by an MPIDR, which registers set and clear
+ * bits of others. Written from the kernel's documents, arm-vgic-v3.rst and arm-vgic-its.rst, and
+ * vgic-kvm-device.c.
  */
 export class FakeGic {
   /** Every access, in order. */

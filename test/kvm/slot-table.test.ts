@@ -10,7 +10,9 @@ const FIRST_SLOT = 16;
 const LIVE_BASE = 2 ** 40;
 const MISSING_BASE = 2 ** 41;
 
-/** Memslots as KVM keeps them: none overlaps another, a number names one slot, a change of size is refused. */
+/**
+ * Memslots as KVM keeps them: none overlaps another, a number names one slot, a change of size is refused.
+ */
 class Slots implements SlotVm {
   readonly slots = new Map<number, KvmSlot>();
   most = 0;

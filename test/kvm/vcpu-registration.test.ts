@@ -26,7 +26,9 @@ function sharedWithHandler(): { shared: SharedVcpuState; token: VcpuExitHandlerT
   return { shared, token };
 }
 
-/** A thread that uses an exit handler. Words: the thread is ready, it is done, and the test's signals to it. */
+/**
+ * A thread that uses an exit handler. Words: the thread is ready, it is done, and the test's signals to it.
+ */
 function thread(token: VcpuExitHandlerToken, body: string): { worker: Worker; words: Int32Array } {
   const words = new Int32Array(new SharedArrayBuffer(16));
   const code = `

@@ -1,6 +1,9 @@
 import { type VectorVm } from 'demand-paging/arm64';
 
-/** Where the things of a random VM lie. Every structure has room for what the arbitraries ask for, and no more. */
+/**
+ * Where the things of a random VM lie. Every structure has room for what the arbitraries ask for, and no
+ * more.
+ */
 export const RAM = 0x8000_0000n;
 export const MEMSLOTS = [
   { gpa: RAM, size: 0x40_0000n },

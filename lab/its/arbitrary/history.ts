@@ -142,8 +142,8 @@ function epilogue(itses: number): ScriptStep[] {
 }
 
 /**
- * A life of a GIC: it is set up, commands and everything else happen to it, it is saved, and perhaps restored into a
- * fresh VM, which is then looked at in the same way.
+ * A life of a GIC: it is set up, commands and everything else happen to it, it is saved, and perhaps restored
+ * into a fresh VM, which is then looked at in the same way.
  */
 export const anyHistory: fc.Arbitrary<Script> = anyConfig.chain((config) =>
   fc

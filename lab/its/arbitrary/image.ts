@@ -36,8 +36,8 @@ function wordsOf(memory: GuestMemory): (readonly [bigint, bigint])[] {
 }
 
 /**
- * A saved image, perhaps corrupted, restored into a fresh VM, perhaps with one of its pages missing at first; then
- * tried again, used and saved.
+ * A saved image, perhaps corrupted, restored into a fresh VM, perhaps with one of its pages missing at first;
+ * then tried again, used and saved.
  */
 export const anyRestore: fc.Arbitrary<Script> = fc
   .record({

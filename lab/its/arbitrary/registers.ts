@@ -28,7 +28,10 @@ export const anySetup: fc.Arbitrary<Setup> = fc.record({
   ),
 });
 
-/** The registers in the order in which a guest, or a VMM that restores, writes them. ITSes are enabled at the end. */
+/**
+ * The registers in the order in which a guest, or a VMM that restores, writes them. ITSes are enabled at the
+ * end.
+ */
 export function setupSteps(setup: Setup, vcpus: number, itses: number): ScriptStep[] {
   const steps: ScriptStep[] = [];
   for (let cpu = 0; cpu < vcpus; cpu++) {
@@ -63,7 +66,10 @@ export const level1Words = (itses: number): (readonly [bigint, bigint])[] =>
 
 const noise = fc.bigInt({ min: 0n, max: U64 });
 
-/** A sensible value, that with bits flipped, or anything. Tables and queues stay small: a big one takes minutes. */
+/**
+ * A sensible value, that with bits flipped, or anything. Tables and queues stay small: a big one takes
+ * minutes.
+ */
 function anyValue(sensible: bigint, small: bigint): fc.Arbitrary<bigint> {
   const value = fc.oneof(
     { weight: 3, arbitrary: fc.constant(sensible) },

@@ -62,8 +62,8 @@ export class Target {
   ): Promise<Target> {
     const spec = { vcpuIds: VCPU_IDS, itsBases: [undefined], gicdBase: GICD_BASE, gicrBase: GICR_BASE };
     const gic = new GicVm(kvm, spec, []);
-    // An exit handler for each vCPU and one for the thread of the device ioctls. Slot verification would need another vCPU,
-    // which can no longer be created.
+    // An exit handler for each vCPU and one for the thread of the device ioctls. Slot verification would need
+    // another vCPU, which can no longer be created.
     const backend =
       mediation === 'vcpu-exits'
         ? composite({ vm: gic.vm.fd, vcpus: VCPU_IDS.length + 1, verifySlots: false })
@@ -96,7 +96,10 @@ export class Target {
     return new Target(kvm, gic, backend, pager);
   }
 
-  /** Runs every vCPU over its pages, each on its thread, until it says that it is done; none is in KVM_RUN afterwards. */
+  /**
+   * Runs every vCPU over its pages, each on its thread, until it says that it is done; none is in KVM_RUN
+   * afterwards.
+   */
   async runVcpus(threads: readonly VcpuThread[]): Promise<{ readonly pageExits: number }> {
     const ends = await Promise.all(VCPU_IDS.map((_, vcpu) => this.#runVcpu(vcpu, threads[vcpu]!)));
     for (const [vcpu, { handled, failure, exitReason, errno, x4 }] of ends.entries()) {
@@ -125,7 +128,9 @@ export class Target {
     return await afterRedistributors.restoreItsRegisters(itses[0]!);
   }
 
-  /** The pages that are asked for, in order, from when this resolves until the function it gives is called. */
+  /**
+   * The pages that are asked for, in order, from when this resolves until the function it gives is called.
+   */
   async listen(): Promise<() => Promise<readonly bigint[]>> {
     const faults: bigint[] = [];
     const note: PagerEvents['fault'] = (fault) => void faults.push(RAM + BigInt(fault.page * PAGE));
@@ -138,7 +143,10 @@ export class Target {
     };
   }
 
-  /** The resolver takes commands in order, and answers after the notices that it sent before. Costs no page: it is there. */
+  /**
+   * The resolver takes commands in order, and answers after the notices that it sent before. Costs no page:
+   * it is there.
+   */
   async #roundTrip(): Promise<void> {
     await this.pager.ensure([{ start: gpa(PLACE.code), length: 1n }]);
   }

@@ -2,9 +2,9 @@ import { type CommandWords, encodeCommand, encodeConfiguration, GICD, GICR, GITS
 import { BOARD } from '../../../examples/arm64-gic.js';
 
 /*
- * The guest whose GIC is migrated: it sets its GIC up itself, by writing its registers; has one interrupt active on each
- * vCPU when it is saved, others pending; and takes the rest where it goes on. It tells what it takes by stores to where
- * there is no memory. Its MMU is off and it needs no stack.
+ * The guest whose GIC is migrated: it sets its GIC up itself, by writing its registers; has one interrupt
+ * active on each vCPU when it is saved, others pending; and takes the rest where it goes on. It tells what it
+ * takes by stores to where there is no memory. Its MMU is off and it needs no stack.
  */
 export const RAM = 0x8000_0000n;
 export const RAM_BYTES = 0x20_0000;
@@ -64,7 +64,10 @@ export const startRegisters = (vcpu: number): Readonly<Record<string, bigint>> =
   x9: SENT[vcpu]!,
 });
 
-/** What the guest has besides LPIs. Both vCPUs have the PPI; its line and the SPI's stay high until the guest takes them. */
+/**
+ * What the guest has besides LPIs. Both vCPUs have the PPI; its line and the SPI's stay high until the guest
+ * takes them.
+ */
 export const INTERRUPTS = {
   levelSpi: 40,
   edgeSpi: 41,
@@ -75,7 +78,10 @@ export const INTERRUPTS = {
 } as const;
 /** ICC_SGI1R_EL1 that each vCPU writes: SGI, Aff1 and one bit of the target list. */
 const SENT = [(5n << 24n) | (1n << 16n) | 1n, (3n << 24n) | 1n];
-/** What each vCPU has taken, and not ended, when it is saved: it has the highest priority of all that is pending. */
+/**
+ * What each vCPU has taken, and not ended, when it is saved: it has the highest priority of all that is
+ * pending.
+ */
 export const ACTIVE: readonly number[] = [INTERRUPTS.levelSpi, INTERRUPTS.sgis[1]];
 
 /** An event of the only device of an ITS. */

@@ -19,8 +19,8 @@ import { type Script } from '../../its/script.js';
 import { record } from '../support/record.js';
 
 /*
- * Which functions of this kernel use guest memory while an ITS lives: recorded by probes, apart from userfaultfd and
- * from the library, and compared with both.
+ * Which functions of this kernel use guest memory while an ITS lives: recorded by probes, apart from
+ * userfaultfd and from the library, and compared with both.
  */
 const RUNS = Number(process.env['LAB_RUNS'] ?? 10);
 const TIME_LIMIT_MS = 20_000;

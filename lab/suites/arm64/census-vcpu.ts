@@ -32,8 +32,8 @@ import { GuestRam } from '../../its/guest-ram.js';
 import { record } from '../support/record.js';
 
 /*
- * Which functions of this kernel use guest memory while a vCPU runs, while the VMM's own threads use it, and while
- * another part of the kernel does.
+ * Which functions of this kernel use guest memory while a vCPU runs, while the VMM's own threads use it, and
+ * while another part of the kernel does.
  */
 const PAGE = 4096;
 const KVM_ARM_VCPU_PVTIME_CTRL = 2;
@@ -61,7 +61,10 @@ interface Observed<R> {
   readonly faults: readonly bigint[];
 }
 
-/** Traces an operation that meets every page missing; undefined, and the test skipped, where nothing can be traced. */
+/**
+ * Traces an operation that meets every page missing; undefined, and the test skipped, where nothing can be
+ * traced.
+ */
 function observe<R>(context: TestContext, operation: () => R): Observed<R> | undefined {
   if (typeof tracer === 'string') {
     context.skip(tracer);

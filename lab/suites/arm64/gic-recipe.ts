@@ -27,8 +27,9 @@ import { Machine } from '../../its/recipe/machine.js';
 import { record } from '../support/record.js';
 
 /*
- * The recipe of docs/gic-its-restore.md, as it stands there: a guest with two ITSes that sets its GIC up, and has
- * interrupts of every kind active and pending, is saved by the real KVM and goes on in a VM of which every page is missing.
+ * The recipe of docs/gic-its-restore.md, as it stands there: a guest with two ITSes that sets its GIC up, and
+ * has interrupts of every kind active and pending, is saved by the real KVM and goes on in a VM of which
+ * every page is missing.
  */
 const PAGES = RAM_BYTES / PAGE;
 const VCPUS = [...MPIDRS.keys()];
@@ -77,7 +78,9 @@ function liveUntilSaved(machine: Machine): void {
   }
 }
 
-/** Nothing can be queued and not executed on a source that runs; a VM that was saved elsewhere may come so. */
+/**
+ * Nothing can be queued and not executed on a source that runs; a VM that was saved elsewhere may come so.
+ */
 function withQueuedCommand(vgic: SavedVgic): SavedVgic {
   const cwriter = queueOneMore(new Uint8Array(image));
   return { ...vgic, itses: vgic.itses.map((its, n) => (n === QUEUED.its ? { ...its, cwriter } : its)) };
@@ -114,7 +117,9 @@ async function openTarget(): Promise<Target> {
   return { machine, pager, close };
 }
 
-/** Runs a vCPU to its end, and gives what it took, in order; devices do as the guest takes their interrupts. */
+/**
+ * Runs a vCPU to its end, and gives what it took, in order; devices do as the guest takes their interrupts.
+ */
 function takesOf(machine: Machine, vcpu: number, inTheMiddle: () => void): number[] {
   const taken: number[] = [];
   for (;;) {
@@ -135,7 +140,10 @@ const lpisOf = (vcpu: number, pending: boolean): number[] =>
   [...EVENTS, ...(pending ? [] : [QUEUED])]
     .filter((event) => event.vcpu === vcpu && event.enabled && (event.pending || !pending))
     .map(({ intid }) => intid);
-/** What no LPI is and waits for a vCPU when it goes on: vCPU 0's level SPI is high still, once it has ended it. */
+/**
+ * What no LPI is and waits for a vCPU when it goes on: vCPU 0's level SPI is high still, once it has ended
+ * it.
+ */
 const WAITING = [
   [INTERRUPTS.levelSpi, INTERRUPTS.ppi, INTERRUPTS.sgis[0]],
   [INTERRUPTS.edgeSpi, INTERRUPTS.ppi],

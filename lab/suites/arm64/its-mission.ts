@@ -19,8 +19,9 @@ import { VcpuThread } from '../../its/mission/vcpu-thread.js';
 import { record } from '../support/record.js';
 
 /*
- * A VM's GIC is saved by the real KVM and restored by it into a VM of which every page is missing, in the ways there
- * are. What each costs: how long the VM waits before the ioctl, and how long the ioctl holds all of its locks.
+ * A VM's GIC is saved by the real KVM and restored by it into a VM of which every page is missing, in the
+ * ways there are. What each costs: how long the VM waits before the ioctl, and how long the ioctl holds all
+ * of its locks.
  */
 const EFAULT = 14;
 const LATENCIES = (process.env['LAB_LATENCIES'] ?? '0,1,10').split(',').map(Number);
@@ -105,7 +106,10 @@ async function prepare(mode: Mode, target: Target): Promise<Plan | undefined> {
   return mode.includes('planned') ? await plan(target, mode.includes('guessing')) : undefined;
 }
 
-/** Issues the ioctl until it succeeds: where errors are the rule, the page it needs next is brought before each retry. */
+/**
+ * Issues the ioctl until it succeeds: where errors are the rule, the page it needs next is brought before
+ * each retry.
+ */
 async function issueTables(target: Target, mode: Mode, issue: () => number) {
   const { pager } = target;
   const spent = { ioctl: 0, bringing: 0, faults: 0, ioctls: 0 };

@@ -22,9 +22,9 @@ import { type Script } from '../../its/script.js';
 import { keepFile, record } from '../support/record.js';
 
 /*
- * The ITS of this kernel against the library's twin of it: the same random script is played on both, and every
- * status, register, word of memory and page touched has to agree. What disagrees is shrunk and handed out as a
- * vector, to become a fixture once it is settled.
+ * The ITS of this kernel against the library's twin of it: the same random script is played on both, and
+ * every status, register, word of memory and page touched has to agree. What disagrees is shrunk and handed
+ * out as a vector, to become a fixture once it is settled.
  */
 const RUNS = Number(process.env['LAB_RUNS'] ?? 20);
 /** For one kind of script, shrinking included: what was found by then is told. */

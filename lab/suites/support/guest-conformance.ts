@@ -8,7 +8,10 @@ import { record } from './record.js';
 /** Emulated CPUs are slow: one run of a property takes seconds, and there are some twenty. */
 const RUNS = Number(process.env['LAB_RUNS'] ?? 1);
 
-/** The conformance suite on a backend that is part of a VM, whose memory real vCPUs access, as a suite of the lab. */
+/**
+ * The conformance suite on a backend that is part of a VM, whose memory real vCPUs access, as a suite of the
+ * lab.
+ */
 export function guestConformance(backend: GuestBackendName): void {
   const lack = probeGuest({ backend })
     .list.filter(({ met }) => !met)

@@ -25,15 +25,16 @@ const effects = (): Effects => ({
 });
 
 /**
- * Demand paging of memory in a guest_memfd, on a kernel whose guest_memfd supports no userfaultfd: vCPUs exit at vacated
- * slots; all other accessors wait at a registered reservation, over which the populated parts of the file are mapped. Each
- * part is a mapping until its neighbours are populated. Before the process has vm.max_map_count mappings, further pages
- * are mapped for vCPUs only, until another accessor needs them, and mapped runs are unmapped in turn
- * (`memslotUpdates.unmappedRuns`): this is slower, and nothing is lost. Larger pages need fewer mappings.
+ * Demand paging of memory in a guest_memfd, on a kernel whose guest_memfd supports no userfaultfd: vCPUs exit
+ * at vacated slots; all other accessors wait at a registered reservation, over which the populated parts of
+ * the file are mapped. Each part is a mapping until its neighbours are populated. Before the process has
+ * vm.max_map_count mappings, further pages are mapped for vCPUs only, until another accessor needs them, and
+ * mapped runs are unmapped in turn (`memslotUpdates.unmappedRuns`): this is slower, and nothing is lost.
+ * Larger pages need fewer mappings.
  *
- * Preconditions, blocking, errors: as `composite`. An access to a page while it is withdrawn, removed or frozen waits: a
- * placeholder, which is already registered, replaces the page. Regions may bring their file (`file.fd`), created from the
- * VM with MMAP and INIT_SHARED.
+ * Preconditions, blocking, errors: as `composite`. An access to a page while it is withdrawn, removed or
+ * frozen waits: a placeholder, which is already registered, replaces the page. Regions may bring their file
+ * (`file.fd`), created from the VM with MMAP and INIT_SHARED.
  * Requires: KVM, Linux 6.18 with guest_memfd; a userfaultfd that reports kernel faults.
  * Source: KVM's api.rst (KVM_CREATE_GUEST_MEMFD), ioctl_userfaultfd(2).
  */

@@ -2,8 +2,9 @@ import { type Effects, holeEffects } from '../../kvm/coverage.js';
 import { type SlotStrategy } from '../../kvm/index.js';
 
 /**
- * Only vCPUs are stopped. KVM's own accesses find no memory at the address (EFAULT). Where KVM shadows the guest's page
- * tables the walk is KVM's, and the guest sees a page fault; with two-stage translation it exits like any other access.
+ * Only vCPUs are stopped. KVM's own accesses find no memory at the address (EFAULT). Where KVM shadows the
+ * guest's page tables the walk is KVM's, and the guest sees a page fault; with two-stage translation it exits
+ * like any other access.
  */
 const vacated = (twoStages: boolean): Effects => ({
   'vcpu-load': 'exits',

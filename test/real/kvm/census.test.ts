@@ -11,9 +11,9 @@ import { userfaultfd } from '../../../src/backends/userfaultfd/index.js';
 import { imageOf, LOW, PAGED, pagerOver, Rig } from './rig.js';
 
 /*
- * The census of docs/census.md on this host. Where its kernel has no kprobes, what it does have is the trace event of a
- * page fault in the kernel, with its stack: that shows the copies and walks that meet a missing page, not the functions
- * that pin one, which fault without an exception.
+ * The census of docs/census.md on this host. Where its kernel has no kprobes, what it does have is the trace
+ * event of a page fault in the kernel, with its stack: that shows the copies and walks that meet a missing
+ * page, not the functions that pin one, which fault without an exception.
  */
 const TRACEFS = '/sys/kernel/tracing';
 const PAGE_FAULT = 'events/exceptions/page_fault_kernel';

@@ -15,7 +15,10 @@ import { needUserfaultfd, PAGE } from '../userfaultfd/scene.js';
 
 const PAGES = 4;
 
-/** Kernels whose guest_memfd takes write(2) are in no release: a memory file, which does, stands for one of theirs. */
+/**
+ * Kernels whose guest_memfd takes write(2) are in no release: a memory file, which does, stands for one of
+ * theirs.
+ */
 test('a file that takes write(2) is filled by it', (context) => {
   needUserfaultfd(context);
   using file = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
@@ -61,6 +64,7 @@ test('what a guest_memfd of this kernel takes', (context) => {
     return context.skip((error as Error).message);
   }
   kvm.close();
-  // So on every release up to 7.3. On one where it fails, the library fills by write(2) what it never has before.
+  // So on every release up to 7.3. On one where it fails, the library fills by write(2) what it never has
+  // before.
   expect(guestMemfdSupport()).toMatchObject({ write: false, userfaultfd: false });
 });

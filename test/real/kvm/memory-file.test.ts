@@ -12,7 +12,10 @@ const LIMIT_MS = 60_000;
 const PLAIN = ['kvm-exit', 'composite', 'userfaultfd copy', 'userfaultfd continue'] as const;
 const HUGE = ['kvm-exit hugetlb', 'userfaultfd continue hugetlb'] as const;
 
-/** What a VMM of its own says; in a mount namespace with a tmpfs of 1 MiB, or a test skipped where there cannot be one. */
+/**
+ * What a VMM of its own says; in a mount namespace with a tmpfs of 1 MiB, or a test skipped where there
+ * cannot be one.
+ */
 function outcomeOf(context: TestContext, flavour: string, what: string): unknown {
   Rig.open(context)[Symbol.dispose]();
   const folder = mkdtempSync(join(tmpdir(), 'demand-paging-file-'));

@@ -25,7 +25,8 @@ test.for(['kvm-exit', 'composite'] as const)(
     const last = await pager.memory!.read(gpa(PAGED + (PAGES - 1) * PAGE + 8), 8);
     expect(new DataView(last.buffer).getBigUint64(0, true)).toBe(SUM);
     expect(rig.word(LOW.counter)).toBe(SUM);
-    // A slot for each page that comes, and holes have none to delete: only those that are joined with a neighbour go.
+    // A slot for each page that comes, and holes have none to delete: only those that are joined with a
+    // neighbour go.
     const left = COUNT.toString(2).replaceAll('0', '').length;
     expect(backend.memslotUpdates.slots).toBe(2 * COUNT - left);
     await pager.close({ missing: 'leave' });

@@ -104,7 +104,8 @@ describe.for(FLAVOURS)(
           pager.freeze(range(1)),
           pager.withdraw(range(0)),
         ];
-        // A page that has come by then cannot be frozen by every backend, and a pager that closes begins nothing.
+        // A page that has come by then cannot be frozen by every backend, and a pager that closes begins
+        // nothing.
         const ends = changes.map(async (change) => {
           const end = await change.then(
             () => 'done',

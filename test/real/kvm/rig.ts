@@ -40,7 +40,10 @@ export const LOW = {
   counter: 0x4_1000,
   bytes: 0x20_0000,
 };
-/** The paged region, and what its source holds at which page; everywhere else a page's first word is its address. */
+/**
+ * The paged region, and what its source holds at which page; everywhere else a page's first word is its
+ * address.
+ */
 export const PAGED = 0x20_0000;
 export const PAGED_PAGE = { tables: 0, code: 3, stacks: 4, counter: 6, data: 8 };
 

@@ -31,7 +31,8 @@ test('slot-op-never-blocks-resolver: while an access of KVM waits, slots wait, a
   const present = (at: number): boolean => pager.memory!.isPresent({ start: gpa(at), length: BigInt(PAGE) });
   while (!present(page(0))) await new Promise((resolve) => setImmediate(resolve));
 
-  // Whoever changes a slot now waits for the page that does not come: a resolver that did would wait for itself.
+  // Whoever changes a slot now waits for the page that does not come: a resolver that did would wait for
+  // itself.
   const slot = { slot: 3, gpa: 0x8000_0000, length: PAGE, userspace: rig.low.address };
   const careless = await rig.start<number>({ kind: 'slot', vm: rig.vm.fd, slot });
   let changed = false;

@@ -30,7 +30,10 @@ interface Scene {
   readonly removing: () => boolean;
 }
 
-/** A pager whose resolver is inside a read of its source from the moment on at which pages are about to be removed. */
+/**
+ * A pager whose resolver is inside a read of its source from the moment on at which pages are about to be
+ * removed.
+ */
 async function open(): Promise<Scene> {
   const control = new Int32Array(new SharedArrayBuffer(8));
   const inner = userfaultfd();

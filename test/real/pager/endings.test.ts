@@ -38,8 +38,8 @@ test.each([
 );
 
 /**
- * What a page of the VMM's own memory holds after the pager was closed while the source's thread was in the middle of a read,
- * which ended that thread: a byte, or -errno.
+ * What a page of the VMM's own memory holds after the pager was closed while the source's thread was in the
+ * middle of a read, which ended that thread: a byte, or -errno.
  */
 async function closeDuringRead(missing: 'poison' | 'zero'): Promise<number> {
   using memory = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
