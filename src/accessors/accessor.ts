@@ -5,7 +5,7 @@ import { type Walk, type WalkReport } from './walk.js';
 /** One access. Offsets and lengths are in bytes; an access stays inside its page. */
 export interface AccessRequest {
   readonly page: PageIndex;
-  /** Where in the page; default 0. */
+  /** Offset in the page; default 0. */
   readonly offset?: number | undefined;
   /** Bytes to write; absent for a read. */
   readonly bytes?: Uint8Array | undefined;
@@ -13,22 +13,27 @@ export interface AccessRequest {
   readonly length?: number | undefined;
 }
 
-/** What came of an access: what was read (empty for a write), or a positive errno. */
+/** The result of an access: the bytes read (empty for a write), or a positive errno. */
 export type AccessResult =
   { readonly ok: true; readonly bytes: Uint8Array } | { readonly ok: false; readonly errno: number };
 
 /**
- * Somebody who accesses guest memory from one site, apart from whoever serves it: a missing page stops
- * this one and nobody else.
+ * An accessor of guest memory from one site, on a thread other than the resolver's: a missing page stops the
+ * accessor only.
  */
 export interface Accessor extends AsyncDisposable {
   readonly site: AccessSite;
   /** How the access is made, in a few words. */
   readonly how: string;
-  /** Kernel thread id of whoever makes the accesses, for {@link Pager.nameThread}; undefined in the model. */
+  /**
+   * Kernel id of the thread that makes the accesses, for {@link Pager.nameThread}; undefined in the model.
+   */
   readonly thread: number | undefined;
 
-  /** Makes one access; the promise settles when it is through, so a missing page keeps it open. */
+  /**
+   * Makes one access. The promise settles when the access has completed: with a missing page it stays
+   * pending.
+   */
   access(request: AccessRequest): Promise<AccessResult>;
 
   /**
@@ -37,18 +42,18 @@ export interface Accessor extends AsyncDisposable {
   walk(walk: Walk): Promise<WalkReport>;
 
   /**
-   * Drops pages of one region behind the pager's back (MADV_DONTNEED), as an allocator or a balloon of the
-   * VMM's does. Only on threads of the process that has the memory. Rejects with KERNEL and the errno.
+   * Discards pages of one region without the pager (MADV_DONTNEED), as an allocator or a balloon of the VMM
+   * does. Only on threads of the process that has the memory. Rejects with KERNEL and the errno.
    */
   discard?(pages: PageRange): Promise<void>;
 
-  /** Lets the walk under way end after its present access; it resolves with what it has. */
+  /** Ends the walk in progress after its current access; it resolves with the pages read so far. */
   interrupt(): void;
 
   /**
-   * Ends it. Idempotent. When it resolves, its thread or process and its descriptors are gone.
-   * Precondition for accessors on a thread: no access of theirs waits for a page that nobody brings,
-   * since nothing can end a thread that is stopped in the kernel. Another process is killed.
+   * Ends it. Idempotent. When it resolves, its thread or process and its descriptors are gone. Precondition
+   * for accessors on a thread: no access of theirs waits for a page that never arrives, since a thread that
+   * is stopped in the kernel cannot be ended. Another process is killed.
    */
   stop(): Promise<void>;
 }

@@ -25,8 +25,8 @@ const EIO = 5;
 const PAGES_PER_SLICE = 16;
 
 /**
- * An accessor of a model of memory, for hosts without the real thing: any site, in this isolate, awaiting
- * each access. `stop` needs its accesses to be through, as with a thread.
+ * An accessor of a model of memory, for hosts without KVM or userfaultfd: any site, in this isolate, one
+ * access at a time. Precondition of `stop`: its accesses have completed, as with a thread.
  */
 export class ModelAccessor implements Accessor {
   readonly how = 'an access of the model';
@@ -60,7 +60,7 @@ export class ModelAccessor implements Accessor {
       const tally = new WalkTally();
       for (const page of pagesOf(walk)) {
         await this.#visit(page, tally);
-        // Accesses that wait for nothing would keep the event loop, and whoever serves pages on it, waiting.
+        // Accesses that never wait would starve the event loop, and a resolver on it.
         if (tally.accesses % PAGES_PER_SLICE === 0) await setImmediate();
         if (this.#interrupted) return tally.report(true);
       }
@@ -90,7 +90,7 @@ export class ModelAccessor implements Accessor {
     else tally.failed(page, end.errno ?? EIO, took_ms);
   }
 
-  /** One thing after the other, as a thread does them. */
+  /** Runs bodies one after the other, as a thread does. */
   #after<R>(body: () => Promise<R>): Promise<R> {
     const turn = this.#last.then(body);
     this.#last = turn.catch(() => {});

@@ -15,10 +15,10 @@ export const NATIVE_SITES = Object.keys(HOW) as readonly NativeSite[];
 
 /**
  * Starts an accessor of memory that is mapped in this process: on a thread of its own, or, for
- * `external-vm-readv`, in another process. It touches nothing before it is told.
+ * `external-vm-readv`, in another process. It accesses nothing before the first call.
  * Preconditions: every region of `layout` is mapped here and stays so until the accessor has stopped.
- * Blocks: nobody; resolves when the accessor is ready, some ten milliseconds for a thread, a hundred for a
- * process.
+ * Blocks: never; resolves when the accessor is ready, after some ten milliseconds for a thread, a hundred for
+ * a process.
  * Errors: NO_PERMISSION where another process may not read this one (EPERM); HANDLER_DIED if it does not
  * start; NATIVE_UNAVAILABLE.
  */
@@ -31,13 +31,13 @@ export async function startAccessor(site: NativeSite, layout: MemoryLayout): Pro
   return await NativeAccessor.start(site, layout, processChannel({ site, regions, other }));
 }
 
-/** The way to a thread or process. */
+/** The channel to a thread or process. */
 interface Channel {
   post(command: AccessorCommand): void;
   listen(heard: (event: AccessorEvent) => void): void;
-  /** Resolves when it is gone; with what went wrong, if anything did. */
+  /** Resolves when it has ended, with its error, if there was one. */
   readonly ended: Promise<unknown>;
-  /** Ends what does not end by itself. */
+  /** Ends it by force. */
   kill(): Promise<unknown>;
 }
 
@@ -52,7 +52,7 @@ function threadChannel(data: AccessorData): Channel {
 }
 
 function processChannel(data: AccessorData): Channel {
-  // Without the flags of this process: a debugger's port, for one, can be had only once.
+  // Without the flags of this process: a debugger's port, for one, cannot be opened twice.
   const child = fork(entryFile('accessors/process-worker'), {
     serialization: 'advanced',
     execArgv: [],
@@ -72,7 +72,7 @@ function processChannel(data: AccessorData): Channel {
   };
 }
 
-/** Resolves when it and its channel are gone, with what went wrong, if anything did. */
+/** Resolves when the process has ended and its channel is closed, with its error, if there was one. */
 async function endOf(started: Worker | ChildProcess): Promise<unknown> {
   const emitter: NodeJS.EventEmitter = started;
   let cause: unknown;
@@ -80,10 +80,10 @@ async function endOf(started: Worker | ChildProcess): Promise<unknown> {
   const disconnected = new Promise((resolve) => emitter.once('disconnect', resolve));
   const ended = await new Promise((resolve) => {
     emitter.once('exit', (code: number | null, signal?: string) => resolve(signal ?? (code || undefined)));
-    // What could not be started does not exit.
+    // A process that could not be started does not exit.
     if (!(started instanceof Worker) && started.pid === undefined) emitter.once('error', resolve);
   });
-  // The channel's descriptor may outlive the process by a moment.
+  // The channel's descriptor may outlive the process briefly.
   if (!(started instanceof Worker) && started.pid !== undefined) await disconnected;
   return cause ?? ended;
 }
@@ -166,7 +166,7 @@ class NativeAccessor implements Accessor {
 
   async #stop(): Promise<void> {
     if (this.#gone) return;
-    // What waits in the kernel is not asked politely; a thread there cannot be ended at all.
+    // A process that waits in the kernel is killed; a thread that waits there cannot be ended.
     if (this.#waiting.size > 0 && this.site === 'external-vm-readv') await this.channel.kill();
     else this.channel.post({ kind: 'stop' });
     await this.channel.ended;

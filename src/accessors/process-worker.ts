@@ -1,7 +1,7 @@
 import { type AccessorCommand, type AccessorData } from './messages.js';
 import { TouchLoop } from './touch-loop.js';
 
-/** An accessor in another process. It ends when it is told, and when whoever started it is gone. */
+/** An accessor in another process. It ends on the command to stop, or when its parent has ended. */
 let loop: TouchLoop | undefined;
 process.on('disconnect', () => process.exit());
 process.on('message', (message: AccessorData | AccessorCommand) => {

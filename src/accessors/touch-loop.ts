@@ -13,11 +13,11 @@ import { openTouch, type Touch } from './touch.js';
 import { WalkTally } from './walk-tally.js';
 import { pagesOf, type Walk, type WalkReport } from './walk.js';
 
-/** After so many accesses of a walk, or so much time, commands are looked at. */
+/** After so many accesses of a walk, or so much time, commands are read. */
 const SLICE_PAGES = 64;
 const SLICE_MS = 20;
 
-/** Makes accesses as told, in a thread or a process of its own. */
+/** Makes accesses on command, in a thread or a process of its own. */
 export class TouchLoop {
   readonly #layout: MemoryLayout;
   readonly #touch: Touch;
@@ -69,7 +69,7 @@ export class TouchLoop {
     if (bytes) block.bytes.set(bytes);
     const done = bytes ? this.#touch.write(address, bytes.length) : this.#touch.read(address, length);
     if (done < 0) return { ok: false, errno: -done };
-    // An access lies in one page: done in part, it did not go through.
+    // An access lies in one page: a partial one has failed.
     if (done !== (bytes?.length ?? length)) return { ok: false, errno: ERRNO.EIO };
     return { ok: true, bytes: bytes ? new Uint8Array(0) : block.bytes.slice(0, length) };
   }

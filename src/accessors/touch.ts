@@ -25,7 +25,7 @@ export const HOW: Readonly<Record<NativeSite, string>> = {
   'external-vm-readv': 'process_vm_readv(2) from another process',
 };
 
-/** Memory of the process that is served, as a walk meets it. */
+/** Memory of the process whose pages are served, as a walk accesses it. */
 export interface TouchRegion {
   readonly address: number;
   readonly length: number;
@@ -33,12 +33,12 @@ export interface TouchRegion {
 }
 
 /**
- * One way of touching memory, on the thread that made it. Results are bytes done or `-errno`; a
- * missing page stops the thread inside the call. `vmm-load` and `vmm-store` die with the process on
- * a page that is poisoned.
+ * One way of accessing memory, on the thread that created it. Results are bytes done or `-errno`; a missing
+ * page stops the thread inside the call. `vmm-load` and `vmm-store` of a poisoned page end the process by
+ * SIGBUS.
  */
 export interface Touch {
-  /** Where reads put and writes take their bytes. */
+  /** The bytes that reads fill and writes take. */
   readonly block: NativeBlock;
   read(address: number, length: number): number;
   write(address: number, length: number): number;
@@ -49,7 +49,7 @@ export interface Touch {
   close(): void;
 }
 
-/** Opens a touch. `pid` is the process that has the memory, where it is another. */
+/** Opens a touch. `pid`: the process whose memory it is, if it is not this one. */
 export function openTouch(site: NativeSite, regions: readonly TouchRegion[], pid?: number): Touch {
   const block = new NativeBlock(Math.max(...regions.map(({ pageSize }) => pageSize)));
   const copyIn = (address: number, length: number): number => {
@@ -114,7 +114,7 @@ class Store implements Touch {
   }
 }
 
-/** No more than a pipe always takes at once. */
+/** At most what an empty pipe always accepts in one write. */
 const PIPE_PIECE = 32 * 1024;
 const O_CLOEXEC = 0o2000000;
 

@@ -2,7 +2,7 @@ import { type PageIndex } from '../api/address.js';
 import { addPage } from './checksum.js';
 import { type WalkReport } from './walk.js';
 
-/** Keeps the account of a walk, access by access. */
+/** Records a walk, access by access. */
 export class WalkTally {
   readonly #started = performance.now();
   #pages = 0;
@@ -18,7 +18,7 @@ export class WalkTally {
     return this.#pages + this.#failures;
   }
 
-  /** Notes a page that was read whole; `took_ms` is what its access took. */
+  /** Records a page that was read whole; `took_ms`: the time its access took. */
   saw(page: PageIndex, bytes: Uint8Array, took_ms: number): void {
     this.#time(took_ms);
     this.#pages++;

@@ -20,7 +20,7 @@ export interface WalkReport {
   readonly elapsed_ms: number;
   /** The slowest access, in milliseconds. */
   readonly slowest_ms: number;
-  /** Whether it was told to end before the last page. */
+  /** Whether it was interrupted before the last page. */
   readonly interrupted: boolean;
   /** Accesses that failed; the first of them. */
   readonly failures: number;
@@ -48,7 +48,7 @@ function shuffled({ pages, seed }: Walk): Float64Array {
   return list;
 }
 
-/** A small generator of numbers in [0, 1): Mulberry32. */
+/** A small random number generator in [0, 1): Mulberry32. */
 export function mulberry32(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

@@ -7,7 +7,7 @@ import { FailedAccess, RunningVcpu } from './running-vcpu.js';
 import { type GuestAccess, type GuestResult, type GuestSite, type VcpuPlace } from './messages.js';
 import { seenOfPage } from './seen-of-page.js';
 
-/** What the vCPUs of an arm64 guest can be told to do. */
+/** The access sites that the vCPUs of an arm64 guest can exercise. */
 export const ARM64_SITES = [
   'vcpu-load',
   'vcpu-store',
@@ -17,7 +17,7 @@ export const ARM64_SITES = [
 ] as const satisfies readonly GuestSite[];
 
 const ESR = arm64SystemRegister(3, 0, 5, 2, 0);
-/** Exception classes: what is no instruction, and an abort of a load or store of the guest's own. */
+/** Exception classes: an undefined instruction, and an abort of a load or store of the guest. */
 const UNKNOWN = 0x00;
 const DATA_ABORT = 0x25;
 
@@ -38,7 +38,7 @@ export class Arm64Access implements Disposable {
     this.#buffer = this.#running.bytes(buffer - this.#space.base, buffer_bytes);
   }
 
-  /** Makes one access; blocks until it is through. */
+  /** Makes one access; blocks until it has completed. */
   make(site: GuestSite, access: GuestAccess): GuestResult {
     const { page, offset, length, bytes } = access;
     const at = Number(this.#layout.gpaOf(page)) + offset;
@@ -81,7 +81,7 @@ export class Arm64Access implements Disposable {
   #move(code: 'copy' | 'add' | 'swap', from: number, to: number, length: number): void {
     if (code !== 'copy' && length % 8 !== 0)
       throw new RangeError(`${length} bytes: atomics are of eight bytes each`);
-    // Eight bytes and four are one access each, as where the VMM or the kernel makes them.
+    // Eight bytes and four are one access each, as those of the VMM or the kernel.
     const piece = code === 'copy' && length === 4 ? 'word' : code;
     this.#begin(piece, { x0: from, x1: to, x2: Math.floor(length / 8), x3: length % 8 });
     this.#expectDone(this.#running.run());
@@ -96,7 +96,7 @@ export class Arm64Access implements Disposable {
     return seenOfPage(load, access, where, seen);
   }
 
-  /** Executes the code in a page; of zeros no processor makes an instruction. */
+  /** Executes the code in a page; zeros are no valid instruction. */
   #fetch(page: number): Uint8Array {
     this.#begin('fetch', { x0: Number(this.#layout.gpaOf(page)) + GUEST_WORDS.code });
     const exit = this.#running.run();
@@ -123,7 +123,10 @@ export class Arm64Access implements Disposable {
 
   // ── running ──
 
-  /** The vCPU stands behind a store that KVM has yet to complete: only by x9 can it be sent anywhere. */
+  /**
+   * The vCPU stopped after a store that KVM has yet to complete, so its pc cannot be set: x9 says where it
+   * continues.
+   */
   #begin(code: keyof typeof ARM64_ENTRY, registers: Record<string, number>): void {
     const { vcpu } = this.#running;
     for (const [name, value] of Object.entries({ ...registers, x9: this.#space.entry(code) }))
@@ -139,14 +142,14 @@ export class Arm64Access implements Disposable {
     return exit.kind === 'mmio' && exit.write && exit.gpa === this.#space.exception;
   }
 
-  /** Of the exception that the guest met. */
+  /** The error for an exception that the guest took. */
   #syndrome(): { readonly cause: number; readonly noTranslation: boolean } {
     const syndrome = Number(this.#running.vcpu.register(ESR) & 0xffff_ffffn);
     const cause = syndrome >>> 26;
     return { cause, noTranslation: cause === DATA_ABORT && (syndrome & 0x3c) === 0x04 };
   }
 
-  /** An abort that KVM has put to the guest, or an access that it could not carry out. */
+  /** The error for an abort that KVM has injected, or an access that it could not carry out. */
   #failure(exit: KvmExit): FailedAccess {
     const injected = this.#isException(exit);
     const why = injected

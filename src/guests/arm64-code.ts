@@ -1,8 +1,8 @@
 /**
- * What the guest's vCPUs execute, at EL1 with the MMU on. Each piece does one thing and says by a store to
- * where no memory is that it is through; KVM goes on behind that store, so that the next piece is the one in
- * x9. x0: from, x1: to, x2: words of eight bytes, x3: bytes after them, x10: where no memory is, x12: `done`.
- * Position-independent; no access writes an address back, which KVM could not carry out where it has to.
+ * The code of the guest's vCPUs, at EL1 with the MMU on. Each piece does one thing and reports its end by a
+ * store to an address without memory; KVM continues after that store, so the next piece is the one in x9. x0:
+ * from, x1: to, x2: words of eight bytes, x3: bytes after them, x10: an address without memory, x12: `done`.
+ * Position-independent; no access has writeback addressing, which KVM cannot emulate.
  *
  *   done: str xzr,[x10]
  *   idle: br x9
@@ -26,8 +26,8 @@ export const ARM64_CODE = Uint32Array.of(
 );
 
 /**
- * What every exception of the guest's own comes to: it says so by a store as well, to x11, and goes on as
- * `idle` does.
+ * The handler of every exception that the guest takes: it reports it by a store to x11 and continues as
+ * `idle`.
  */
 export const ARM64_VECTOR = Uint32Array.of(0xf900017f, 0xd61f0120);
 

@@ -34,9 +34,9 @@ const TCR_VALUE = 25n | (1n << 8n) | (1n << 10n) | (3n << 12n) | (1n << 23n) | (
 const MMU_AND_CACHES = 0x1005n;
 
 /**
- * Where everything lies in an arm64 guest whose memory of a layout is paged: code, page tables that map
- * everything one to one, vectors, and a buffer a vCPU, beyond the layout. Besides, each of the first pages of
- * the layout has a window where it serves as a page table.
+ * The address space of an arm64 guest whose layout is paged. Code, page tables with an identity mapping,
+ * vectors and a buffer for each vCPU lie beyond the layout. In addition each of the first pages of the layout
+ * has a window in which it serves as a page table.
  */
 export class Arm64Space implements OwnMemory {
   readonly base: number;
@@ -60,17 +60,17 @@ export class Arm64Space implements OwnMemory {
       throw new RangeError(`guest memory up to 0x${end.toString(16)}; vCPUs here reach 256 GiB`);
   }
 
-  /** Where no memory is: a store there ends a piece of code. */
+  /** An address without memory: a store there ends a piece of code. */
   get nowhere(): number {
     return this.base + this.length;
   }
 
-  /** Where no memory is, either: a store there says that the guest met an exception of its own. */
+  /** An address without memory: a store there reports that the guest took an exception. */
   get exception(): number {
     return this.nowhere + 8;
   }
 
-  /** What is translated by the entry at a byte of a page of the layout. */
+  /** The address that is translated by the entry at a byte of a page. */
   translated(page: PageIndex, offset: number): number {
     if (page >= this.#windows)
       throw new RangeError(`page ${page}: vCPUs walk the first ${this.#windows} only`);
@@ -81,7 +81,7 @@ export class Arm64Space implements OwnMemory {
     return this.base + ARM64_ENTRY[name];
   }
 
-  /** A buffer that one vCPU has to itself. */
+  /** The buffer of one vCPU. */
   area(index: number): { readonly buffer: number; readonly buffer_bytes: number } {
     const start = this.#areas + index * AREA_BYTES;
     return { buffer: start, buffer_bytes: AREA_BYTES };
@@ -103,7 +103,7 @@ export class Arm64Space implements OwnMemory {
   }
 
   prepare(): void {
-    // Nothing but slots is needed.
+    // Only memslots are needed.
   }
 
   start(vcpu: KvmVcpu, vm: KvmVm): void {

@@ -1,6 +1,6 @@
 /**
- * What the guest's vCPUs execute, at CPL 3 in long mode with I/O allowed. Each piece does one thing and says
- * by a port that it is through. Position-independent.
+ * The code of the guest's vCPUs, at CPL 3 in long mode with I/O allowed. Each piece does one thing and
+ * reports its end by port I/O. Position-independent.
  *
  *   copy:    jrcxz 1f;  0: mov rax,[rsi]; mov [rdi],rax; add rsi,8; add rdi,8; dec rcx; jnz 0b
  *            1: mov rcx,rdx; jrcxz 3f;  2: mov al,[rsi]; mov [rdi],al; inc rsi; inc rdi; dec rcx; jnz 2b
@@ -29,7 +29,7 @@ const CODE =
 
 export const GUEST_CODE: Uint8Array = Buffer.from(CODE, 'hex');
 
-/** Where each piece begins. */
+/** The offset of each piece. */
 export const ENTRY = {
   copy: 0x00,
   add: 0x2b,

@@ -3,7 +3,7 @@ import { type MemoryLayout } from '../api/layout.js';
 import { Kvm, type KvmVcpu, type KvmVm, mapMemory, type Mapping } from '../linux/index.js';
 import { type OwnMemory, ownMemory } from './own-memory.js';
 
-/** Slots below this number are the VMM's own: those of backends begin there. */
+/** Memslots below this number are the VMM's; those of backends begin there. */
 const OWN_SLOT = 0;
 
 /** A vCPU that makes accesses, one at a time. */
@@ -13,12 +13,12 @@ export interface GuestVcpu {
 }
 
 /**
- * A virtual machine whose vCPUs access a layout's memory as they are told. The layout's own memslots are
- * somebody else's: a backend's, or {@link showMemory}'s.
+ * A virtual machine whose vCPUs access a layout's memory on command. The memslots of the layout are created
+ * by a backend or by {@link showMemory}.
  */
 export class GuestMachine implements Disposable {
   readonly vm: KvmVm;
-  /** The most vCPUs it has. */
+  /** The largest number of vCPUs. */
   readonly vcpus: number;
   readonly #kvm: Kvm;
   readonly #layout: MemoryLayout;
@@ -50,7 +50,7 @@ export class GuestMachine implements Disposable {
     return this.#memory.address;
   }
 
-  /** For a backend that is no part of KVM: slots over the layout's mapped memory. */
+  /** For a backend that creates no memslots: creates them over the layout's mapped memory. */
   showMemory({ regions }: MemoryLayout): void {
     regions.forEach(({ gpa, length, hva }, index) =>
       this.vm.setSlot({
@@ -110,7 +110,7 @@ export class GuestMachine implements Disposable {
     this.#memory.dispose();
   }
 
-  /** The layout it was made for. */
+  /** The layout that the machine was created for. */
   get layout(): MemoryLayout {
     return this.#layout;
   }

@@ -21,25 +21,24 @@ const FETCH_WINDOWS = 256 * GIB;
 const WALK_WINDOWS = 384 * GIB;
 /** Pages of the layout that have windows. */
 const MOST_WINDOWS = 4096;
-/** What a vCPU has to itself. */
+/** Bytes of one vCPU's own area. */
 const AREA_BYTES = 0x1_0000;
 const STACK_BYTES = PAGE;
 
-/** What one vCPU has to itself, by guest-physical address. */
+/** The area of one vCPU, by guest-physical address. */
 export interface VcpuArea {
-  /** Something to write to by mistake. */
+  /** The target of unintended writes. */
   readonly scratch: number;
-  /** Where it puts what it reads, and finds what it writes. */
+  /** The bytes that the vCPU has read or writes. */
   readonly buffer: number;
   readonly buffer_bytes: number;
 }
 
 /**
- * Where everything lies in a guest whose memory of a layout is paged: code, page tables and a buffer a vCPU
- * lie in memory of the guest's own, which is always there, beyond the layout; so that what an access meets
- * missing is what it is told to reach, and nothing else. Guest-virtual addresses are guest-physical ones;
- * besides, each of the first pages of the layout has a window where it is executed, and one where it serves
- * as a page table.
+ * The address space of a guest whose layout is paged. Code, page tables and a buffer for each vCPU lie in
+ * memory of the guest's own, beyond the layout, which is always present: an access can only find its target
+ * missing. Guest-virtual addresses equal guest-physical ones; in addition each of the first pages of the
+ * layout has a window in which it is executed, and one in which it serves as a page table.
  */
 export class GuestSpace implements OwnMemory {
   /** Guest-physical place and size of the guest's own memory. */
@@ -73,7 +72,7 @@ export class GuestSpace implements OwnMemory {
     return this.#tables;
   }
 
-  /** A task state segment of zeros: KVM may look there whether a port is allowed, and it is. */
+  /** A task state segment of zeros: KVM may read there whether a port is allowed, and it is. */
   get taskState(): { readonly base: number; readonly limit: number } {
     return { base: this.base + 2 * PAGE, limit: PAGE - 1 };
   }
@@ -87,13 +86,16 @@ export class GuestSpace implements OwnMemory {
     return { scratch: start, buffer: start + STACK_BYTES, buffer_bytes: AREA_BYTES - STACK_BYTES };
   }
 
-  /** Where a byte of a page of the layout is executed. After its first 4 KiB follows code that says so. */
+  /**
+   * The address at which a byte of a page is executed. The code after its first 4 KiB reports that it was
+   * reached.
+   */
   executed(page: PageIndex, offset: number): number {
     this.#checkWindow(page);
     return FETCH_WINDOWS + page * 2 * PAGE + offset;
   }
 
-  /** What is translated by the entry at a byte of a page of the layout. */
+  /** The address that is translated by the entry at a byte of a page. */
   translated(page: PageIndex, offset: number): number {
     this.#checkWindow(page);
     return WALK_WINDOWS + page * LARGE + (offset / 8) * PAGE;
@@ -128,7 +130,7 @@ export class GuestSpace implements OwnMemory {
       throw new RangeError(`page ${page}: vCPUs execute and walk the first ${this.#windows} only`);
   }
 
-  /** Every GiB in which something lies. */
+  /** Every GiB that is in use. */
   #gibs(): Set<number> {
     const used = new Set<number>();
     const add = (start: number, length: number): void => {
@@ -140,7 +142,7 @@ export class GuestSpace implements OwnMemory {
   }
 }
 
-/** Writes four-level page tables, taking tables from a stretch of memory as it needs them. */
+/** Writes four-level page tables, allocating tables from a range of memory. */
 class TableWriter {
   readonly #view: DataView;
   readonly #base: number;
@@ -164,7 +166,7 @@ class TableWriter {
     this.#set(from, 2, BigInt(to) | LARGE_PAGE);
   }
 
-  /** The 2 MiB from there are translated by the page at `table`. */
+  /** Makes the page at `table` translate the 2 MiB from `from`. */
   mapAsTable(from: number, table: number): void {
     this.#set(from, 2, BigInt(table) | TABLE);
   }

@@ -1,6 +1,6 @@
 /**
- * Real vCPUs that access paged memory as they are told: the guests by which backends that are part of a VM
- * are tested and measured. x86-64 and arm64, /dev/kvm.
+ * Real vCPUs that access paged memory on command: guests for testing and measuring backends that are part of
+ * a VM. x86-64 and arm64, /dev/kvm.
  */
 export { GuestMachine, type GuestVcpu } from './guest-machine.js';
 export { GuestSpace, type VcpuArea } from './guest-space.js';

@@ -22,11 +22,11 @@ export const GUEST_BACKENDS = ['kvm-exit', 'memslot-hole', 'composite', 'guest-m
 export type GuestBackendName = (typeof GUEST_BACKENDS)[number];
 
 export interface GuestBackendChoice {
-  /** Or `userfaultfd`, which is no part of a VM, but whose memory can be a guest's. */
+  /** Or `userfaultfd`, which is not part of a VM, but whose memory can be a guest's. */
   readonly backend: GuestBackendName | 'userfaultfd';
-  /** Default: what the backend is for. */
+  /** Default: the kind that the backend is made for. */
   readonly memory?: MemoryKind | undefined;
-  /** Of a `userfaultfd`. */
+  /** Options of a `userfaultfd`. */
   readonly userfaultfd?: UserfaultfdBackendOptions | undefined;
 }
 
@@ -65,7 +65,7 @@ export function probeGuest(choice: GuestBackendChoice): Requirements {
   return requirements([cpu, ...list, ...moreOf(choice, list[0]!.met)]);
 }
 
-/** What guests over a backend need beside what it says itself. */
+/** What guests over a backend need in addition to the backend's own requirements. */
 function moreOf({ backend }: GuestBackendChoice, hasKvm: boolean): readonly Requirement[] {
   if (backend === 'userfaultfd') return [aMachine()];
   const vacates = backend === 'kvm-exit' || backend === 'composite';
@@ -83,8 +83,8 @@ function aMachine(): Requirement {
 }
 
 /**
- * A backend with a virtual machine of its own for each attachment, whose vCPUs access its memory as they are
- * told. The machine goes with the attachment.
+ * A backend with a virtual machine for each attachment, whose vCPUs access its memory on command. The machine
+ * is closed with the attachment.
  */
 export class GuestBackend implements Backend {
   readonly name: string;
@@ -125,7 +125,9 @@ export class GuestBackend implements Backend {
     }
   }
 
-  /** Where a vCPU accesses the memory of the last attachment. `kernel`: how KVM itself is made to. */
+  /**
+   * Where a vCPU accesses the memory of the last attachment. `kernel`: how KVM itself is made to access it.
+   */
   place(kernel: GuestPlace['kernel']): GuestPlace {
     const inner = this.#inner!;
     const { coverage, layout } = this.#attachment!;
@@ -143,21 +145,21 @@ export class GuestBackend implements Backend {
 
 const isKvm = (backend: KvmBackend | Backend): backend is KvmBackend => 'exitHandlerToken' in backend;
 
-/** What vCPUs can be told to do on this architecture. */
+/** The access sites that vCPUs can exercise on this architecture. */
 export const CODED: readonly GuestSite[] = process.arch === 'arm64' ? ARM64_SITES : GUEST_SITES;
 
-/** Whether a vCPU, or KVM for it, makes the access. */
+/** Whether a vCPU, or KVM on its behalf, makes the access. */
 export const isGuestSite = (site: AccessSite): site is GuestSite =>
   (CODED as readonly AccessSite[]).includes(site);
 
 /**
- * Nothing stands before the VMM's mapping: the kernel's copies from there, which stand for KVM's own where no
- * vCPU can have it make any, do not meet what KVM would.
+ * Whether accesses through the VMM's mapping are not intercepted. There the kernel's copies from that
+ * mapping, which otherwise represent KVM's own accesses, find other memory than KVM does.
  */
 const stopsOnlyVcpus = ({ backend }: GuestBackendChoice): boolean =>
   backend === 'kvm-exit' || backend === 'memslot-hole';
 
-/** Sites of the VMM and of others, and of the kernel where no vCPU can have it access memory. */
+/** Sites of the VMM and of other processes, and of the kernel where no vCPU can make KVM access memory. */
 export const besideVcpus = (choice: GuestBackendChoice): readonly NativeSite[] =>
   NATIVE_SITES.filter((site) => !(stopsOnlyVcpus(choice) && site === 'kernel-copy') && !isGuestSite(site));
 
@@ -171,8 +173,7 @@ const VERIFIES_SLOTS = process.arch === 'x64';
 const IN_HANDLERS: readonly AccessSite[] = ['vcpu-load', 'vcpu-store', 'vcpu-atomic', 'vcpu-fetch'];
 
 /**
- * Sites where an access that fails does not say so: it ends the process, or the guest believes in a fault of
- * its own.
+ * Sites where a failed access is not reported: it ends the process, or the guest takes a fault of its own.
  */
 function silentSites({ backend }: GuestBackendChoice): readonly AccessSite[] {
   if (!stopsOnlyVcpus({ backend })) return ['vmm-load', 'vmm-store'];
@@ -184,9 +185,9 @@ function silentSites({ backend }: GuestBackendChoice): readonly AccessSite[] {
 
 /**
  * Subjects for the conformance suite: a backend on this host's KVM, whose memory real vCPUs, KVM itself, the
- * VMM's mapping and another process access. Through holes in the memslots KVM carries a guest's access out
- * bit by bit, so that an atomic one is none; it is left out there, as what the backend does not declare to
- * serve.
+ * VMM's mapping and another process access. For holes in the memslots KVM emulates a guest's access piece by
+ * piece, so that it is not atomic; atomic accesses are left out there, since the backend does not declare to
+ * serve them.
  * Preconditions: {@link probeGuest} lacks nothing. Stages come one after the other.
  */
 export function guestSubject(
@@ -206,7 +207,7 @@ export function guestSubject(
     memory: memoryOf(choice),
     page_bytes: 4096,
     sites,
-    // String I/O to a hole is the device access that it is emulated as; KVM_TRANSLATE only reads.
+    // String I/O to a hole is emulated as MMIO; KVM_TRANSLATE only reads.
     readOnly: hole ? ['kernel-copy'] : [],
     backend: () => (current = new GuestBackend(choice)),
     accessor: (site, { layout }) =>

@@ -21,14 +21,14 @@ import {
 } from './kvm-subject.js';
 import { type GuestPlace, VcpuAccessor } from './vcpu-accessor.js';
 
-/** What is to be measured: a backend over a kind of memory. */
+/** A case to measure: a backend over a kind of memory. */
 export interface GuestCoverageCase extends GuestBackendChoice {
   readonly name: string;
   /** In a few words. */
   readonly about: string;
 }
 
-/** Every backend that is part of a VM, over each kind of memory that it takes. */
+/** Every backend that is part of a VM, over each kind of memory that it supports. */
 export const GUEST_COVERAGE_CASES: readonly GuestCoverageCase[] = [
   { name: 'kvm-exit', about: 'exits of KVM_RUN on a vacated slot', backend: 'kvm-exit' },
   { name: 'exit shmem', about: 'the same, over a memory file', backend: 'kvm-exit', memory: 'shmem' },
@@ -40,7 +40,7 @@ export const GUEST_COVERAGE_CASES: readonly GuestCoverageCase[] = [
   { name: 'guest-memfd', about: 'the same, with memory in a guest_memfd', backend: 'guest-memfd' },
 ];
 
-/** Guest memory begins there: where no machine has anything. */
+/** Start of guest memory: an address that no machine uses for anything else. */
 const BASE = 0x4000_0000;
 /**
  * A clear result takes milliseconds; a process that is started for an access takes seconds on a loaded
@@ -52,8 +52,8 @@ const NOBODY = 0xffff_ffff;
 /** Sites that are tried, each on a page of its own. */
 function sitesOf(choice: GuestBackendChoice): readonly AccessSite[] {
   const shared = memoryOf(choice) !== 'anonymous';
-  // One access alone looks atomic through a hole, too: KVM reads, and writes, and another vCPU may come
-  // between.
+  // A single access looks atomic through a hole, too: KVM reads and then writes, and another vCPU may access
+  // the page in between.
   const vcpu = CODED.filter((site) => choice.backend !== 'memslot-hole' || site !== 'vcpu-atomic');
   if (choice.backend === 'userfaultfd') return vcpu; // the others need no guest
   return [...vcpu, ...besideVcpus(choice), ...(shared ? (['external-mapping'] as const) : [])];
@@ -84,12 +84,12 @@ export function probeGuestCoverage(choice: GuestBackendChoice): Requirements {
 }
 
 /**
- * Tries what a missing page does to an access of each site, on this host's KVM with vCPUs, KVM itself,
- * threads and processes: what comes first is watched, a fault (by whom) or the end of the access. Rows that
- * were tried are `measured`; the others, and those without a clear result in time, stay as they are declared.
- * The coverage that is given back says what was seen, whatever is declared.
- * Preconditions: {@link probeGuestCoverage} lacks nothing; nobody starts a process meanwhile.
- * Blocks: nobody; each site at most fifteen seconds. Errors: as the backend's `attach`.
+ * Measures the effect of a missing page on an access of each site, on this host's KVM, with vCPUs, KVM
+ * itself, threads and processes: either a fault comes first (and of which thread), or the end of the access.
+ * Rows that were tried are `measured`; the others, and those without a clear result in time, stay as
+ * declared. The returned coverage says what was measured, whatever is declared.
+ * Preconditions: {@link probeGuestCoverage} lacks nothing; no process is started meanwhile.
+ * Blocks: never; each site takes at most fifteen seconds. Errors: as the backend's `attach`.
  */
 export async function measureGuestCoverage(
   choice: GuestBackendChoice,
@@ -135,7 +135,7 @@ export async function measureGuestCoverage(
   return { declared, seen: rows };
 }
 
-/** An accessor that is no vCPU. */
+/** An accessor that is not a vCPU. */
 async function startBeside(
   site: AccessSite,
   layout: MemoryLayout,
@@ -159,7 +159,7 @@ class Trial {
     this.#contents = new Contents(page_bytes);
   }
 
-  /** What the page being missing did; undefined if that did not become clear in time. */
+  /** The effect of the missing page; undefined if it did not become clear in time. */
   async run(
     access: RealAccessor['access'],
     site: AccessSite,
@@ -183,13 +183,12 @@ class Trial {
       return { effect: result.injected ? 'injects' : 'errors', address: 'none' };
     }
     if (!first) return { effect: 'unmediated', address: 'none' };
-    // A fault that is about another page, or an access that saw anything but the contents, is none of the
-    // effects.
+    // A fault on another page, or an access that read anything but the contents, is no known effect.
     const right = store || Buffer.compare(result.bytes, given.subarray(0, result.bytes.length)) === 0;
     return right && first.page === page ? { effect: first.effect, address: 'exact' } : undefined;
   }
 
-  /** Resolves the faults there are; the first of them. */
+  /** Resolves the pending faults and returns the first. */
   #serve(): { effect: Effect; page: PageIndex } | undefined {
     this.#faults.clear();
     this.#port.take(this.#faults, 'none', 0);

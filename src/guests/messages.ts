@@ -11,14 +11,14 @@ export type GuestSite = Extract<
   'vcpu-load' | 'vcpu-store' | 'vcpu-atomic' | 'vcpu-fetch' | 'vcpu-walk' | 'kernel-copy'
 >;
 
-/** A vCPU, as its thread gets hold of it. */
+/** A vCPU, as its thread receives it. */
 export interface VcpuPlace {
   /** Stays open longer than the access takes. */
   readonly vcpu: KvmVcpuToken;
   /** Which of the guest's vCPUs. */
   readonly index: number;
   readonly vcpus: number;
-  /** Every region of the guest; what it has of its own is in this process at `own`. */
+  /** Every region of the guest; its own memory is in this process at `own`. */
   readonly regions: readonly RegionSpec[];
   readonly own: number;
   /** Absent where vCPUs are stopped inside KVM_RUN. */
@@ -29,13 +29,13 @@ export interface GuestAccess {
   readonly page: PageIndex;
   readonly offset: number;
   readonly length: number;
-  /** What is written; absent for a read. */
+  /** The bytes to write; absent for a read. */
   readonly bytes: Uint8Array | undefined;
   /** How KVM itself is made to read: string I/O, which it carries out for the guest, or KVM_TRANSLATE. */
   readonly kernel: 'string-io' | 'translate';
   /**
-   * Whether a walk through a missing page is expected to be an abort in the guest: then nothing else is
-   * looked at.
+   * Whether a walk through a missing page is expected to inject an abort into the guest: then nothing else is
+   * checked.
    */
   readonly injects: boolean;
 }
@@ -44,7 +44,7 @@ export type GuestResult =
   | { readonly ok: true; readonly bytes: Uint8Array }
   | { readonly ok: false; readonly errno: number; readonly injected: boolean; readonly why: string };
 
-/** What a vCPU's thread is told. */
+/** Commands to a vCPU's thread. */
 export type VcpuCommand =
   | {
       readonly kind: 'access';
@@ -62,15 +62,15 @@ export type VcpuCommand =
     }
   | { readonly kind: 'stop' };
 
-/** What it tells. */
+/** Its replies. */
 export type VcpuEvent =
   | { readonly kind: 'ready'; readonly thread: number }
   | { readonly kind: 'accessed'; readonly id: number; readonly result: GuestResult }
   | { readonly kind: 'walked'; readonly id: number; readonly report: WalkReport }
   | { readonly kind: 'failed'; readonly id: number; readonly message: string };
 
-/** What the thread is started with. */
+/** The thread's `workerData`. */
 export interface VcpuThreadData {
-  /** One word: not 0 where a walk is to end. */
+  /** One word: not 0 to end a walk. */
   readonly interrupted: SharedArrayBuffer;
 }

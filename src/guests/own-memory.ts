@@ -4,8 +4,7 @@ import { Arm64Space } from './arm64-space.js';
 import { GuestSpace } from './guest-space.js';
 
 /**
- * A guest's own memory, and how its machine and vCPUs are set up around it: what is particular to an
- * architecture.
+ * A guest's own memory and the setup of its machine and vCPUs: the part that depends on the architecture.
  */
 export interface OwnMemory {
   /** Guest-physical place and size. */
@@ -13,9 +12,9 @@ export interface OwnMemory {
   readonly length: number;
   /** Writes code and page tables. */
   write(memory: Uint8Array): void;
-  /** What a machine needs before it has vCPUs. */
+  /** Prepares a machine before it has vCPUs. */
   prepare(vm: KvmVm): void;
-  /** Makes a new vCPU ready for its first access. */
+  /** Prepares a new vCPU for its first access. */
   start(vcpu: KvmVcpu, vm: KvmVm): void;
 }
 

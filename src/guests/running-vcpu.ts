@@ -2,7 +2,7 @@ import { openVcpuExitHandler } from '../kvm/index.js';
 import { ERRNO, type KvmExit, KvmVcpu, Mapping } from '../linux/index.js';
 import { type VcpuPlace } from './messages.js';
 
-/** An access that did not go through. */
+/** An access that failed. */
 export class FailedAccess extends Error {
   constructor(
     readonly errno: number,
@@ -28,7 +28,7 @@ export class RunningVcpu implements Disposable {
   readonly #handler;
   readonly #memory: Mapping;
 
-  /** `length`: of the guest's own memory. */
+  /** `length`: bytes of the guest's own memory. */
   constructor(place: VcpuPlace, length: number) {
     this.#handler = place.exitHandlerToken && openVcpuExitHandler(place.exitHandlerToken, place.vcpu.fd);
     this.vcpu = KvmVcpu.borrow(place.vcpu);
@@ -51,7 +51,7 @@ export class RunningVcpu implements Disposable {
     return this.#handler ? this.#handler.during(body) : body();
   }
 
-  /** Runs the vCPU until it leaves the kernel for a reason of its own. Throws {@link FailedAccess}. */
+  /** Runs the vCPU until an exit that its handler does not handle. Throws {@link FailedAccess}. */
   run(): KvmExit {
     for (;;) {
       this.#handler?.enter();

@@ -1,9 +1,9 @@
 import { type GuestAccess } from './messages.js';
 
 /**
- * What a fetch or a walk saw of a page, together with what was asked for, which is loaded afterwards. Where a
- * load of the same bytes sees something else, what was seen stands in front, where nobody will recognise it.
- * `load`: of the page, from an offset. `where`: the offset of what was seen.
+ * The bytes that a fetch or a walk saw of a page, with the requested bytes, which are loaded afterwards. If a
+ * load of the same bytes sees something else, the bytes that were seen come first, so that the suite
+ * recognises no contents. `load`: of the page, from an offset. `where`: the offset of what was seen.
  */
 export function seenOfPage(
   load: (offset: number, length: number) => Uint8Array,

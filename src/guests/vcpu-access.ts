@@ -9,7 +9,7 @@ import { seenOfPage } from './seen-of-page.js';
 import { enterUserMode } from './x86-vcpu.js';
 
 const PRESENT = 1;
-/** The string instruction moves units of so many bytes. */
+/** Bytes of one unit of the string instruction. */
 const UNIT = 4;
 
 /** A vCPU on the thread that runs it, for as long as it makes accesses. */
@@ -31,7 +31,7 @@ export class VcpuAccess implements Disposable {
     this.#buffer = this.#running.bytes(this.#area.buffer - base, this.#area.buffer_bytes);
   }
 
-  /** Makes one access; blocks until it is through. */
+  /** Makes one access; blocks until it has completed. */
   make(site: GuestSite, access: GuestAccess): GuestResult {
     try {
       const { page, offset, length, bytes } = access;
@@ -90,13 +90,13 @@ export class VcpuAccess implements Disposable {
   #move(code: 'copy' | 'add' | 'swap', from: number, to: number, length: number): void {
     if (code !== 'copy' && length % 8 !== 0)
       throw new RangeError(`${length} bytes: atomics are of eight bytes each`);
-    // Eight bytes and four are one access each, as where the VMM or the kernel makes them.
+    // Eight bytes and four are one access each, as those of the VMM or the kernel.
     const piece = code === 'copy' && length === 4 ? 'word' : code;
     this.#begin(piece, { rsi: from, rdi: to, rcx: Math.floor(length / 8), rdx: length % 8 });
     this.#expectPort(PORT.done);
   }
 
-  /** KVM reads memory for the string instruction, and hands it out unit by unit. */
+  /** KVM reads memory for the string instruction and exits with each unit. */
   #takeOut(from: number, length: number): Uint8Array {
     const into = new Uint8Array(length);
     let done = 0;
@@ -110,7 +110,7 @@ export class VcpuAccess implements Disposable {
     }
   }
 
-  /** KVM asks for what the string instruction is to write, and writes it. */
+  /** KVM exits for each unit that the string instruction writes, and writes it. */
   #putIn(to: number, bytes: Uint8Array): void {
     let done = 0;
     this.#begin('ins', { rdi: to, rcx: this.#unitsOf(bytes.length), rdx: PORT.data });
@@ -136,7 +136,7 @@ export class VcpuAccess implements Disposable {
     return { ok: true, bytes: seenOfPage(load, access, where, seen) };
   }
 
-  /** Executes the code in a page; memory of zeros leads to what follows the page. */
+  /** Executes the code in a page; in a page of zeros execution runs on into the code after the page. */
   #fetch(page: number): Uint8Array {
     const { scratch } = this.#area;
     const rsi = this.#space.executed(page, GUEST_WORDS.code);
@@ -158,8 +158,8 @@ export class VcpuAccess implements Disposable {
       this.#expectPort(PORT.done);
       return guestEntry(exit.gpa);
     }
-    // A guest without handlers ends at any page fault: an entry that says "not present", or an abort put to
-    // it.
+    // A guest without handlers shuts down at any page fault: of a non-present entry, or one that KVM has
+    // injected.
     if (exit.kind !== 'shutdown') throw this.#failure(exit);
     if (injects) throw new FailedAccess(ERRNO.EFAULT, true, 'the guest saw a page fault');
     enterUserMode(this.#vcpu, this.#space);

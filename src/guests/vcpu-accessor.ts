@@ -30,11 +30,11 @@ export const GUEST_SITES = Object.keys(GUEST_HOW) as readonly GuestSite[];
 export interface GuestPlace {
   readonly machine: GuestMachine;
   exitHandlerToken(vcpu: number): VcpuExitHandlerToken | undefined;
-  /** What the backend declares there. */
+  /** The effect that the backend declares for a site. */
   effectOf(site: GuestSite): Effect;
   /**
-   * Before an access that is not mediated by faults: shows what is present, as a VMM does before an ioctl of
-   * KVM's that reaches guest memory.
+   * Before an access that does not fault: maps present pages, as a VMM does before a KVM ioctl that accesses
+   * guest memory.
    */
   publish(page: number): Promise<void>;
   readonly kernel: GuestAccess['kernel'];
@@ -46,7 +46,7 @@ interface Waiting {
 }
 
 /**
- * A thread that runs a vCPU for each access it is told to make. The vCPU is whichever of the guest's is free.
+ * A thread that runs a vCPU for each access on command. It uses any of the guest's vCPUs that is free.
  */
 export class VcpuAccessor implements Accessor {
   readonly how: string;
@@ -77,7 +77,7 @@ export class VcpuAccessor implements Accessor {
     );
   }
 
-  /** Resolves when the thread is there. `placeOf` is asked before each access. Errors: HANDLER_DIED. */
+  /** Resolves when the thread is ready. `placeOf` is called before each access. Errors: HANDLER_DIED. */
   static async start(site: GuestSite, placeOf: () => GuestPlace): Promise<VcpuAccessor> {
     const accessor = new VcpuAccessor(site, placeOf);
     await new Promise<void>((resolve, reject) => {
@@ -96,7 +96,7 @@ export class VcpuAccessor implements Accessor {
     return this.accessFrom(this.site, request);
   }
 
-  /** As {@link access}, from another site, on the same thread: for accesses that come one after the other. */
+  /** As {@link access}, from another site, on the same thread: for consecutive accesses. */
   async accessFrom(
     site: GuestSite,
     { page, offset = 0, bytes, length }: AccessRequest,

@@ -13,7 +13,7 @@ import {
 import { Arm64Access } from './arm64-access.js';
 import { VcpuAccess } from './vcpu-access.js';
 
-/** The thread of a vCPU: makes one access after the other, each with the vCPU it is told. */
+/** The thread of a vCPU: makes one access after the other, each with the vCPU of its command. */
 const port = parentPort!;
 const { interrupted } = workerData as VcpuThreadData;
 const interruption = new Int32Array(interrupted);
@@ -22,7 +22,7 @@ const tell = (event: VcpuEvent): void => port.postMessage(event);
 const accessOf = (place: VcpuPlace): VcpuAccess | Arm64Access =>
   process.arch === 'arm64' ? new Arm64Access(place) : new VcpuAccess(place);
 
-/** The vCPU is let go before anybody hears of the result, who may use it again at once. */
+/** Releases the vCPU before the result is sent, because its receiver may use the vCPU again at once. */
 function accessed({ site, vcpu, access }: Extract<VcpuCommand, { kind: 'access' }>): GuestResult {
   using made = accessOf(vcpu);
   return made.make(site, access);
@@ -40,7 +40,7 @@ function walked(site: GuestSite, place: VcpuPlace, walk: Walk): WalkReport {
     const took_ms = performance.now() - before;
     if (result.ok) tally.saw(page, result.bytes, took_ms);
     else tally.failed(page, result.errno || ERRNO.EIO, took_ms);
-    // A vCPU that failed in the middle of an instruction is not good for another.
+    // A vCPU that failed in the middle of an instruction cannot be used again.
     if (!result.ok || Atomics.load(interruption, 0) !== 0) return tally.report(true);
   }
   return tally.report(false);

@@ -330,7 +330,7 @@ const HINTS: Readonly<Partial<Record<ErrnoName, string>>> = {
 const TABLE_HINTS: Readonly<Partial<Record<ErrnoName, string>>> = {
   ...HINTS,
   EFAULT:
-    'A table lies outside the memslots, or its page could not be had. A restore has consumed pending bits by now: do not repeat it, restore a new VM',
+    'A table lies outside the memslots, or its page is unavailable. The restore has already consumed pending bits: do not repeat it, restore a new VM',
   EINVAL: 'The tables in guest memory do not fit the registers or the vCPUs: see `dumpImage` and `its dump`',
   EEXIST: 'The ITS has collections or devices already: tables are restored once, or after ITS_CTRL_RESET',
 };

@@ -16,10 +16,10 @@ export interface DiscardOptions {
 type Advice = Parameters<typeof raw.madvise>;
 
 /**
- * Discards pages, so that the next access meets a hole. Private memory forgets them by MADV_DONTNEED, locked
- * memory too (Linux 5.18). Of a file they are punched out, because the mapping alone forgetting them leaves
- * the page cache to serve them again; then the mapping forgets, because a hole leaves poison and protection
- * marks where they are.
+ * Discards pages, so that the next access finds them missing. Private memory is discarded by MADV_DONTNEED,
+ * also when it is locked (Linux 5.18). In a file a hole is punched, because after MADV_DONTNEED the page
+ * cache would still serve the pages; then the page table entries are zapped, because punching a hole leaves
+ * poison and protection markers in them.
  *
  * Blocks: where the memory is registered with a userfaultfd that has EVENT_REMOVE, until the event was read;
  * see {@link discardMemoryLater}. Errors: KERNEL with errno (EINVAL: shared memory that is locked, of no
@@ -31,13 +31,13 @@ export function discardMemory(options: DiscardOptions): void {
   for (let next = advising.next(); !next.done;) next = advising.next(raw.madvise(...next.value));
 }
 
-/** As {@link discardMemory}; a thread of libuv's waits for the event to be read, and not this one. */
+/** As {@link discardMemory}, but a thread of libuv's pool waits until the event is read, not this thread. */
 export async function discardMemoryLater(options: DiscardOptions): Promise<void> {
   const advising = discarding(options);
   for (let next = advising.next(); !next.done;) next = advising.next(await raw.madviseLater(...next.value));
 }
 
-/** Asks for each madvise(2) to be made, and goes by its result. */
+/** Yields each madvise(2) call and continues with its result. */
 function* discarding({ address, length, memory, file }: DiscardOptions): Generator<Advice, void, number> {
   const range = { start: BigInt(address), length: BigInt(length) };
   const must = (result: number, syscall: string): void => {
@@ -47,7 +47,7 @@ function* discarding({ address, length, memory, file }: DiscardOptions): Generat
     must(raw.fallocate(file.fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, file.offset, length), 'fallocate');
   } else if (memory !== 'anonymous') {
     const removed = yield [address, length, MADV.REMOVE];
-    // Private huge pages have no file to remove from, or none that may be.
+    // Private huge pages have no file to punch, or one that must not be changed.
     const isPrivate = removed === -ERRNO.EINVAL || removed === -ERRNO.EACCES;
     if (!(isPrivate && memory === 'hugetlb')) must(removed, 'madvise');
   }

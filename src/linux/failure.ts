@@ -29,12 +29,12 @@ export const ERRNO = {
 export type ErrnoName = keyof typeof ERRNO;
 
 /**
- * Refusals that no kernel gives to a verb of a userfaultfd itself: a filter does, and will for a page, too.
+ * Errors of a system call filter: no kernel refuses a userfaultfd verb with them.
  */
 export const isFiltered = (errno: number): boolean =>
   errno === ERRNO.EPERM || errno === ERRNO.EACCES || errno === ERRNO.ENOSYS;
 
-/** What an errno means where nothing more particular is said. */
+/** The meaning of an errno unless the call says otherwise. */
 const CODES: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
   [ERRNO.EPERM, 'NO_PERMISSION'],
   [ERRNO.EACCES, 'NO_PERMISSION'],
@@ -46,7 +46,7 @@ const CODES: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
   [ERRNO.EOPNOTSUPP, 'NOT_SUPPORTED'],
 ]);
 
-/** What to set, for the failures that a setting cures; by system call or device, then errno. */
+/** Settings that cure a failure, by system call or device, then errno. */
 const HINTS: Readonly<Record<string, Readonly<Record<number, string>>>> = {
   '/dev/userfaultfd': {
     [ERRNO.EPERM]:
@@ -87,9 +87,9 @@ const HINTS: Readonly<Record<string, Readonly<Record<number, string>>>> = {
 };
 
 export interface FailureContext {
-  /** Meanings particular to this call, by errno; they win over the general ones. */
+  /** Meanings of an errno for this call; they override the general ones. */
   readonly codes?: Readonly<Record<number, ErrorCode>> | undefined;
-  /** A key of the table of hints where it is not the system call: a device path. */
+  /** Key of the table of hints, if it is not the system call: a device path. */
   readonly subject?: string | undefined;
   readonly hint?: string | undefined;
   readonly range?: { readonly start: bigint; readonly length: bigint } | undefined;
@@ -112,7 +112,7 @@ export function systemError(
   });
 }
 
-/** Passes a raw result on, or throws what {@link systemError} makes of `-errno`. */
+/** Returns a raw result, or throws the {@link systemError} of `-errno`. */
 export function check(result: number, syscall: string, message: string, context?: FailureContext): number {
   if (result < 0) throw systemError(syscall, -result, message, context);
   return result;

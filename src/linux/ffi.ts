@@ -56,9 +56,9 @@ export interface Libc {
     fd: number,
     offset: number,
   ): number;
-  /** madvise(2) on a thread of libuv's pool. Its errno cannot be had. */
+  /** madvise(2) on a thread of libuv's pool. Its errno is unavailable. */
   madviseAsync(...advice: Parameters<Libc['madvise']>): Promise<number>;
-  /** mmap(2) on a thread of libuv's pool. Its errno cannot be had. */
+  /** mmap(2) on a thread of libuv's pool. Its errno is unavailable. */
   mmapAsync(...mapping: Parameters<Libc['mmap']>): Promise<number>;
   mprotect(address: number, length: number, protection: number): number;
   mremap(address: number, oldLength: number, newLength: number, flags: number, newAddress: number): number;
@@ -189,7 +189,7 @@ function load(): Libc {
       declared[name] = process_.func(name, result, parameters);
     } catch (cause) {
       declared[name] = () => {
-        throw unavailable(`the C library lacks ${name}`, cause); // only whoever needs it is told
+        throw unavailable(`the C library lacks ${name}`, cause); // thrown only to callers that need it
       };
     }
   }

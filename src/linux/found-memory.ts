@@ -14,22 +14,22 @@ import { PAGEMAP_HIGH } from './residency.js';
 import { UFFD_FEATURE, UFFD_REGISTER_MODE } from './userfaultfd-abi.js';
 import { Userfaultfd } from './userfaultfd.js';
 
-/** What is looked at. */
+/** The memory to scan. */
 export interface FoundMemoryOptions {
   /** Where it is mapped in this process; page-aligned. */
   readonly address: number;
   /** Bytes. */
   readonly length: number;
-  /** Bytes of a page: runs are of whole ones, each of which has something. */
+  /** Bytes of a page: runs consist of whole pages, each with contents. */
   readonly pageSize: number;
-  /** Bytes of a huge page of the kernel's, where it is made of those. */
+  /** Bytes of the kernel's huge page, if the memory consists of huge pages. */
   readonly hugePageSize?: number | undefined;
   /**
    * Whether it may have pages that this mapping does not map: memory that lies in a file. What maps a file
    * does so in any case.
    */
   readonly shared: boolean;
-  /** It was mapped just now, and nobody else knows of it: nothing of it is swapped out. Default false. */
+  /** The memory was just mapped and no other thread uses it: none of it is swapped out. Default false. */
   readonly fresh?: boolean | undefined;
   /** The memory file, where it is known, and where in it the memory begins. */
   readonly file?: { readonly fd: number; readonly offset: number } | undefined;
@@ -38,24 +38,24 @@ export interface FoundMemoryOptions {
 }
 
 /**
- * Finds the pages that memory of this process has, so that an access finds them without a page fault that
- * anybody hears of: mapped, swapped out, poisoned, or in the page cache behind the mapping, whoever put them
- * there; those that fallocate(2) has only set aside included, which read as zeros.
+ * Finds the present pages of memory of this process, that is those whose access raises no userfaultfd
+ * message: mapped, swapped out, poisoned, or in the page cache behind the mapping, whichever process put them
+ * there; including pages that fallocate(2) has only reserved, which read as zeros.
  *
  * Private memory is known from the page tables (/proc/self/pagemap). Of a file, holes are asked for
  * (lseek(2)); of huge pages, of a file whose descriptor is not known, and where more is set aside than
  * written, each page is asked for through a second mapping (UFFDIO_CONTINUE, which finds a page or none).
  * A file that is mapped privately counts, too: its pages show through.
  *
- * Precondition: made before the memory is registered with a userfaultfd, looked at as often as one likes
- * after.
+ * Precondition: constructed before the memory is registered with a userfaultfd; it may scan any number of
+ * times afterwards.
  * Blocks: never for a page. Errors: NOT_SUPPORTED, NO_PERMISSION where this process cannot tell (no /proc, no
  * userfaultfd; EACCES), BAD_RANGE (ENOMEM: not mapped; a file that is shorter), KERNEL. Source: pagemap.rst
  * (PAGEMAP_SCAN, Linux 6.7), mincore(2), userfaultfd.rst.
  */
 export class FoundMemory {
   readonly #o: FoundMemoryOptions;
-  /** Of a file whose descriptor is not known. */
+  /** The memory is in a file whose descriptor is not known. */
   readonly #aliases: readonly Alias[];
   /** Whether it lies in a file, or the page cache shows through it. */
   readonly #inFile: boolean;
@@ -98,7 +98,7 @@ export class FoundMemory {
     try {
       return mappedRuns('self', address, length);
     } catch (error) {
-      // Residency says the same of what is in the page cache, and where nothing can be swapped out.
+      // Residency is equivalent for the page cache, and where nothing can be swapped out.
       if (shared || fresh || hasNoSwap()) return [];
       throw error;
     }
@@ -197,7 +197,7 @@ function entryRuns(fd: number, address: number, length: number): ByteRun[] {
 
 const PAGES_PER_MINCORE = 65_536;
 
-/** By mincore(2): what the page cache has is seen, whoever put it there. */
+/** By mincore(2): sees every page in the page cache, whichever process put it there. */
 function residentRuns(address: number, length: number): ByteRun[] {
   const unit = pageSize();
   using vector = new NativeBlock(PAGES_PER_MINCORE);
@@ -219,7 +219,7 @@ function residentRuns(address: number, length: number): ByteRun[] {
 
 const BLOCK = 512;
 
-/** What a memory file has, from the beginning of the memory. */
+/** The runs with contents in a memory file, relative to the start of the memory. */
 function fileRuns(
   { length, hugePageSize }: FoundMemoryOptions,
   { fd, offset }: NonNullable<FoundMemoryOptions['file']>,
@@ -234,7 +234,7 @@ function fileRuns(
     return from < to ? [{ start: from - offset, length: to - from }] : [];
   });
   if (within && setAside <= 0) return within;
-  // All of a file of huge pages counts as data; and what is set aside counts as none.
+  // lseek(2) reports all of a hugetlb file as data, and reserved pages as holes.
   const alias = raw.mmap(0, length, PROT.READ | PROT.WRITE, MAP.SHARED | MAP.NORESERVE, fd, offset);
   check(alias, 'mmap', 'cannot map a memory file a second time');
   try {
@@ -252,7 +252,7 @@ interface Alias {
   readonly address: number;
 }
 
-/** Second mappings of everything that lies in files. Without /proc it is one file, shared. */
+/** Second mappings of all memory in files. Without /proc it is assumed to be one shared file. */
 function aliasesOf(
   pieces: readonly MappedPiece[] | undefined,
   memory: Pick<FoundMemoryOptions, 'address' | 'length' | 'hugePageSize'>,
@@ -304,8 +304,8 @@ function mappedByName({ name, offset, length }: MappedPiece): number {
 }
 
 /**
- * By mremap(2), which needs no name: the address, or `-errno`; `refused` where the mapping is locked, because
- * the copy of a locked mapping is filled as it is made.
+ * By mremap(2), which needs no name: the address, or `-errno`; `refused` if the mapping is locked, because
+ * the copy of a locked mapping is populated when it is made.
  */
 function copied(address: number, length: number, refused: number): number {
   return isLocked(address) ? refused : raw.mremap(address, 0, length, MREMAP.MAYMOVE, 0);
@@ -325,15 +325,15 @@ function isLocked(address: number): boolean {
 }
 
 /**
- * Page by page of a mapping that nobody uses: CONTINUE maps what the page cache has, and says where it has
- * nothing.
+ * Page by page of a mapping that no other thread uses: UFFDIO_CONTINUE maps pages of the page cache and
+ * reports missing ones.
  */
 function probedRuns(alias: number, length: number, unit: number): readonly ByteRun[] {
   using uffd = openProbe();
   raw.madvise(alias, length, MADV.DONTNEED); // mapped by an earlier look
   const { port } = uffd;
   const registered = port.register(alias, length, UFFD_REGISTER_MODE.MINOR);
-  if (registered === -ERRNO.EINVAL) return []; // another kind of file: it reserves no pages that read as zeros
+  if (registered === -ERRNO.EINVAL) return []; // another kind of file, without reserved pages
   check(registered, 'ioctl UFFDIO_REGISTER', 'what a memory file has cannot be told');
   const runs: ByteRun[] = [];
   for (let at = 0; at < length;) {
@@ -348,7 +348,7 @@ function probedRuns(alias: number, length: number, unit: number): readonly ByteR
   return runs;
 }
 
-/** Needs no privilege: nobody ever faults on it. */
+/** Needs no privilege: no kernel access ever faults on it. */
 function openProbe(): Userfaultfd {
   try {
     return Userfaultfd.open({

@@ -7,14 +7,14 @@ import * as raw from './raw.js';
 import { Userfaultfd } from './userfaultfd.js';
 import { UFFD_REGISTER_MODE } from './userfaultfd-abi.js';
 
-/** What a guest_memfd of this kernel takes, beside memslots. */
+/** What a guest_memfd of this kernel supports besides memslots. */
 export interface GuestMemfdSupport {
   /** Names of {@link GUEST_MEMFD_FLAG} that VMs take; none where there is no guest_memfd, or an older one. */
   readonly flags: readonly string[];
   /** Whether write(2) fills its pages: so on no released kernel up to 7.3. */
   readonly write: boolean;
   /**
-   * Whether a userfaultfd takes a mapping of it, for missing or for minor faults: so on no released kernel up
+   * Whether a userfaultfd can register a mapping of it, for missing or minor faults: on no released kernel up
    * to 7.3.
    */
   readonly userfaultfd: boolean;
@@ -27,7 +27,7 @@ export function takesWrites(fd: number): boolean {
 }
 
 /**
- * Tries it with a VM, a file of one page and a userfaultfd, and drops them. Blocks: never.
+ * Tries it with a VM, a file of one page and a userfaultfd, and closes them. Blocks: never.
  * Errors: NO_DEVICE, NO_PERMISSION, KERNEL.
  */
 export function guestMemfdSupport(): GuestMemfdSupport {

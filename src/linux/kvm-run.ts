@@ -54,7 +54,7 @@ export type KvmExit =
     }
   /** A GFN in no memslot. For a read put the answer with {@link KvmRun.answerMmio}. `data` is a copy. */
   | { readonly kind: 'mmio'; readonly gpa: number; readonly write: boolean; readonly data: Uint8Array }
-  /** The page at `gpa` could not be had; the ioctl returned -EFAULT or -EHWPOISON. */
+  /** The page at `gpa` is unavailable; the ioctl returned -EFAULT or -EHWPOISON. */
   | { readonly kind: 'memory-fault'; readonly gpa: number; readonly size: number; readonly flags: number }
   | { readonly kind: 'internal-error'; readonly suberror: number; readonly data: readonly bigint[] }
   | { readonly kind: 'fail-entry'; readonly reason: bigint; readonly cpu: number }
@@ -64,7 +64,7 @@ export type KvmExit =
   | { readonly kind: 'hlt' }
   | { readonly kind: 'shutdown' }
   | { readonly kind: 'interrupted' }
-  /** exit_reason was left at 0: a failure without an explanation. */
+  /** exit_reason stayed 0: KVM gave no reason. */
   | { readonly kind: 'none' }
   | { readonly kind: 'other'; readonly reason: number; readonly name: string };
 

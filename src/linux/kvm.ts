@@ -119,7 +119,7 @@ export class KvmVm {
     this.#owned = owned;
   }
 
-  /** Over a VM descriptor that stays somebody else's and outlives this. */
+  /** Over a VM descriptor that stays its owner's and outlives this object. */
   static borrow(fd: number, run_bytes: number): KvmVm {
     return new KvmVm(fd, run_bytes, false);
   }
@@ -286,7 +286,7 @@ export class KvmDevice {
   readonly #ioctl: DeviceIoctl;
   #closed = false;
 
-  /** Over a descriptor that this takes over. `ioctl` stands in for the kernel where there is none. */
+  /** Over a descriptor that this takes over. `ioctl` replaces the kernel's where there is none. */
   constructor(fd: number, ioctl: DeviceIoctl = raw.ioctl, owned = true) {
     this.fd = fd;
     this.#ioctl = ioctl;

@@ -3,8 +3,7 @@ import { DemandPagingError } from '../api/error.js';
 import { systemError } from './failure.js';
 
 /**
- * Bytes of a regular file; of a device, which says no size, as many as anybody asks for. Errors: KERNEL
- * (EBADF).
+ * Bytes of a regular file; Infinity for a device, which reports no size. Errors: KERNEL (EBADF).
  */
 function sizeOf(fd: number): number {
   let stats: Stats;
@@ -18,7 +17,7 @@ function sizeOf(fd: number): number {
 }
 
 /**
- * Refuses a memory file that ends before a region of it does: whoever touches what lies beyond is ended by
+ * Refuses a memory file that ends before its region: an access beyond the end of the file ends the process by
  * SIGBUS.
  * Blocks: never. Errors: BAD_RANGE, KERNEL (EBADF). Units: bytes. Source: fstat(2), mmap(2).
  */

@@ -40,7 +40,7 @@ function answerPage(
   answer: 'zeros' | 'poison',
 ): number {
   const result = resolvePage(port, start, size, kind, answer);
-  // It is there already, has left the page cache, or is not mapped any more: the accessor looks again.
+  // It is present, has left the page cache, or is no longer mapped: the access is retried.
   const isOver = result === -ERRNO.EEXIST || result === -ERRNO.ENOENT;
   return isOver || (kind === 'minor' && result === -ERRNO.EFAULT) ? port.wake(start, size) : result;
 }
@@ -65,7 +65,7 @@ function resolvePage(
   }
 }
 
-/** The kernel has no huge page of zeros to install: they are copied from memory that nobody has written. */
+/** The kernel cannot install a zeroed hugetlb page: zeros are copied from memory that is never written. */
 function copyZeros(port: UffdPort, start: number, size: number): number {
   using zeros = mapMemory({ kind: 'anonymous', length: size });
   return port.copy(start, zeros.address, size);

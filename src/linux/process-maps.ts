@@ -15,7 +15,7 @@ export interface MappedPiece {
   readonly name: string;
 }
 
-/** What MAP_HUGETLB maps without a file is listed as one, which nobody else can have. */
+/** Memory of MAP_HUGETLB without a file is listed as a file that no other mapping can have. */
 const HUGE_WITHOUT_FILE = '/anon_hugepage (deleted)';
 const LINE = /^([0-9a-f]+)-([0-9a-f]+) \S{3}(\S) ([0-9a-f]+) (\S+) (\d+)\s*(.*)$/;
 

@@ -17,7 +17,7 @@ function setVectors(local: number, remote: number, length: number): number {
 
 /**
  * Copies `length` bytes from `from` in process `pid` (this one by default) to `to` here, through the
- * kernel: a page that cannot be had is -EFAULT instead of a dead process. On a missing page of a
+ * kernel: an unavailable page is -EFAULT and does not end the process. On a missing page of a
  * registered range it waits like a touch, and is a *kernel* access (EFAULT under UFFD_USER_MODE_ONLY
  * and UFFD_FEATURE_SIGBUS).
  * Returns the bytes copied (short when a later page failed) or `-errno`.

@@ -9,7 +9,7 @@ const PAGES_PER_CALL = 65536;
 /**
  * 1 for each base page of `[address, address + length)` that is resident, 0 for the others.
  * For private memory that means "in this process's page tables", for a memory file "in the page
- * cache", whoever put it there.
+ * cache", whichever process put it there.
  * Preconditions: `address` is page-aligned. Blocks: never. Errors: KERNEL (ENOMEM: unmapped).
  * Source: mincore(2).
  */

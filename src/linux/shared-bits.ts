@@ -9,10 +9,10 @@ const ALL_ONES = 0xfff; // sign-extended from 12 bits
 const WORD_BITS = 32;
 
 /**
- * A bitmap in native memory that the kernel and other threads look at while it changes. Bits are changed by
- * atomic operations which are full barriers, so that whoever sees one changed sees what was written before.
- * The runtime promises neither for memory that is not its own; the kernel does, on behalf of FUTEX_WAKE_OP,
- * that wakes nobody here.
+ * A bitmap in native memory that the kernel and other threads read while it changes. Bits are changed by
+ * atomic operations that are full barriers, so that a thread that sees a changed bit sees everything written
+ * before. The runtime guarantees neither for memory that is not its own; the kernel does, for FUTEX_WAKE_OP,
+ * which wakes no thread here.
  *
  * Blocks: never. Errors: KERNEL with errno (EFAULT: the memory is gone). Source: futex(2), FUTEX_WAKE_OP.
  */
@@ -44,7 +44,7 @@ export class SharedBits {
     this.#change(first, count, OP.ANDN, 0);
   }
 
-  /** The bitmap as it is now, by words of 32 bits; for whoever made it. */
+  /** The bitmap as it is now, by words of 32 bits; for the isolate that created it. */
   words(): Uint32Array {
     return this.#block?.words ?? new Uint32Array(0);
   }
@@ -58,7 +58,7 @@ export class SharedBits {
       const inWord = bit % WORD_BITS;
       const address = this.address + ((bit - inWord) / WORD_BITS) * 4;
       if (inWord === 0 && bit + WORD_BITS <= first + count) {
-        atomically(address, OP.SET, whole); // nobody else has a bit in this word to lose
+        atomically(address, OP.SET, whole); // no other region has a bit in this word
         bit += WORD_BITS;
       } else {
         atomically(address, op | OP.SHIFTED, inWord);

@@ -6,9 +6,9 @@ import { load64, NativeBlock } from './native-block.js';
 import * as raw from './raw.js';
 
 /**
- * Makes a thread and waits for its end, and as many descriptors as one of Node's needs: whether this process
- * may have another one. The thread runs a function of the C library that does nothing of note. Blocks: for a
- * moment. Errors: KERNEL naming clone (EAGAIN) or pipe2 (EMFILE). Source: pthread_create(3).
+ * Tests whether this process may have another thread: creates one and waits for its end, with as many
+ * descriptors as a Node thread needs. The thread runs a function of the C library without effect. Blocks:
+ * briefly. Errors: KERNEL naming clone (EAGAIN) or pipe2 (EMFILE). Source: pthread_create(3).
  */
 function tryThread(): void {
   using thread = new NativeBlock(8);
@@ -25,7 +25,7 @@ function tryThread(): void {
 const PIPES = 8;
 
 /**
- * Node leaves descriptors behind where one for an event loop is refused half-way: it is not let come to that.
+ * Node leaks descriptors when the creation of an event loop fails half-way; testing first prevents that.
  */
 function tryDescriptors(): void {
   const open: number[] = [];
@@ -41,7 +41,7 @@ export function aThread(): Requirement {
   const what = 'a thread';
   try {
     tryThread();
-    return { what, met: true, found: 'it can be had', remedy: '' };
+    return { what, met: true, found: 'it can be created', remedy: '' };
   } catch (error) {
     return refused(what, error);
   }

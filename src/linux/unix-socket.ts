@@ -102,7 +102,7 @@ export function peerCredentials(fd: number): PeerCredentials {
   using block = new NativeBlock(16);
   block.words[3] = 12; // the length, behind the 12 bytes of struct ucred
   const result = libc().getsockopt(fd, SOL_SOCKET, SO_PEERCRED, block.address, block.address + 12);
-  settle(result, 'getsockopt', 'cannot ask who the peer is');
+  settle(result, 'getsockopt', 'cannot read the credentials of the peer');
   return { pid: block.words[0]! | 0, uid: block.words[1]!, gid: block.words[2]! };
 }
 

@@ -19,7 +19,7 @@ export type UffdEvent =
       readonly thread: number;
       readonly flags: number;
     }
-  /** `fd` is a new userfaultfd for the child's memory; whoever reads the event owns it. */
+  /** `fd` is a new userfaultfd for the child's memory; the reader of the event owns it. */
   | { readonly kind: 'fork'; readonly fd: number }
   | { readonly kind: 'remap'; readonly from: number; readonly to: number; readonly length: number }
   | { readonly kind: 'remove'; readonly start: number; readonly end: number }

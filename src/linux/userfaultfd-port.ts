@@ -16,7 +16,7 @@ const ARGUMENT_BYTES = 48; // the longest argument is 40
  * first. The kernel's answer field is signed (-11 there is EAGAIN, not a huge length), and older
  * kernels leave it unwritten; both come out as `done` = 0.
  *
- * -EEXIST: the page is mapped already and *nobody was woken*: {@link wake} the range.
+ * -EEXIST: the page is mapped already and *no waiter was woken*: {@link wake} the range.
  * -ENOENT: the range is no longer registered or mapped. -ESRCH: the process is gone.
  * -EFAULT: the source, or for CONTINUE the page cache, has no page. -EBUSY of MOVE: a pinned source.
  *

@@ -25,7 +25,7 @@ const KNOWN_MODES = Object.values(UFFD_REGISTER_MODE).reduce((mask, bit) => mask
 
 export interface UserfaultfdOptions {
   /**
-   * How to make the descriptor: `device` (/dev/userfaultfd, whoever may open it), `syscall` (needs
+   * How to make the descriptor: `device` (/dev/userfaultfd, by its permissions), `syscall` (needs
    * CAP_SYS_PTRACE or vm.unprivileged_userfaultfd=1 unless `userModeOnly`), or `either`: the device,
    * and the system call where there is no device or no permission for it. Default `either`.
    */
@@ -181,7 +181,7 @@ export class Userfaultfd {
   }
 
   /**
-   * Closes it; idempotent. Whoever waits in a range of it is woken and reads a *zero page*: resolve,
+   * Closes it; idempotent. A thread that waits in a range of it is woken and reads a *zero page*: resolve,
    * poison or stop every accessor first.
    */
   close(): void {

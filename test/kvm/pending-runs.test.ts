@@ -15,7 +15,7 @@ const region = (page: number, count: number, chunk: number): SlotRegion => ({
   guestMemfdOffset: 0,
 });
 
-test('runs hold what was asked for, hidden chunks of one region only, and no page twice', () => {
+test('pending runs: any requests: hold the requested chunks, pending chunks of one region, no page twice', () => {
   fc.assert(
     fc.property(
       fc.tuple(fc.integer({ min: 1, max: 80 }), fc.integer({ min: 1, max: 80 })),
@@ -51,7 +51,7 @@ test('runs hold what was asked for, hidden chunks of one region only, and no pag
   );
 });
 
-test('a run ends where another begins', () => {
+test('pending runs: adjacent runs: do not overlap', () => {
   const runs = new PendingRuns([region(0, 100, 1)], () => true);
   expect(runs.add(40, 16)).toEqual({ first: 40, count: 16 });
   expect(runs.add(60, 64), 'not into the first').toEqual({ first: 56, count: 44 });

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { RunLength } from '../../src/kvm/run-length.js';
 
-test('runs double while a vCPU goes through memory, up to a bound, and are halved when it jumps', () => {
+test('run length: sequential faults double it up to a bound, a jump halves it', () => {
   const run = new RunLength();
   const lengths: number[] = [];
   let page = 1000;
@@ -19,7 +19,7 @@ test('runs double while a vCPU goes through memory, up to a bound, and are halve
   expect(run.length).toBe(16);
 });
 
-test("one vCPU's order is not another's disorder", () => {
+test('run length: interleaved sequential vCPUs: each counts as sequential', () => {
   const run = new RunLength();
   for (let page = 0; page < 64; page++) {
     run.faulted(page % 2, 1000 * (page % 2) + page);

@@ -54,7 +54,7 @@ function regionsOf(sizes: readonly number[], chunk: number): SlotRegion[] {
   });
 }
 
-test('slots whose log cannot be had go all the same', () => {
+test('slot table: the dirty log is unavailable: the slot is deleted', () => {
   class NoLog extends Slots {
     override dirtyLog(): void {
       throw new Error('the VM has a dirty ring');
@@ -107,7 +107,7 @@ function runsOf(
 }
 
 test.for([false, true])(
-  'after any changes every page lies under one slot, mapped or missing as it should; holes: %s',
+  'slot table: any updates: every page lies under one slot, mapped or missing as expected; holes: %s',
   (holes) => {
     fc.assert(
       fc.property(
@@ -153,7 +153,7 @@ test.for([false, true])(
   },
 );
 
-test('slots of missing pages are made anew of another file, and nothing else changes', () => {
+test('slot table: bindAgain: slots of missing pages are bound to another file, others stay', () => {
   fc.assert(
     fc.property(
       fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 3 }),
@@ -191,7 +191,7 @@ test('slots of missing pages are made anew of another file, and nothing else cha
   );
 });
 
-test('pages that come one after another end under few slots, and each is moved no more than its slot doubles', () => {
+test('slot table: pages mapped one by one: few slots, each page moves only as its slot doubles', () => {
   const pages = 512;
   const [region] = regionsOf([pages], 1) as [SlotRegion];
   const regions = [{ ...region, gpa: 0x20_0000 }];
@@ -205,7 +205,7 @@ test('pages that come one after another end under few slots, and each is moved n
   expect(table.changed - before).toBeLessThanOrEqual(3 * pages);
 });
 
-test('neighbours are not joined across what KVM can map by one entry', () => {
+test('slot table: neighbours in different 2 MiB blocks: not joined', () => {
   const [region] = regionsOf([1024], 1) as [SlotRegion];
   const vm = new Slots();
   const table = new SlotTable(vm, [{ ...region, gpa: 0x20_0000 }], { first: 0, count: 1024 }, true);
@@ -214,7 +214,7 @@ test('neighbours are not joined across what KVM can map by one entry', () => {
   expect(table.mapped).toHaveLength(2);
 });
 
-test('a slot that KVM refuses to delete does not keep the others', () => {
+test('slot table: KVM refuses to delete a slot: the others are deleted', () => {
   const vm = new Slots();
   const table = new SlotTable(vm, regionsOf([8], 1), { first: 0, count: 8 }, false);
   table.start(100);
@@ -225,7 +225,7 @@ test('a slot that KVM refuses to delete does not keep the others', () => {
   expect(vm.slots.size).toBe(0);
 });
 
-test('chunks are as small as the slots allow', () => {
+test('chunkFor: fewer slots than pages: the smallest chunk that fits', () => {
   fc.assert(
     fc.property(
       fc.array(fc.integer({ min: 1, max: 100_000 }), { minLength: 1, maxLength: 6 }),

@@ -50,7 +50,7 @@ function rig(basePages: number) {
 }
 
 test.for([1, 4])(
-  'a page that comes is shown by its bits, after its contents; %i base pages each',
+  'userfault-bitmap: a page arrives: its bits are cleared after its contents; %i base pages each',
   (basePages) => {
     const { memory, bits, region, isSet, bytes } = rig(basePages);
     bits.set(0, PAGES * basePages);
@@ -94,7 +94,7 @@ test.for([1, 4])(
   },
 );
 
-test('pages taken back are noticed only when the flag was off and on again', () => {
+test('userfault-bitmap: pages are unmapped: the flag is cleared and set', () => {
   const { region, bits, isSet } = rig(1);
   const seen: { slot: number; flags: number | undefined; length: number }[] = [];
   const vm: SlotVm = {
@@ -118,7 +118,7 @@ test('pages taken back are noticed only when the flag was off and on again', () 
   ]);
 });
 
-test('a kernel that does not know the flag refuses with a clear code', () => {
+test('userfault-bitmap: the kernel refuses the flag: NOT_SUPPORTED', () => {
   const { region, bits } = rig(1);
   const vm: SlotVm = { trySetSlot: ({ flags = 0 }) => (flags === 0 ? 0 : -ERRNO.EINVAL), dirtyLog: () => {} };
   const slots = new UserfaultSlots(vm, [region], 16, FLAG, [bits.address]);

@@ -79,7 +79,7 @@ function asWait(event: TraceEvent): TraceEvent {
   return { ...event, name: WAIT, fields: new Map([...event.fields, ['flags', write === 0 ? '0' : '1']]) };
 }
 
-test("KVM's walk of a guest's page tables touches guest memory, and waits in userfaultfd", async (context) => {
+test("census: KVM walks a guest's page tables with a missing page: waits in userfaultfd", async (context) => {
   using rig = Rig.open(context);
   const image = imageOf(16);
   const { pager } = await pagerOver(userfaultfd(), [rig.region(16)], image, { needs: ['kernel'] });

@@ -40,7 +40,7 @@ const mappings = (): string[] =>
     .filter((line) => /kvm|guest_memfd|memfd|userfaultfd/.test(line));
 
 test.for(FLAVOURS)(
-  '%s: closing leaves no descriptor and no mapping, whether or not anything was attached for long',
+  '%s: close, at once or after use: no descriptor and no mapping is left',
   async (flavour, context) => {
     using rig = Rig.open(context);
     const attach = async (): Promise<void> => {
@@ -59,7 +59,7 @@ test.for(FLAVOURS)(
 );
 
 test.for(['kvm-exit', 'composite'] as const)(
-  "%s: memory of the VMM's own stays with the guest when the pager has closed",
+  '%s: close with memory of the VMM: present pages stay mapped for the guest',
   async (flavour, context) => {
     using rig = Rig.open(context);
     using memory = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });

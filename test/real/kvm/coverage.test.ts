@@ -19,7 +19,7 @@ beforeAll(() => {
 });
 afterAll(() => reserved?.[Symbol.dispose]());
 
-describe("coverage-is-true: a backend's manifest is what this kernel does", () => {
+describe("coverage-is-true: a backend's declared coverage: equals the measured one", () => {
   test.for(GUEST_COVERAGE_CASES)('$name: $about', async (each, context) => {
     const lack = probeGuestCoverage(each).list.find(({ met }) => !met);
     if (lack) context.skip(`${lack.what}: ${lack.found}; ${lack.remedy}`);
@@ -39,13 +39,13 @@ describe("coverage-is-true: a backend's manifest is what this kernel does", () =
   });
 });
 
-describe('a guest over memory of a userfaultfd', () => {
+describe('userfaultfd memory under a guest', () => {
   test.for([
     { about: 'private memory', memory: 'anonymous', options: {} },
     { about: 'a memory file', memory: 'shmem', options: {} },
     { about: 'user mode only', memory: 'anonymous', options: { userModeOnly: true } },
     { about: 'every access fails', memory: 'anonymous', options: { sigbus: true } },
-  ] as const)('$about: its vCPUs meet what is declared', async ({ memory, options }, context) => {
+  ] as const)('$about: vCPUs find the declared effects', async ({ memory, options }, context) => {
     const choice = { backend: 'userfaultfd', memory, userfaultfd: options } as const;
     const lack = probeGuestCoverage(choice).list.find(({ met }) => !met);
     if (lack) context.skip(`${lack.what}: ${lack.found}; ${lack.remedy}`);

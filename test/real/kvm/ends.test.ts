@@ -65,7 +65,7 @@ describe('vacated-is-verified', () => {
     verification.close();
   });
 
-  test('where a process holds the file for good, slots are made of another', async (context) => {
+  test('vacateSlots: a process holds the file for good: the slots are bound to another file', async (context) => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
     const verification = new SlotVerification(vm, PLACE);
@@ -91,7 +91,7 @@ describe('vacated-is-verified', () => {
     verification.close();
   });
 
-  test('where every file is held, that is said, and what to do', (context) => {
+  test('vacateSlots: every file is held: COVERAGE_GAP with a hint', (context) => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
     const verification = new SlotVerification(vm, PLACE);
@@ -123,9 +123,9 @@ describe('vacated-is-verified', () => {
   });
 });
 
-describe('what cannot be had is said', () => {
+describe('unavailable pages', () => {
   test.for(['kvm-exit', 'composite', 'guest-memfd'] as const)(
-    '%s: a page whose source failed for good is fatal to the vCPU, and poisoned',
+    '%s: the source fails for good: the exit of the vCPU fails and the page is poisoned',
     async (flavour, context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 2 });
@@ -157,7 +157,7 @@ describe('what cannot be had is said', () => {
     },
   );
 
-  test('kvm-exit: a failed page may be asked for again', async (context) => {
+  test('kvm-exit: the vCPU reenters after a failed page: the page is fetched again', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
     const policy = { onSourceFailure: 'fail', retries: 0 } as const;
@@ -189,7 +189,7 @@ describe('what cannot be had is said', () => {
     await pager.close({ missing: 'leave' });
   });
 
-  test('removed pages read as zeros', async (context) => {
+  test('a guest access to removed pages: reads zeros', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('guest-memfd', { vm: rig.vm.fd, vcpus: 1 });
     const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, 'guest-memfd')], imageOf(PAGES));
@@ -203,7 +203,7 @@ describe('what cannot be had is said', () => {
     await pager.close({ missing: 'leave' });
   });
 
-  test('closing with a vCPU waiting ends its wait as fatal', async (context) => {
+  test('close while a vCPU waits: its exit fails', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
     const policy = { retries: 1, retryDelay_ms: 100_000 };
@@ -220,8 +220,8 @@ describe('what cannot be had is said', () => {
   });
 });
 
-describe('bad input is refused, and nothing is left behind', () => {
-  test('an overlap with another slot', async (context) => {
+describe('bad input: refused, and nothing is leaked', () => {
+  test('a region that overlaps another memslot', async (context) => {
     using rig = Rig.open(context);
     rig.vm.setSlot({ slot: 3, gpa: PAGED + 4 * PAGE, length: PAGE, userspace: rig.low.address });
     const attach = pagerOver(
@@ -249,7 +249,7 @@ describe('bad input is refused, and nothing is left behind', () => {
     expect(await code(attach('guest-memfd', 'anonymous'))).toBe('NOT_SUPPORTED');
   });
 
-  test('classes that stay unmediated', async (context) => {
+  test('needs with an access class that stays unmediated', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1 });
     const attach = pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: ['vcpu', 'vmm'] });

@@ -58,7 +58,7 @@ const stoppedOf = (pager: Pager): Promise<DemandPagingError> =>
 const expectFree = (rig: Rig): void =>
   rig.vm.setSlot({ slot: 3, gpa: PAGED, length: PAGES * PAGE, userspace: rig.low.address });
 
-describe('slots that cannot be changed any more are no secret', () => {
+describe('memslots can no longer be changed: stopped event and failed exits', () => {
   const HOW = [
     { how: 'throwing', code: 'KERNEL', flavour: 'composite' },
     { how: 'ending', code: 'HANDLER_DIED', flavour: 'kvm-exit' },
@@ -95,9 +95,9 @@ describe('slots that cannot be changed any more are no secret', () => {
   });
 });
 
-describe('closing while somebody waits', () => {
+describe('close while an access waits', () => {
   test.for(['poison', 'leave'] as const)(
-    'an access of KVM waits for a page, and a change of slots for it: %s',
+    'an access of KVM waits for a page, and a memslot update for the access: %s',
     async (missing, context) => {
       using rig = Rig.open(context);
       const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 2 });
@@ -143,11 +143,11 @@ describe('closing while somebody waits', () => {
   });
 });
 
-describe('fewer slots than pages: chunks', () => {
+describe('fewer memslots than pages: chunks', () => {
   const SLOTS = { first: 8, count: 6 }; // two are for slot verification, so chunks have eight pages
 
   test.for(FLAVOURS)(
-    '%s: a guest runs, and a chunk is complete when it is seen',
+    '%s: a guest runs: chunks are mapped once they are complete',
     async (flavour, context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1, slots: SLOTS });
@@ -173,7 +173,7 @@ describe('fewer slots than pages: chunks', () => {
     },
   );
 
-  test('a page that cannot be had takes its chunk along', async (context) => {
+  test('an unavailable page: its chunk is unavailable', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 2, slots: SLOTS });
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
@@ -191,7 +191,7 @@ describe('fewer slots than pages: chunks', () => {
     await pager.close({ missing: 'leave' });
   });
 
-  test('fewer slots than regions', async (context) => {
+  test('fewer memslots than regions: BAD_RANGE', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1, slots: { first: 8, count: 2 } });
     const attach = pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
@@ -199,9 +199,9 @@ describe('fewer slots than pages: chunks', () => {
   });
 });
 
-describe('freezing', () => {
+describe('freeze', () => {
   test.for(['kvm-exit', 'guest-memfd'] as const)(
-    '%s: nobody gets to frozen pages, and nothing of them is lost',
+    '%s: frozen pages: no access completes until thaw, and their contents stay',
     async (flavour, context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 2 });
@@ -242,7 +242,7 @@ describe('freezing', () => {
     },
   );
 
-  test('composite cannot freeze what is present, and says so', async (context) => {
+  test('composite: present pages: NOT_SUPPORTED', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 1 });
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));
@@ -252,8 +252,8 @@ describe('freezing', () => {
   });
 });
 
-describe('a userfault bitmap, which no released kernel has', () => {
-  test('a capability that is not there; a flag that is refused; no numbers at all', async (context) => {
+describe('userfault-bitmap, which no released kernel supports', () => {
+  test('an absent capability, a refused flag, or no numbers: refused', async (context) => {
     using rig = Rig.open(context);
     const attach = (capability: number): Promise<unknown> => {
       const strategy = 'userfault-bitmap';
@@ -272,8 +272,8 @@ describe('a userfault bitmap, which no released kernel has', () => {
   });
 });
 
-describe('what comes between', () => {
-  test('exits of another kind, and signals, on the way through missing pages', async (context) => {
+describe('exits between faults', () => {
+  test('other exits and signals while a guest reads missing pages: every page is read', async (context) => {
     using rig = Rig.open(context);
     installKickSignal();
     const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 1 });
@@ -298,7 +298,7 @@ describe('what comes between', () => {
     await pager.close({ missing: 'leave' });
   });
 
-  test.for(FLAVOURS)('%s: an access across two missing pages', async (flavour, context) => {
+  test.for(FLAVOURS)('%s: an access across two missing pages: completes', async (flavour, context) => {
     using rig = Rig.open(context);
     const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
     const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, memoryOf(flavour))], imageOf(PAGES));
@@ -310,7 +310,7 @@ describe('what comes between', () => {
     await pager.close({ missing: 'leave' });
   });
 
-  test('memslot hole: an access across two holes, and an atomic', async (context) => {
+  test('memslot-hole: an access across two holes, and an atomic: complete', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 2, strategy: 'memslot-hole' });
     const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: [] });
@@ -330,8 +330,8 @@ describe('what comes between', () => {
   });
 });
 
-describe('what runs out, or is held elsewhere', () => {
-  test('vacated-is-verified: the file of vacated slots, held by another process', async (context) => {
+describe('exhausted or held resources', () => {
+  test('vacated-is-verified: another process holds the file of vacated slots: detected', async (context) => {
     using rig = Rig.open(context);
     using vm = new KvmVm(duplicate(rig.vm.fd), rig.kvm.run_bytes);
     const verification = new SlotVerification(vm, { slot: 100, gpa: 0x4_0000_0000, vcpuId: 7 });
@@ -354,7 +354,7 @@ describe('what runs out, or is held elsewhere', () => {
     verification.close();
   });
 
-  test('huge pages', async (context) => {
+  test('an empty huge page pool: NO_HUGE_PAGES', async (context) => {
     using rig = Rig.open(context);
     const pool = hugePagePool();
     if (!pool) return context.skip('this kernel has no huge pages');
@@ -371,14 +371,14 @@ describe('what runs out, or is held elsewhere', () => {
   });
 });
 
-describe("guest-memfd: where the process's mappings are used up, what is complete is shown to who asks for it", () => {
+describe('guest-memfd: the process has vm.max_map_count mappings: complete pages are mapped on access', () => {
   const word = (bytes: Uint8Array | undefined): bigint =>
     new DataView(bytes!.buffer, bytes!.byteOffset).getBigUint64(0, true);
 
   const MANY = 512;
   const pages = Array.from({ length: (MANY - PAGED_PAGE.data) / 2 }, (_, run) => run * 2);
 
-  test('in turn, whole, and to vCPUs as ever', async (context) => {
+  test('accesses in turn: every page is read whole; vCPUs are not affected', async (context) => {
     using rig = Rig.open(context);
     const backend = backendOf('guest-memfd', { vm: rig.vm.fd, vcpus: 1 });
     const { pager } = await pagerOver(backend, [rig.region(MANY, PAGE, 'guest-memfd')], imageOf(MANY));
@@ -405,7 +405,7 @@ describe("guest-memfd: where the process's mappings are used up, what is complet
     await pager.close({ missing: 'leave' });
   });
 
-  test("memory of the VMM's own has all of it when the pager has closed", async (context) => {
+  test('close with memory of the VMM: every page is mapped', async (context) => {
     using rig = Rig.open(context);
     using own = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
     const backend = backendOf('guest-memfd', { vm: rig.vm.fd, vcpus: 1 });
@@ -448,7 +448,7 @@ class Hoard implements Disposable {
 }
 
 test.for([['composite'], ['kvm-exit'], ['guest-memfd']] as const)(
-  '%s: two vCPUs fault on one page at once, again and again',
+  '%s: two vCPUs fault on one page at once, repeatedly: both are served',
   { timeout: LONG ? 3_600_000 : 600_000 },
   async ([flavour], context) => {
     const times = LONG ? 100_000 : 1000;

@@ -19,7 +19,7 @@ const PAGES = 4;
  * Kernels whose guest_memfd takes write(2) are in no release: a memory file, which does, stands for one of
  * theirs.
  */
-test('a file that takes write(2) is filled by it', (context) => {
+test('installer: a file that supports write(2): pages are written by it', (context) => {
   needUserfaultfd(context);
   using file = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
   using reservation = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
@@ -45,7 +45,7 @@ test('a file that takes write(2) is filled by it', (context) => {
   expect(elsewhere.residency()).toEqual(new Uint8Array(PAGES));
 });
 
-test('whether a file takes write(2) is found out without writing', () => {
+test('takesWrites: any file: tests without writing', () => {
   using file = mapMemory({ kind: 'shmem', length: PAGE });
   expect(takesWrites(file.fd!)).toBe(true);
   expect(file.residency()).toEqual(new Uint8Array(1));
@@ -56,7 +56,7 @@ test('whether a file takes write(2) is found out without writing', () => {
   }
 });
 
-test('what a guest_memfd of this kernel takes', (context) => {
+test('guestMemfdSupport: this kernel: as its release says', (context) => {
   let kvm: Kvm;
   try {
     kvm = Kvm.open();

@@ -32,7 +32,7 @@ const CASES: readonly { flavour: Flavour; memory: MemoryKind; pageSize: number; 
   { flavour: 'guest-memfd', memory: 'guest-memfd', pageSize: 0x1_0000, from: 'paged' },
 ];
 
-describe('a guest whose memory is missing at the start', () => {
+describe('a guest with all of its memory missing', () => {
   test.for(CASES)(
     'runs to its end: $flavour, $memory, pages of $pageSize, tables and code $from',
     async ({ flavour, memory, pageSize, from }, context) => {
@@ -63,7 +63,7 @@ describe('a guest whose memory is missing at the start', () => {
   );
 });
 
-test('vcpus that fault on one page at once are all served', async (context) => {
+test('many vCPUs fault on one page at once: all are served', async (context) => {
   using rig = Rig.open(context);
   const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 3 });
   const { pager } = await pagerOver(

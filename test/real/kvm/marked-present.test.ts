@@ -48,8 +48,8 @@ async function expectSeen(rig: Rig, pager: Pager, token: VcpuExitHandlerToken, p
   expect((await read.result).value).toBe(77n);
 }
 
-describe.for(FLAVOURS)('%s: contents that came another way', (flavour) => {
-  test('before it began, and told meanwhile', async (context) => {
+describe.for(FLAVOURS)('%s: pages marked present', (flavour) => {
+  test('before opening or while open: vCPUs read their contents', async (context) => {
     using rig = Rig.open(context);
     const { second, region } = fileOf(rig, flavour);
     word(second, 9, 77n);

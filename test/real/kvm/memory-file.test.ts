@@ -37,7 +37,7 @@ function outcomeOf(context: TestContext, flavour: string, what: string): unknown
 const matching = (text: RegExp): string => expect.stringMatching(text) as string;
 
 test.for([...PLAIN, ...HUGE])(
-  '%s: a memory file that ends before its region is refused',
+  '%s: a memory file ends before its region: refused',
   { timeout: 2 * LIMIT_MS },
   (flavour, context) => {
     if (flavour.includes('hugetlb') && !hugePagePool()) context.skip('this kernel has no huge pages');
@@ -48,7 +48,7 @@ test.for([...PLAIN, ...HUGE])(
 );
 
 test.for(HUGE)(
-  '%s: a huge page that the pool cannot give stops the pager, and not the process',
+  '%s: the huge page pool is empty: stops the pager, not the process',
   { timeout: 2 * LIMIT_MS },
   (flavour, context) => {
     const pool = hugePagePool();
@@ -61,7 +61,7 @@ test.for(HUGE)(
 );
 
 test.for(PLAIN)(
-  '%s: a page for which a full tmpfs has no room stops the pager, and not the process',
+  '%s: a full tmpfs: stops the pager, not the process',
   { timeout: 2 * LIMIT_MS },
   (flavour, context) => {
     expect(outcomeOf(context, flavour, 'full')).toEqual({
@@ -71,7 +71,7 @@ test.for(PLAIN)(
 );
 
 test.for(['kvm-exit', 'composite', 'userfaultfd copy'])(
-  '%s: a page of a memory file that was truncated meanwhile stops the pager, and not the process',
+  '%s: the memory file is truncated meanwhile: stops the pager, not the process',
   { timeout: 2 * LIMIT_MS },
   (flavour, context) => {
     expect(outcomeOf(context, flavour, 'truncated')).toEqual({

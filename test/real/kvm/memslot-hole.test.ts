@@ -8,7 +8,7 @@ const COUNT = PAGES - PAGED_PAGE.data;
 const SUM = Array.from({ length: COUNT }, (_, page) => BigInt(DATA + page * PAGE)).reduce((a, b) => a + b);
 
 test.for(['kvm-exit', 'composite'] as const)(
-  '%s: plain loads and stores through memslot holes are completed from the page',
+  '%s: plain loads and stores to memslot holes: completed from the page',
   async (flavour, context) => {
     using rig = Rig.open(context);
     const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1, strategy: 'memslot-hole' });
@@ -33,7 +33,7 @@ test.for(['kvm-exit', 'composite'] as const)(
   },
 );
 
-test('a store is the first access to a page, and lands among its contents', async (context) => {
+test('memslot-hole: a store is the first access to a page: changes its bytes only', async (context) => {
   using rig = Rig.open(context);
   const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: 1, strategy: 'memslot-hole' });
   const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES), { needs: [] });

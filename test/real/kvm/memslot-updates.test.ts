@@ -122,7 +122,7 @@ describe('memslot-update-is-invisible, no-guest-visible-injection: updates under
   );
 });
 
-test('a VMM whose hook does not stop the vCPUs is found out', async (context) => {
+test('the hook does not pause the vCPUs: the guest finds the hole', async (context) => {
   using rig = Rig.open(context);
   const module = new URL('./fixtures/hooks.mjs', import.meta.url).href;
   const hooks = { module, export: 'careless', options: undefined };
@@ -140,7 +140,7 @@ test('a VMM whose hook does not stop the vCPUs is found out', async (context) =>
   await pager.close({ missing: 'leave' });
 });
 
-test('a backend whose walks nobody mediates is found out: the guest sees a fault that it did not make', async (context) => {
+test('page walks are not intercepted: the guest takes a fault that it did not cause', async (context) => {
   using rig = Rig.open(context);
   if (hasTwoStagePaging()) context.skip("the processor walks the guest's page tables here: that exits");
   const backend = backendOf('kvm-exit', { vm: rig.vm.fd, vcpus: VCPUS });

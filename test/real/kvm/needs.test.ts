@@ -81,7 +81,7 @@ const CASES: readonly Case[] = [
 
 const PAGES = 4;
 
-describe('a pager opens where every access of the classes in `needs` is served, and nowhere else', () => {
+describe('openPager with needs: opens only if every access of these classes is served', () => {
   test.for(CASES)('$name', async ({ make, memory: kind = 'anonymous', serves }, context) => {
     const served = new Map<AccessClass, string>();
     for (const need of ACCESS_CLASSES) {
@@ -108,7 +108,7 @@ describe('a pager opens where every access of the classes in `needs` is served, 
     );
   });
 
-  test('the refusal names the sites, what a missing page does there, and what to do', async () => {
+  test('a class is not served: the error names the sites, the effects and a remedy', async () => {
     const opened = openPager({
       backend: userfaultfd({ userModeOnly: true }),
       regions: [

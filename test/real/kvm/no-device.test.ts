@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 
 const PROGRAM = fileURLToPath(new URL('./fixtures/open-each.mjs', import.meta.url));
 
-test('without /dev/kvm every backend that is part of a VM says NO_DEVICE, and what to do', (context) => {
+test('KVM backends without /dev/kvm: NO_DEVICE with a hint', (context) => {
   // A mount namespace of its own, in which /dev has nothing.
   const command = 'mount -t tmpfs none /dev && exec "$0" "$1"';
   const child = spawnSync('unshare', ['--mount', 'sh', '-c', command, process.execPath, PROGRAM], {

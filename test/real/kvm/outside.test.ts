@@ -11,7 +11,7 @@ test.for([
   ['refuse', -ERRNO.EFAULT, 'refused'],
   ['zeros', 1, 'zeros'],
 ] as const)(
-  'composite: an access to what its memory has grown by is answered as the policy says (%s)',
+  'composite: an access to memory that has grown: answered by the policy (%s)',
   async ([onOutsideFault, expected, answered], context) => {
     using rig = Rig.open(context);
     using memory = growingMemory(PAGES);
@@ -33,7 +33,7 @@ test.for([
   },
 );
 
-test('composite: regions are those that it was opened with', async (context) => {
+test('composite: addRegions and removeRegions: NOT_SUPPORTED', async (context) => {
   using rig = Rig.open(context);
   const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 3 });
   const { pager } = await pagerOver(backend, [rig.region(PAGES)], imageOf(PAGES));

@@ -38,9 +38,9 @@ async function until(holds: () => boolean): Promise<void> {
 const held = (pager: Pager, count: number) => until(() => pager.statistics().heldFaults >= count);
 
 describe.for(FLAVOURS)(
-  "%s: KVM's own accesses and changes of slots do not wait for each other",
+  "%s: KVM's own accesses and memslot updates: do not wait for each other",
   (flavour) => {
-    test('the same pages withdrawn by several at once', async (context) => {
+    test('concurrent withdrawals of the same pages: all complete', async (context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
       const { pager } = await pagerOver(
@@ -61,7 +61,7 @@ describe.for(FLAVOURS)(
       await pager.close({ missing: 'leave' });
     });
 
-    test('the thread that has them stand cannot enter itself, and is told so', async (context) => {
+    test('the thread that pauses the vCPUs enters: DEADLOCK', async (context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
       const regions = [rig.region(PAGES, PAGE, memoryOf(flavour))];
@@ -87,7 +87,7 @@ describe.for(FLAVOURS)(
       await pager.close({ missing: 'leave' });
     });
 
-    test('freezing and withdrawing while one waits for a frozen page; thawing, or closing', async (context) => {
+    test('freeze and withdraw while a vCPU waits for a frozen page: complete after thaw or close', async (context) => {
       for (const end of ['thaw', 'zero', 'poison'] as const) {
         using rig = Rig.open(context);
         const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
@@ -130,7 +130,7 @@ describe.for(FLAVOURS)(
       }
     });
 
-    test('closing while one waits for a page beside one that is there', async (context) => {
+    test('close while a vCPU waits for a page next to a present one: completes', async (context) => {
       for (const missing of ['leave', 'poison'] as const) {
         using rig = Rig.open(context);
         const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
@@ -152,7 +152,7 @@ describe.for(FLAVOURS)(
       }
     });
 
-    test('closing while one waits for a frozen page that is there', async (context) => {
+    test('close while a vCPU waits for a present, frozen page: completes', async (context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
       const { pager } = await pagerOver(
@@ -170,7 +170,7 @@ describe.for(FLAVOURS)(
       await walk.result;
     });
 
-    test('thawing pages that are being frozen', async (context) => {
+    test('thaw of pages that are being frozen: every page can be accessed', async (context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 2 });
       const { pager } = await pagerOver(
@@ -186,7 +186,7 @@ describe.for(FLAVOURS)(
       }
       const walk = await walkTables(rig, backend.exitHandlerToken(0), undefined);
       expect((await walk.result).valid).toBe(true);
-      // Somebody in between finds the page where a freeze that came late has taken it away.
+      // An accessor in between finds a page that a late freeze has unmapped.
       const stop = new Int32Array(new SharedArrayBuffer(4));
       const walks = await walkTables(rig, backend.exitHandlerToken(1), stop);
       for (let time = 0; time < 50; time++) {

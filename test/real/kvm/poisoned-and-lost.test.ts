@@ -14,7 +14,7 @@ async function syscall(rig: Rig, pager: Pager, index: number): Promise<{ value?:
   return (await rig.start<{ value?: bigint; errno?: number }>({ kind: 'syscall', address })).result;
 }
 
-describe.for(FLAVOURS)('%s: poison goes with the page', (flavour) => {
+describe.for(FLAVOURS)('%s: poisoned pages that are discarded', (flavour) => {
   test.for([
     ['remove', 0n],
     ['withdraw', BigInt(at(1))],
@@ -43,7 +43,7 @@ describe.for(FLAVOURS)('%s: poison goes with the page', (flavour) => {
 });
 
 test.for([PAGE, 4 * PAGE])(
-  'composite: memory dropped behind the pager is said, and nobody goes round (pages of %i bytes)',
+  'composite: memory discarded without the pager: PAGE_VANISHED, no endless faults (pages of %i bytes)',
   async (pageSize, context) => {
     using rig = Rig.open(context);
     const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 1 });
@@ -61,8 +61,8 @@ test.for([PAGE, 4 * PAGE])(
   },
 );
 
-describe('memory of which the VMM treats a part differently', () => {
-  test('composite: comes as if it were whole', async (context) => {
+describe('memory whose mapping the VMM has split', () => {
+  test('composite: installs the whole page', async (context) => {
     using rig = Rig.open(context);
     const { pager } = await splitGuest(rig);
     await pager.ensure([{ start: gpa(PAGED), length: BigInt(PAGES * PAGE) }]);
@@ -71,7 +71,7 @@ describe('memory of which the VMM treats a part differently', () => {
     await pager.close();
   });
 
-  test('composite: is poisoned whole', async (context) => {
+  test('composite: poisons the whole page', async (context) => {
     using rig = Rig.open(context);
     const { pager } = await splitGuest(rig);
     await pager.poison([{ start: gpa(PAGED), length: BigInt(PAGES * PAGE) }]);

@@ -7,7 +7,7 @@ const script = new URL('./fixtures/ending.mjs', import.meta.url).pathname;
 const LIMIT_MS = 60_000;
 
 test.for(['composite', 'guest-memfd'] as const)(
-  '%s: the process ends at once, with its status, while a thread of it waits for a page',
+  '%s: the process exits while one of its threads waits for a page: ends at once, with its status',
   { timeout: 2 * LIMIT_MS },
   (flavour, context) => {
     Rig.open(context)[Symbol.dispose]();

@@ -28,55 +28,48 @@ const refusal = (message: RegExp): Record<string, unknown> => ({
   kept: true,
 });
 
-describe.for(FLAVOURS)(
-  '%s: a memslot that KVM refuses is a refusal to open, and nothing is left',
-  (flavour) => {
-    test.for([
-      [
-        'overlap',
-        'a memslot of the VMM overlaps',
-        /memslot 144 at 0x100080000\.\.0x100081000: another .* overlaps/,
-      ],
-      [
-        'number',
-        'a number is in use',
-        /memslot 20 at 0x100004000\.\..*: the VM has a memslot of that number/,
-      ],
-      [
-        'verification',
-        "the verification's number is in use",
-        /memslot 272 at .*: the VM has a memslot of that number/,
-      ],
-      [
-        'tested',
-        "the verification's second number is in use",
-        /memslot 273 at .*: the VM has a memslot of that number/,
-      ],
-    ] as const)('%s: %s', { timeout: 2 * LIMIT_MS }, ([what, , message], context) => {
-      Rig.open(context)[Symbol.dispose]();
-      expect(outcomeOf(flavour, what)).toEqual(refusal(message));
-    });
+describe.for(FLAVOURS)('%s: KVM refuses a memslot: opening rejects and nothing is left', (flavour) => {
+  test.for([
+    [
+      'overlap',
+      'a memslot of the VMM overlaps',
+      /memslot 144 at 0x100080000\.\.0x100081000: another .* overlaps/,
+    ],
+    ['number', 'a number is in use', /memslot 20 at 0x100004000\.\..*: the VM has a memslot of that number/],
+    [
+      'verification',
+      "the verification's number is in use",
+      /memslot 272 at .*: the VM has a memslot of that number/,
+    ],
+    [
+      'tested',
+      "the verification's second number is in use",
+      /memslot 273 at .*: the VM has a memslot of that number/,
+    ],
+  ] as const)('%s: %s', { timeout: 2 * LIMIT_MS }, ([what, , message], context) => {
+    Rig.open(context)[Symbol.dispose]();
+    expect(outcomeOf(flavour, what)).toEqual(refusal(message));
+  });
 
-    test('beyond the guest-physical address space', { timeout: 2 * LIMIT_MS }, (context) => {
-      Rig.open(context)[Symbol.dispose]();
-      const {
-        free: _free,
-        kept: _kept,
-        ...rest
-      } = refusal(/memslot 16 at 0x100000000000000\.\..*: it ends beyond the guest-physical address space/);
-      expect(outcomeOf(flavour, 'high')).toEqual(rest);
-    });
+  test('beyond the guest-physical address space', { timeout: 2 * LIMIT_MS }, (context) => {
+    Rig.open(context)[Symbol.dispose]();
+    const {
+      free: _free,
+      kept: _kept,
+      ...rest
+    } = refusal(/memslot 16 at 0x100000000000000\.\..*: it ends beyond the guest-physical address space/);
+    expect(outcomeOf(flavour, 'high')).toEqual(rest);
+  });
 
-    test('hooks whose options cannot be cloned are misuse', { timeout: 2 * LIMIT_MS }, (context) => {
-      Rig.open(context)[Symbol.dispose]();
-      expect(outcomeOf(flavour, 'hooks')).toEqual({
-        settled: 'rejected',
-        name: 'TypeError',
-        message: expect.stringMatching(/hooks\.options/) as string,
-        left: 0,
-        code: 0,
-        free: true,
-      });
+  test('hooks whose options cannot be cloned: TypeError', { timeout: 2 * LIMIT_MS }, (context) => {
+    Rig.open(context)[Symbol.dispose]();
+    expect(outcomeOf(flavour, 'hooks')).toEqual({
+      settled: 'rejected',
+      name: 'TypeError',
+      message: expect.stringMatching(/hooks\.options/) as string,
+      left: 0,
+      code: 0,
+      free: true,
     });
-  },
-);
+  });
+});

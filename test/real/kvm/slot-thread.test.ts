@@ -5,7 +5,7 @@ import { backendOf, ENTRY, imageOf, LOW, PAGE, PAGED, PAGED_PAGE, PORT, Rig } fr
 
 const PAGES = 32;
 
-test('slot-op-never-blocks-resolver: while an access of KVM waits, slots wait, and pages go on coming', async (context) => {
+test('slot-op-never-blocks-resolver: an access of KVM waits: memslot updates wait, pages still arrive', async (context) => {
   using rig = Rig.open(context);
   const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 2 });
   const source = new HeldSource(imageOf(PAGES));
@@ -56,7 +56,7 @@ test('slot-op-never-blocks-resolver: while an access of KVM waits, slots wait, a
   source.close();
 });
 
-test('memory removed while a vCPU waits for it comes as zeros', async (context) => {
+test('pages removed while a vCPU waits for one: it reads zeros', async (context) => {
   using rig = Rig.open(context);
   const backend = backendOf('composite', { vm: rig.vm.fd, vcpus: 1 });
   const source = new HeldSource(imageOf(PAGES));

@@ -8,7 +8,7 @@ const SITES = ['kernel-copy', 'vmm-load', 'vmm-store', 'vmm-syscall'];
 const LIMIT_MS = 100_000;
 
 test.for(['withdraw', 'remove', 'freeze'])(
-  'guest-memfd: threads and system calls of the VMM that meet pages under %s wait, and none fails',
+  'guest-memfd: accesses of VMM threads and system calls during %s: wait, and none fails',
   { timeout: 2 * LIMIT_MS },
   (verb, context) => {
     Rig.open(context)[Symbol.dispose]();

@@ -36,7 +36,7 @@ function huge_bytes(address: number, length: number): number {
   return sum;
 }
 
-test('pages of 2 MiB beside a userfaultfd are moved in whole, and what was there before is kept', async (context) => {
+test('installer: pages of 2 MiB with a userfaultfd: moved in whole, present contents are kept', async (context) => {
   using rig = Rig.open(context);
   if ((userfaultfdSupport().mask & BigInt(UFFD_FEATURE.MOVE)) === 0n)
     context.skip('no UFFDIO_MOVE (Linux 6.8)');
@@ -66,7 +66,7 @@ test('pages of 2 MiB beside a userfaultfd are moved in whole, and what was there
   await pager.close({ missing: 'leave' });
 });
 
-test('what lies in memory of the VMM is not moved out of it', async (context) => {
+test('installer: contents in memory of the VMM: copied, not moved out of it', async (context) => {
   using rig = Rig.open(context);
   using saved = mapMemory({ kind: 'anonymous', length: PAGES * HUGE, transparentHugePages: true });
   const expected = new Uint8Array(image());

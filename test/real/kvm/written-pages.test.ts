@@ -32,7 +32,7 @@ test.for([
   await pager.close({ missing: 'leave' });
 });
 
-test('memory that cannot be logged, and a backend that does not, refuse', async (context) => {
+test('writtenPages: memory or a backend without a dirty log: NOT_SUPPORTED', async (context) => {
   using rig = Rig.open(context);
   const logging = backendOf('guest-memfd', { vm: rig.vm.fd, vcpus: 1, logWrites: true });
   const attach = pagerOver(logging, [rig.region(PAGES, PAGE, 'guest-memfd')], imageOf(PAGES));
