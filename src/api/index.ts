@@ -23,3 +23,4 @@ export * from './resolver-loop.js';
 export * from './source.js';
 export * from './statistics.js';
 export type * from './vcpu-exit-handler.js';
+export type * from './trace.js';

@@ -1,12 +1,14 @@
 import { type Command } from 'commander';
 import {
-  type CaseVerdict,
+  type CaseResult,
+  caseText,
+  formatScenarioTrace,
   type JudgedUapi,
   playScenario,
   publishedFits,
   type Scenario,
   SCENARIOS,
-  type ScenarioVerdict,
+  type ScenarioResult,
   UAPIS,
 } from '../scenarios/index.js';
 import { type CommandContext } from './context.js';
@@ -31,17 +33,17 @@ export function scenarioCommand(program: Command, context: CommandContext): void
     .action(async (name: string | undefined, options: ScenarioCommandOptions) => {
       const scenarios = chosen('scenario', SCENARIOS, name === undefined ? undefined : [name]);
       const uapis = chosen('UAPI', UAPIS, options.uapi);
-      const verdicts: ScenarioVerdict[] = [];
+      const results: ScenarioResult[] = [];
       for (const scenario of scenarios)
-        for (const uapi of uapis) verdicts.push(await playScenario(scenario, uapi));
+        for (const uapi of uapis) results.push(await playScenario(scenario, uapi));
       const { terminal } = context;
-      if (options.json) terminal.document(JSON.stringify(documentOf(scenarios, uapis, verdicts)));
-      else if (name === undefined) overview(scenarios, uapis, verdicts, terminal);
+      if (options.json) terminal.document(JSON.stringify(documentOf(scenarios, uapis, results)));
+      else if (name === undefined) overview(scenarios, uapis, results, terminal);
       else {
         const [scenario] = scenarios;
-        describe(scenario!, verdicts, { terminal, timelines: options.uapi !== undefined });
+        describe(scenario!, results, { terminal, traces: options.uapi !== undefined });
       }
-      // A verdict is a result, whatever it is.
+      // What fails is a result like any other.
       context.exit(EXIT.ok);
     });
 }
@@ -61,7 +63,7 @@ function chosen<T extends { readonly name: string }>(
 function documentOf(
   scenarios: readonly Scenario[],
   uapis: readonly JudgedUapi[],
-  verdicts: readonly ScenarioVerdict[],
+  results: readonly ScenarioResult[],
 ): unknown {
   return {
     scenarios: scenarios.map(({ name, title, plays, source, cases }) => ({
@@ -72,7 +74,7 @@ function documentOf(
       cases,
     })),
     uapis: uapis.map(({ name, title, status }) => ({ name, title, status })),
-    verdicts,
+    results,
     ...(scenarios.some(({ name }) => name === 'many-vcpus') && {
       scaling: publishedFits().map(({ model, ...fit }) => ({
         ...fit,
@@ -87,14 +89,14 @@ function documentOf(
 function overview(
   scenarios: readonly Scenario[],
   uapis: readonly JudgedUapi[],
-  verdicts: readonly ScenarioVerdict[],
+  results: readonly ScenarioResult[],
   terminal: Terminal,
 ): void {
   const rows = uapis.map(({ name }) => [
     name,
     ...scenarios.map(
       ({ name: scenario }) =>
-        verdicts.find((verdict) => verdict.uapi === name && verdict.scenario === scenario)!.grade,
+        results.find((result) => result.uapi === name && result.scenario === scenario)!.outcome,
     ),
   ]);
   const head = ['', ...scenarios.map(({ name }) => name)];
@@ -109,8 +111,8 @@ function overview(
 
 function describe(
   scenario: Scenario,
-  verdicts: readonly ScenarioVerdict[],
-  { terminal, timelines }: { readonly terminal: Terminal; readonly timelines: boolean },
+  results: readonly ScenarioResult[],
+  { terminal, traces }: { readonly terminal: Terminal; readonly traces: boolean },
 ): void {
   const say = (text: string, indent: number): void => {
     for (const line of paragraph(text, terminal.columns, indent)) terminal.out(line);
@@ -120,18 +122,18 @@ function describe(
   for (const [name, about] of Object.entries(scenario.cases)) {
     terminal.out('');
     say(`${name}: ${about}`, 0);
-    for (const { uapi, cases } of verdicts) {
-      const verdict = cases.find((candidate) => candidate.case === name)!;
-      say(`  ${uapi.padEnd(22)} ${verdict.grade.padEnd(9)} ${verdict.says}`, 35);
-      if (timelines && isCounterexample(verdict))
-        for (const line of verdict.timeline) terminal.out(`    ${line}`);
+    for (const { uapi, cases } of results) {
+      const result = cases.find((each) => each.case === name)!;
+      say(`  ${uapi.padEnd(22)} ${result.outcome.padEnd(9)} ${caseText(result)}`, 35);
+      if (traces && isCounterexample(result))
+        for (const line of formatScenarioTrace(result.trace)) terminal.out(`    ${line}`);
     }
   }
   if (scenario.name === 'many-vcpus') for (const line of scalingLines()) terminal.out(line);
 }
 
-const isCounterexample = ({ grade }: CaseVerdict): boolean =>
-  grade === 'fails' || grade === 'hangs' || grade === 'silent';
+const isCounterexample = ({ outcome }: CaseResult): boolean =>
+  outcome === 'fails' || outcome === 'hangs' || outcome === 'silent';
 
 const percent = (part: number): string => `${part < 0 ? '−' : '+'}${Math.abs(part * 100).toFixed(0)} %`;
 

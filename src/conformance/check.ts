@@ -1,14 +1,15 @@
 import fc, { type Arbitrary } from 'fast-check';
 import { type PagerPolicy } from '../api/index.js';
 import { AccessorPool } from './accessor-pool.js';
-import { PropertyFailure } from './failure.js';
+import { type Failure, PropertyFailure } from './failure.js';
 import { openManifest } from './manifest.js';
-import { type AnyProperty, type Manifest, type Property, type PropertyName } from './property.js';
+import { type AnyProperty, type Manifest, type Property } from './property.js';
 import { RealStage } from './real-stage.js';
+import { type PropertyResult, type Replay } from './result.js';
 import { type Setting } from './stage.js';
 import { SteppedStage } from './stepped-stage.js';
 import { type Subject } from './subject.js';
-import { type TimelineEntry } from './timeline.js';
+import { type TraceEntry } from './trace.js';
 
 export interface CheckOptions {
   /** Runs of each property. Default: 1000 on a deterministic subject, 20 on a real one. */
@@ -30,39 +31,8 @@ export interface CheckOptions {
    */
   readonly within_ms?: number;
   /** Told when a run begins, and of each event of it as it happens: what is left to say if it never ends. */
-  readonly watch?: { readonly run: () => void; readonly note: (entry: TimelineEntry) => void };
+  readonly watch?: { readonly run: () => void; readonly event: (entry: TraceEntry) => void };
 }
-
-/** A run in which a property does not hold: on a deterministic subject the smallest that was found. */
-export interface Counterexample {
-  /** What was seen, and what should have been. */
-  readonly what: string;
-  /** Who did what, in order, one event a line. */
-  readonly story: readonly string[];
-  /** What the run was made of, in words of the suite's. */
-  readonly plan: string;
-  readonly setting: string;
-  /** With these {@link checkProperty} plays it again. */
-  readonly seed: number;
-  readonly path: string;
-}
-
-/** What came of checking one property. */
-export type Report = {
-  readonly name: PropertyName;
-  readonly part: string | undefined;
-  readonly claim: string;
-} & (
-  | { readonly outcome: 'held'; readonly runs: number }
-  | { readonly outcome: 'skipped'; readonly reason: string }
-  | {
-      readonly outcome: 'failed';
-      readonly runs: number;
-      /** All of the counterexample in plain text. */
-      readonly message: string;
-      readonly counterexample: Counterexample;
-    }
-);
 
 const RUNS = { stepped: 1000, real: 20 };
 /** Closing takes milliseconds, unless somebody waits for ever. */
@@ -83,7 +53,7 @@ export async function checkProperty(
   property: AnyProperty,
   subject: Subject,
   options: CheckOptions = {},
-): Promise<Report> {
+): Promise<PropertyResult> {
   const manifest = await openManifest(subject);
   return check(property as unknown as Property<unknown>, subject, manifest, options);
 }
@@ -93,10 +63,10 @@ export async function checkProperties(
   properties: readonly AnyProperty[],
   subject: Subject,
   options: CheckOptions = {},
-): Promise<readonly Report[]> {
-  const reports: Report[] = [];
-  for (const property of properties) reports.push(await checkProperty(property, subject, options));
-  return reports;
+): Promise<readonly PropertyResult[]> {
+  const results: PropertyResult[] = [];
+  for (const property of properties) results.push(await checkProperty(property, subject, options));
+  return results;
 }
 
 async function check(
@@ -104,10 +74,10 @@ async function check(
   subject: Subject,
   manifest: Manifest,
   options: CheckOptions,
-): Promise<Report> {
+): Promise<PropertyResult> {
   const { name, part, claim } = property;
   const reason = property.unless(manifest);
-  if (reason !== undefined) return { name, part, claim, outcome: 'skipped', reason };
+  if (reason !== undefined) return { name, part, claim, outcome: 'not-applicable', reason };
   const accessors = subject.deterministic ? undefined : new AccessorPool(subject);
   let last: Failed | undefined;
   let played = 0;
@@ -137,7 +107,7 @@ async function check(
     );
     if (failure === undefined) return;
     last = failure;
-    throw new PropertyFailure(failure.what);
+    throw new PropertyFailure(failure.failure);
   };
   const numRuns = options.runs ?? (subject.deterministic ? RUNS.stepped : RUNS.real);
   const choices = subject.deterministic
@@ -154,30 +124,26 @@ async function check(
     },
   );
   if (!last?.stays) await accessors?.stop();
-  if (!result.failed) return { name, part, claim, outcome: 'held', runs: played };
+  if (!result.failed) return { name, part, claim, outcome: 'holds', runs: played };
   const { seed, numRuns: runs } = result;
   // Without a failure of a run it is the suite's own, or the generator's.
-  const failed = last ?? {
-    what: String(result.errorInstance),
+  const { failure, trace, plan, setting } = last ?? {
+    failure: { kind: 'thrown', error: String(result.errorInstance) } satisfies Failure,
+    trace: [],
     plan: '',
     setting: '',
-    story: [],
-    stays: false,
   };
-  const { what, plan, setting, story } = failed;
-  const counterexample = { what, plan, setting, story, seed, path: result.counterexamplePath ?? '' };
-  const title = part ? `${name} (${part})` : name;
-  const message = `${title} does not hold on ${subject.name}: ${claim}\nrun ${runs}, seed ${seed}, path '${counterexample.path}'\n${messageOf(failed)}`;
-  return { name, part, claim, outcome: 'failed', runs, message, counterexample };
+  const replay: Replay = { seed, path: result.counterexamplePath ?? '', plan, setting };
+  return { name, part, claim, outcome: 'fails', failure, trace, runs, replay };
 }
 
-type Failed = Omit<Counterexample, 'seed' | 'path'> & {
-  /** Somebody waits for ever, and his thread cannot be ended. */
+/** A run in which a property does not hold. */
+interface Failed extends Pick<Replay, 'plan' | 'setting'> {
+  readonly failure: Failure;
+  readonly trace: readonly TraceEntry[];
+  /** An access waits for ever, and its thread cannot be ended. */
   readonly stays: boolean;
-};
-
-const messageOf = ({ what, plan, setting, story }: Failed): string =>
-  `${what}\nplan: ${plan}\nsetting: ${setting}\nwho did what:\n${story.join('\n')}`;
+}
 
 interface Run {
   readonly plan: unknown;
@@ -200,41 +166,48 @@ async function playOnce(
     ? await SteppedStage.open(subject, setting, choices, { nudge: nudge && !property.judgesWaking })
     : await RealStage.open(subject, setting, accessors!);
   watch?.run();
-  stage.timeline.onNote = watch?.note;
-  let what: string | undefined;
+  stage.trace.onEvent = watch?.event;
+  let failure: Failure | undefined;
   try {
     await stage.run(property.body(stage, plan, manifest));
   } catch (error) {
-    what =
-      error instanceof PropertyFailure
-        ? error.message
-        : error instanceof Error
-          ? (error.stack ?? error.message)
-          : String(error);
+    failure = error instanceof PropertyFailure ? error.failure : { kind: 'thrown', error: textOf(error) };
   }
-  const ended = what === undefined ? undefined : stage.timeline.lines(); // closing is no part of it
-  const stays = await closing(stage);
-  const whats = [what, stays].filter((each) => each !== undefined);
-  if (whats.length === 0) return undefined;
-  return {
-    what: whats.join('\n'),
-    plan: fc.stringify(plan),
-    setting: fc.stringify(setting),
-    story: ended ?? stage.timeline.lines(),
-    stays: stays !== undefined,
-  };
+  const trace = failure && stage.trace.entries; // closing is no part of it
+  const stuck = await closing(stage);
+  if (stuck && trace)
+    return failedRun(
+      failure!,
+      [...trace, { ...stuck, actor: { kind: 'suite' }, moment: stage.moment }],
+      run,
+      true,
+    );
+  if (stuck) return failedRun(stuck, stage.trace.entries, run, true);
+  return failure && failedRun(failure, trace!, run, false);
 }
 
-/** Closes a stage: undefined, or what to say if that does not end. Where nothing is real it does. */
-async function closing(stage: RealStage | SteppedStage): Promise<string | undefined> {
+const failedRun = (
+  failure: Failure,
+  trace: readonly TraceEntry[],
+  { plan, setting }: Run,
+  stays: boolean,
+): Failed => ({ failure, trace, plan: fc.stringify(plan), setting: fc.stringify(setting), stays });
+
+const textOf = (thrown: unknown): string =>
+  thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+
+type CloseStuck = Extract<Failure, { kind: 'close-stuck' }>;
+
+/** Closes a stage: undefined, or what that came to if it does not end. Where nothing is real it does. */
+async function closing(stage: RealStage | SteppedStage): Promise<CloseStuck | undefined> {
   const closed = stage.close();
   if (stage.exact) {
     await closed;
     return undefined;
   }
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<string>((resolve) => {
-    timer = setTimeout(resolve, CLOSING_MS, `closing did not end within ${CLOSING_MS} ms`);
+  const late = new Promise<CloseStuck>((resolve) => {
+    timer = setTimeout(resolve, CLOSING_MS, { kind: 'close-stuck', after_ms: CLOSING_MS });
   });
   const end = await Promise.race([closed.then(() => undefined), late]);
   clearTimeout(timer);

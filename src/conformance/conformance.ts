@@ -2,6 +2,7 @@ import { checkProperty, type CheckOptions } from './check.js';
 import { openManifest } from './manifest.js';
 import { PROPERTIES } from './properties/index.js';
 import { type AnyProperty, type PropertyName } from './property.js';
+import { failsText } from './result.js';
 import { type Subject } from './subject.js';
 
 /** What the suite needs of a test runner. */
@@ -36,7 +37,7 @@ export const titleOf = ({
  * reported as skipped, with the reason. {@link inapplicable} lists them beforehand.
  *
  * Blocks: nobody; a test lasts as long as its runs. Errors: a test fails with the property, the seed and path that
- * play it again, and a timeline of who did what.
+ * play it again, and a trace.
  */
 export function conformance(runner: Runner, subject: Subject, options: ConformanceOptions = {}): void {
   const { except = [], ...checking } = options;
@@ -45,9 +46,10 @@ export function conformance(runner: Runner, subject: Subject, options: Conforman
       const title = titleOf(property);
       if (except.includes(title)) continue;
       runner.test(title, async (skip) => {
-        const report = await checkProperty(property, subject, checking);
-        if (report.outcome === 'failed') throw new Error(report.message);
-        if (report.outcome === 'skipped') skip(report.reason);
+        const result = await checkProperty(property, subject, checking);
+        if (result.outcome === 'fails')
+          throw new Error(`${title} does not hold on ${subject.name}: ${result.claim}\n${failsText(result)}`);
+        if (result.outcome === 'not-applicable') skip(result.reason);
       });
     }
   });

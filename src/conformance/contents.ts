@@ -1,10 +1,24 @@
 import { type PageIndex } from '../api/index.js';
 
-/** What a page was seen to hold. `zeros` and `original` are whole; everything else is a fault of its own. */
-export type Seen = 'original' | 'zeros' | { readonly other: string };
+/** Words that belong together. */
+export interface WordRun {
+  readonly words: number;
+  /** `page`: the source's contents of a page; `foreign`: what {@link Contents.foreign} has for a page. */
+  readonly of: 'zeros' | 'page' | 'foreign' | 'guest-words' | 'other';
+  /** The page; of `other` words the first. */
+  readonly value?: number;
+}
+
+/** What a page was seen to hold: its `original` contents or `zeros`, whole; or runs of words, at most {@link MOST_RUNS}. */
+export type Seen = 'original' | 'zeros' | readonly WordRun[];
+
+/** More runs than that are not kept. */
+export const MOST_RUNS = 6;
 
 const WORD_BYTES = 4;
 const WORDS_LOW = 0xffff;
+/** Added to the number of a page, for contents that no source has. */
+const FOREIGN = 0x4000;
 
 /**
  * Where in each page lies what a vCPU can make something of without reading it: an entry of a page table, whose address
@@ -71,34 +85,14 @@ export class Contents {
 
   /** Other contents, which no source has, for a page: what somebody would install by mistake. */
   foreign(page: PageIndex): Uint8Array {
-    return this.#make(page + 1 + 0x4000);
+    return this.#make(page + 1 + FOREIGN);
   }
 
   /** Recognises bytes read at an offset of a page. */
   recognise(bytes: Uint8Array, page: PageIndex, offset = 0): Seen {
     if (same(bytes, this.page(page), offset)) return 'original';
     if (same(bytes, this.#zeros, offset)) return 'zeros';
-    return { other: this.describe(bytes, offset) };
-  }
-
-  /** What somebody has read, in words. */
-  tell(bytes: Uint8Array, page: PageIndex, offset = 0): string {
-    const seen = this.recognise(bytes, page, offset);
-    return seen === 'original' ? 'the contents' : seen === 'zeros' ? 'zeros' : seen.other;
-  }
-
-  /** Bytes in words: runs of words that belong together. */
-  describe(bytes: Uint8Array, offset = 0): string {
-    const words = new Uint32Array(bytes.slice().buffer, 0, Math.floor(bytes.length / WORD_BYTES));
-    const runs: { what: string; words: number }[] = [];
-    words.forEach((word, at) => {
-      const what = wordName(word, at + offset / WORD_BYTES);
-      const last = runs.at(-1);
-      if (last?.what === what) last.words++;
-      else runs.push({ what, words: 1 });
-    });
-    const shown = runs.slice(0, 6).map(({ what, words: count }) => `${count} words of ${what}`);
-    return `${shown.join(', then ')}${runs.length > 6 ? ', …' : ''}`;
+    return runsOf(bytes, offset);
   }
 
   #make(number: number): Uint8Array {
@@ -111,12 +105,29 @@ export class Contents {
   }
 }
 
-function wordName(word: number, at: number): string {
-  if (word === 0) return 'zeros';
-  if (at >= ENTRY_AT && at < ENTRY_AT + 4) return 'what a guest uses';
+function runsOf(bytes: Uint8Array, offset: number): readonly WordRun[] {
+  const words = new Uint32Array(bytes.slice().buffer, 0, Math.floor(bytes.length / WORD_BYTES));
+  const runs: WordRun[] = [];
+  for (const [at, word] of words.entries()) {
+    const run = runOf(word, at + offset / WORD_BYTES);
+    const last = runs.at(-1);
+    if (last?.of === run.of && last.value === run.value)
+      runs[runs.length - 1] = { ...last, words: last.words + 1 };
+    else if (runs.length === MOST_RUNS) break;
+    else runs.push(run);
+  }
+  return runs;
+}
+
+function runOf(word: number, at: number): WordRun {
+  const words = 1;
+  if (word === 0) return { words, of: 'zeros' };
+  if (at >= ENTRY_AT && at < ENTRY_AT + 4) return { words, of: 'guest-words' };
   const number = word >>> 16;
-  if ((word & WORDS_LOW) !== (at & WORDS_LOW)) return `something else (0x${word.toString(16)})`;
-  return number > 0x4000 ? `foreign contents of page ${number - 0x4001}` : `page ${number - 1}`;
+  if ((word & WORDS_LOW) !== (at & WORDS_LOW)) return { words, of: 'other', value: word };
+  return number > FOREIGN
+    ? { words, of: 'foreign', value: number - FOREIGN - 1 }
+    : { words, of: 'page', value: number - 1 };
 }
 
 function same(bytes: Uint8Array, whole: Uint8Array, offset: number): boolean {

@@ -1,12 +1,15 @@
 export { openManifest } from './manifest.js';
 export { conformance, inapplicable, titleOf, type ConformanceOptions, type Runner } from './conformance.js';
+export { checkProperties, checkProperty, type CheckOptions } from './check.js';
 export {
-  checkProperties,
-  checkProperty,
-  type CheckOptions,
-  type Counterexample,
-  type Report,
-} from './check.js';
+  failsText,
+  resultText,
+  SKIPPED_TEXT,
+  type Fails,
+  type PropertyResult,
+  type Replay,
+  type Result,
+} from './result.js';
 export { PROPERTIES } from './properties/index.js';
 export { unnoticedAccess } from './properties/unnoticed-access.js';
 export {
@@ -33,7 +36,6 @@ export {
   pause,
   settled,
   type Body,
-  type Deed,
   type Paging,
   type Setting,
   type Stage,
@@ -42,10 +44,39 @@ export {
   type TouchRequest,
   type Wait,
 } from './stage.js';
-export { Contents, GUEST_WORDS, guestCode, guestEntry, isNamed, type Seen } from './contents.js';
-export { type TimelineEntry } from './timeline.js';
-export { narrate } from './narration.js';
+export {
+  Contents,
+  GUEST_WORDS,
+  guestCode,
+  guestEntry,
+  isNamed,
+  type Seen,
+  type WordRun,
+} from './contents.js';
+export { condensed, type Timed, type TraceEntry, type TraceEvent } from './trace.js';
+export { eventWords, formatEvents, formatTrace } from './format-trace.js';
 export { canRead, canWrite, waitingSites } from './scenario.js';
-export { PropertyFailure, Stuck } from './failure.js';
+export {
+  must,
+  PropertyFailure,
+  type AccessEnd,
+  type AccessRef,
+  type Awaited,
+  type EffectSeen,
+  type Expected,
+  type Failure,
+  type Operation,
+  type OperationRef,
+  type ProcessFailure,
+} from './failure.js';
+export {
+  mustBeServed,
+  mustEnd,
+  mustNotReadZeros,
+  mustRead,
+  mustReadBytes,
+  mustSucceed,
+} from './expectations.js';
+export { FAILURE_KINDS, failureText, seenText } from './text.js';
 export { ScriptedSource, type SourceFault } from './scripted-source.js';
 export { openFatalSource, type FatalSourceOptions } from './fatal-source.js';

@@ -10,8 +10,11 @@ import {
   VERBS,
   type Wait,
 } from '../api/index.js';
+import { type TraceEvent } from './trace.js';
 
-type Note = (who: string, what: string, page?: PageIndex) => void;
+type Note = (event: TraceEvent) => void;
+
+const RESOLVER = { kind: 'resolver' } as const;
 
 /** A port whose traffic is noted: the faults and events that are read of it, and what is asked of it. */
 export class NotedPort implements FaultPort {
@@ -68,22 +71,25 @@ export class NotedPort implements FaultPort {
   }
 
   #taken(batch: FaultBatch, row: number): void {
+    const actor = RESOLVER;
     if (batch.isEvent(row)) {
       const event = batch.event(row);
-      const pages = 'pages' in event ? ` of pages ${event.pages.first}+${event.pages.count}` : '';
-      return this.#note('resolver', `reads the event: ${event.kind}${pages}`);
+      const pages = 'pages' in event ? { pages: event.pages } : {};
+      return this.#note({ actor, kind: 'event-read', event: event.kind, ...pages });
     }
-    const { kind, page } = batch.fault(row);
-    if (batch.isOutside(row)) this.#note('resolver', `reads a ${kind} fault outside the layout`);
-    else this.#note('resolver', `reads a ${kind} fault of`, page);
+    const { kind: fault, page } = batch.fault(row);
+    this.#note({ actor, kind: 'fault-read', fault, page: batch.isOutside(row) ? undefined : page });
   }
 
   #resolved(batch: ResolutionBatch, row: number): void {
-    const verb = VERBS[batch.verb[row]!]!;
-    const [first, count] = [batch.page[row]!, batch.span[row]!];
-    const outcome = batch.outcomeOf(row);
-    const silent = batch.flags[row]! & FLAG.noWake ? ', waking nobody' : '';
-    const answer = outcome === 'installed' ? 'done' : `${outcome}, ${batch.done[row]!} done`;
-    this.#note('resolver', `${verb} of pages ${first}+${count}${silent}: ${answer}`);
+    this.#note({
+      actor: RESOLVER,
+      kind: 'row-settled',
+      verb: VERBS[batch.verb[row]!]!,
+      pages: { first: batch.page[row]!, count: batch.span[row]! },
+      wakes: !(batch.flags[row]! & FLAG.noWake),
+      outcome: batch.outcomeOf(row),
+      done: batch.done[row]!,
+    });
   }
 }

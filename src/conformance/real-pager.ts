@@ -10,7 +10,9 @@ import {
   type PageRange,
 } from '../api/index.js';
 import { type RealClock, RealTask } from './real-task.js';
-import { type Deed, type Paging } from './stage.js';
+import { type Operation, type OperationRef } from './failure.js';
+import { type Paging } from './stage.js';
+import { operationText } from './text.js';
 
 /** A pager as a program has it, on a real kernel. */
 export class RealPager implements Paging {
@@ -29,15 +31,15 @@ export class RealPager implements Paging {
     this.#listen();
   }
 
-  do(deed: Deed, pages: PageRange): RealTask {
+  do(operation: Operation, pages: PageRange): RealTask {
     const ranges = [this.#layout.gpaRangeOf(pages)];
-    return this.#task(`${deed} ${pages.first}+${pages.count}`, () => this.#carryOut(deed, ranges));
+    return this.#task({ operation, pages }, () => this.#carryOut(operation, ranges));
   }
 
   close(): RealTask {
     const missing = this.#pager.supports.verbs.includes('poison') ? 'poison' : 'leave';
     this.closed = true;
-    return this.#task('close', () => this.#pager.close({ missing }));
+    return this.#task({ operation: 'close' }, () => this.#pager.close({ missing }));
   }
 
   isPresent(page: PageIndex): boolean {
@@ -48,32 +50,30 @@ export class RealPager implements Paging {
     into.set(this.#pager.memory!.readSync(this.#layout.gpaOf(page), into.length));
   }
 
-  #carryOut(deed: Deed, ranges: readonly GpaRange[]): Promise<unknown> {
+  #carryOut(operation: Operation, ranges: readonly GpaRange[]): Promise<unknown> {
     const pager = this.#pager;
-    switch (deed) {
+    switch (operation) {
       case 'protect':
         return pager.writeProtect(ranges);
       case 'unprotect':
         return pager.writeProtect(ranges, false);
       default:
-        return pager[deed](ranges);
+        return pager[operation](ranges);
     }
   }
 
-  #task(name: string, start: () => Promise<unknown>): RealTask {
-    return new RealTask(
-      name,
-      this.#clock,
-      start(),
-      (error) => asDemandPagingError(error, 'KERNEL', name).code,
-    );
+  #task(operation: OperationRef, start: () => Promise<unknown>): RealTask {
+    const codeOf = (error: unknown): string =>
+      asDemandPagingError(error, 'KERNEL', operationText(operation)).code;
+    return new RealTask(operation, this.#clock, start(), codeOf);
   }
 
   /** Hears what the pager says, as notices. */
   #listen(): void {
     const heard = (notice: Notice): void => {
       this.notices.push(notice);
-      this.#clock.note('pager', `says ${notice.kind}`, 'pages' in notice ? notice.pages.first : undefined);
+      const page = 'pages' in notice ? notice.pages.first : undefined;
+      this.#clock.note({ actor: { kind: 'pager' }, kind: 'says', event: notice.kind, page });
     };
     const pager = this.#pager;
     for (const kind of ['removed', 'unmapped', 'written', 'poisoned'] as const)

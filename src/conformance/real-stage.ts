@@ -18,7 +18,7 @@ import {
   eventLoopTurn,
 } from '../api/index.js';
 import { type Contents } from './contents.js';
-import { PropertyFailure, Stuck } from './failure.js';
+import { type Failure, PropertyFailure } from './failure.js';
 import { type AccessorPool } from './accessor-pool.js';
 import { NotedPort } from './noted-port.js';
 import { RealPager } from './real-pager.js';
@@ -27,17 +27,17 @@ import { DirectAccesses } from './direct-accesses.js';
 import { fatalSource } from './fatal-source.js';
 import { ScriptedSource } from './scripted-source.js';
 import {
+  awaitedOf,
   type Body,
   type Setting,
   type Stage,
-  type Task,
   type Touch,
   type TouchRequest,
   type Wait,
 } from './stage.js';
 import { contentsOf, stageLayout } from './stepped-stage.js';
 import { type RealSubject } from './subject.js';
-import { Timeline } from './timeline.js';
+import { Trace, type TraceEvent } from './trace.js';
 
 /** No run takes this long unless something hangs; machines that are busy with other things included. */
 const HANG_MS = 60_000;
@@ -60,7 +60,7 @@ interface Opened {
 /** A stage on a real kernel: threads and a process access memory, and the schedule is the machine's. */
 export class RealStage implements Stage, RealClock {
   readonly exact = false;
-  readonly timeline = new Timeline();
+  readonly trace = new Trace();
   readonly layout: MemoryLayout;
   readonly attachment: Attachment;
   readonly contents: Contents;
@@ -68,7 +68,7 @@ export class RealStage implements Stage, RealClock {
   readonly port: FaultPort;
   readonly #opened: Opened;
   readonly #pager: RealPager | undefined;
-  readonly #checks: (() => string | undefined)[] = [];
+  readonly #checks: (() => Failure | undefined)[] = [];
   readonly #tasks: Promise<unknown>[] = [];
   readonly #touching: Promise<void>[] = [];
   readonly #begin_ms = performance.now();
@@ -88,7 +88,7 @@ export class RealStage implements Stage, RealClock {
     this.layout = opened.attachment.layout;
     this.contents = contentsOf(this.layout.regions[0]!.pageSize);
     this.source = opened.source;
-    this.port = new NotedPort(opened.port, (...event) => this.note(...event));
+    this.port = new NotedPort(opened.port, (event) => this.note(event));
     this.#pager = opened.pager && new RealPager(opened.pager, setting.policy, this);
     this.source.onRead = () => void setImmediate(() => this.#answer());
   }
@@ -171,19 +171,19 @@ export class RealStage implements Stage, RealClock {
     return touch;
   }
 
-  discard(pages: PageRange): Task {
+  discard(pages: PageRange): RealTask {
     const promise = this.#discard(pages);
     this.#tasks.push(promise.catch(() => {}));
-    return new RealTask(`discard ${pages.first}+${pages.count}`, this, promise, String);
+    return new RealTask({ operation: 'discard', pages }, this, promise, String);
   }
 
-  unmap(): Task {
+  unmap(): never {
     throw new TypeError('nothing is unmapped on a real stage');
   }
 
   breakHandler(): void {
     if (!this.setting.fatalSource) throw new TypeError('this stage has a source that lets its reader live');
-    this.note('source', 'ends whoever reads of it');
+    this.note({ actor: { kind: 'source' }, kind: 'source-made-fatal' });
   }
 
   look(page: PageIndex): Uint8Array | undefined {
@@ -193,12 +193,12 @@ export class RealStage implements Stage, RealClock {
     return bytes;
   }
 
-  watch(check: () => string | undefined): void {
+  watch(check: () => Failure | undefined): void {
     this.#checks.push(check);
   }
 
-  note(who: string, what: string, page?: PageIndex): void {
-    this.timeline.note(this.moment, who, what, page);
+  note(event: TraceEvent): void {
+    this.trace.add(this.moment, event);
   }
 
   /** Plays a body to its end. Rejects with {@link PropertyFailure}. */
@@ -215,7 +215,7 @@ export class RealStage implements Stage, RealClock {
         next = body.next();
       } else looks++;
       if (this.moment - since > HANG_MS)
-        throw new Stuck(`nothing came within ${HANG_MS} ms, waiting for ${wait.what}`);
+        throw new PropertyFailure({ kind: 'timed-out', after_ms: HANG_MS, awaited: awaitedOf(wait) });
       await (looks < EAGER_LOOKS ? eventLoopTurn() : new Promise((resolve) => setTimeout(resolve, 1)));
     }
     this.#check();

@@ -1,36 +1,39 @@
-import { type AccessSite, errnoName, type PageIndex } from '../api/index.js';
+import { type AccessSite, type PageIndex } from '../api/index.js';
 import { type Contents } from './contents.js';
+import { type AccessRef, type OperationRef } from './failure.js';
 import { type Task, type Touch } from './stage.js';
 import { type RealAccessor, type RealResult } from './subject.js';
+import { type TraceEvent } from './trace.js';
 
-/** A real stage's time and timeline. */
+/** A real stage's time and trace. */
 export interface RealClock {
   /** Milliseconds. */
   readonly moment: number;
   readonly contents: Contents;
-  note(who: string, what: string, page?: PageIndex): void;
+  note(event: TraceEvent): void;
 }
 
 /** A task of a real stage: a promise, seen from outside. */
-export class RealTask implements Task {
+export class RealTask implements Task<OperationRef> {
   settled = false;
   error: string | undefined;
   ended = Infinity;
   readonly started: number;
 
   constructor(
-    readonly name: string,
+    readonly ref: OperationRef,
     clock: RealClock,
     promise: Promise<unknown>,
     codeOf: (error: unknown) => string,
   ) {
     this.started = clock.moment;
-    clock.note('program', name);
+    const actor = { kind: 'vmm' } as const;
+    clock.note({ actor, kind: 'operation-starts', operation: ref });
     const over = (error?: string): void => {
       this.settled = true;
       this.error = error;
       this.ended = clock.moment;
-      clock.note('program', `${name}: ${error ?? 'done'}`);
+      clock.note({ actor, kind: 'operation-ends', operation: ref, error });
     };
     promise.then(
       () => over(),
@@ -56,7 +59,7 @@ export interface RealTouchParts {
 
 /** An access by a real thread or process. */
 export class RealTouch implements Touch {
-  readonly name: string;
+  readonly ref: AccessRef;
   readonly site: AccessSite;
   readonly page: PageIndex;
   readonly offset: number;
@@ -77,9 +80,9 @@ export class RealTouch implements Touch {
     this.site = site;
     this.page = page;
     this.offset = offset;
-    this.name = `${site}#${number} of page ${page}`;
+    this.ref = { accessor: { kind: 'accessor', site, number }, page, offset };
     this.started = clock.moment;
-    clock.note(this.name, write ? 'starts to write' : 'starts to read', page);
+    clock.note({ actor: this.ref.accessor, kind: 'access-starts', write, page });
     this.through = this.#run();
   }
 
@@ -108,20 +111,17 @@ export class RealTouch implements Touch {
       if (!this.#killed) over(used);
     } catch (error) {
       if (!this.#killed) broken(error);
-      this.#settle('killed', this.#killed ? '' : String(error));
+      this.#settle('killed', this.#killed ? undefined : String(error));
     }
   }
 
-  #settle(end: NonNullable<Touch['end']>, why = ''): void {
+  #settle(end: NonNullable<Touch['end']>, why?: string): void {
     const { clock, page, offset, write } = this.#parts;
     this.end = end;
     this.ended = clock.moment;
-    const what = {
-      done: write ? 'has written to' : `has read {}: ${clock.contents.tell(this.bytes, page, offset)}`,
-      errored: `fails at {}: ${errnoName(this.errno ?? 0)}`,
-      injected: 'injected',
-      killed: why === '' ? 'killed' : `is no more at {} (${why})`,
-    };
-    clock.note(this.name, what[end], page);
+    const actor = this.ref.accessor;
+    const seen = write || end !== 'done' ? undefined : clock.contents.recognise(this.bytes, page, offset);
+    const { errno } = this;
+    clock.note({ actor, kind: 'access-ends', end, write, errno, why, page, ...(seen && { seen }) });
   }
 }

@@ -1,19 +1,22 @@
 import {
   FaultBatch,
   FLAG,
-  type OUTCOME,
+  type Outcome,
   type PageIndex,
   type PageRange,
   type Resolution,
   ResolutionBatch,
   type Supports,
+  type Verb,
   VERB,
 } from '../api/index.js';
+import { must } from './failure.js';
 import { pause, type Stage, type Wait } from './stage.js';
 
 /** What came of one row. */
 export interface RowResult {
-  readonly outcome: keyof typeof OUTCOME;
+  readonly verb: Verb;
+  readonly outcome: Outcome;
   readonly done: number;
   readonly errno: number;
 }
@@ -46,13 +49,7 @@ export class BareResolver {
     const batch = new ResolutionBatch(1);
     const row = batch.push(resolution);
     this.stage.port.resolve(batch);
-    const result = { outcome: batch.outcomeOf(row), done: batch.done[row]!, errno: batch.errno[row]! };
-    this.stage.note(
-      'body',
-      `${resolution.verb}+${resolution.pages.count}: ${result.outcome}, ${result.done} done`,
-      resolution.pages.first,
-    );
-    return result;
+    return resultOf(resolution.verb, batch, row);
   }
 
   /** Installs bytes as the backend brings contents, once. Precondition: they fit into staging. */
@@ -62,9 +59,7 @@ export class BareResolver {
     const batch = new ResolutionBatch(1);
     const row = batch.pushRow(...installRow(this.stage.attachment.supports, pages, wake));
     this.stage.port.resolve(batch);
-    const result = { outcome: batch.outcomeOf(row), done: batch.done[row]!, errno: batch.errno[row]! };
-    this.stage.note('body', `install+${pages.count}: ${result.outcome}, ${result.done} done`, pages.first);
-    return result;
+    return resultOf(this.stage.attachment.supports.install, batch, row);
   }
 
   /** The contents of the source, for a run of pages. */
@@ -78,7 +73,12 @@ export class BareResolver {
 
   /** Goes on with a row until it is through, reading events whenever it is told to. Yields in between. */
   *through(pages: PageRange, bytes: Uint8Array): Generator<Wait, RowResult> {
-    let result: RowResult = { outcome: 'installed', done: 0, errno: 0 };
+    let result: RowResult = {
+      verb: this.stage.attachment.supports.install,
+      outcome: 'installed',
+      done: 0,
+      errno: 0,
+    };
     let at = 0;
     while (at < pages.count) {
       const rest = { first: pages.first + at, count: pages.count - at };
@@ -96,6 +96,28 @@ export class BareResolver {
     return result;
   }
 }
+
+/** A row came out as it should. `done`: how much of it; default: anything. */
+export function mustHaveOutcome(
+  page: PageIndex,
+  result: RowResult,
+  expected: Outcome,
+  done = result.done,
+): void {
+  must(result.outcome === expected && result.done === done, () => ({
+    kind: 'wrong-outcome',
+    page,
+    ...result,
+    expected,
+  }));
+}
+
+const resultOf = (verb: Verb, batch: ResolutionBatch, row: number): RowResult => ({
+  verb,
+  outcome: batch.outcomeOf(row),
+  done: batch.done[row]!,
+  errno: batch.errno[row]!,
+});
 
 /** The row by which a backend brings contents. */
 function installRow(

@@ -1,7 +1,8 @@
 import fc, { type Arbitrary } from 'fast-check';
 import { type AccessSite, type PageIndex, type PageRange } from '../api/index.js';
 import { type Manifest } from './property.js';
-import { type Body, type Deed, pause, settled, type Stage, type Task, type Touch } from './stage.js';
+import { type Operation, type OperationRef } from './failure.js';
+import { type Body, pause, settled, type Stage, type Task, type Touch } from './stage.js';
 
 /** One thing that a scenario does. `wait`: before the next, it is waited for. */
 export type Action = AccessAction | RangeAction;
@@ -14,7 +15,7 @@ interface AccessAction {
 }
 
 interface RangeAction {
-  readonly do: Deed | 'discard' | 'unmap';
+  readonly do: Operation | 'discard' | 'unmap';
   readonly pages: PageRange;
   readonly wait: boolean;
 }
@@ -100,7 +101,7 @@ export interface Played {
 
 export const played = (): Played => ({ tasks: [], reads: [], writes: [], removals: [] });
 
-function begin(stage: Stage, { do: what, pages }: RangeAction): Task {
+function begin(stage: Stage, { do: what, pages }: RangeAction): Task<OperationRef> {
   if (what === 'discard') return stage.discard(pages);
   return what === 'unmap' ? stage.unmap(pages) : stage.pager.do(what, pages);
 }

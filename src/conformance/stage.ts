@@ -9,12 +9,21 @@ import {
   type PagerPolicy,
 } from '../api/index.js';
 import { type Contents } from './contents.js';
+import {
+  type AccessEnd,
+  type AccessRef,
+  type Awaited,
+  type Failure,
+  type Operation,
+  type OperationRef,
+} from './failure.js';
 import { type ScriptedSource } from './scripted-source.js';
+import { type TraceEvent } from './trace.js';
 
 /** What a property's body waits for: it goes on at some moment when `until` holds. */
 export interface Wait {
-  /** For the message if that never happens. */
-  readonly what: string;
+  /** What it is, for the failure if that never happens: tasks to end, or something else. */
+  readonly for: readonly Task[] | Extract<Awaited, { what: unknown }>['what'];
   until(): boolean;
 }
 
@@ -22,8 +31,8 @@ export interface Wait {
 export type Body = Generator<Wait, void>;
 
 /** Something under way. Moments are steps of a schedule or milliseconds. */
-export interface Task {
-  readonly name: string;
+export interface Task<Ref = AccessRef | OperationRef> {
+  readonly ref: Ref;
   readonly settled: boolean;
   /** Code of the error it failed with. */
   readonly error: string | undefined;
@@ -46,12 +55,12 @@ export interface TouchRequest {
 }
 
 /** An access under way. */
-export interface Touch extends Task {
+export interface Touch extends Task<AccessRef> {
   readonly site: AccessSite;
   readonly page: PageIndex;
   readonly offset: number;
   /** How it ended. */
-  readonly end: 'done' | 'errored' | 'injected' | 'killed' | undefined;
+  readonly end: AccessEnd | undefined;
   readonly errno: number | undefined;
   /** How often its vCPU has left the kernel with it; undefined where that cannot be seen. */
   readonly exits: number | undefined;
@@ -61,16 +70,12 @@ export interface Touch extends Task {
   kill(): void;
 }
 
-/** What is asked of a pager about a range of pages. */
-export type Deed =
-  'ensure' | 'prefetch' | 'withdraw' | 'remove' | 'freeze' | 'thaw' | 'poison' | 'protect' | 'unprotect';
-
 /** A pager at work on the stage. */
 export interface Paging {
   readonly policy: PagerPolicy;
-  do(deed: Deed, pages: PageRange): Task;
+  do(operation: Operation, pages: PageRange): Task<OperationRef>;
   /** Ends paging; what is missing is poisoned where the backend can, else left. */
-  close(): Task;
+  close(): Task<OperationRef>;
   isPresent(page: PageIndex): boolean;
   /** What the pager said unasked, in order. */
   readonly notices: readonly Notice[];
@@ -105,9 +110,9 @@ export interface Stage {
   readonly pager: Paging;
   touch(request: TouchRequest): Touch;
   /** Drops pages from another thread, behind the pager's back. */
-  discard(pages: PageRange): Task;
+  discard(pages: PageRange): Task<OperationRef>;
   /** Unmaps pages from another thread. Deterministic stages only. */
-  unmap(pages: PageRange): Task;
+  unmap(pages: PageRange): Task<OperationRef>;
   /**
    * Makes the resolver fail, as a fault in the handler would: at once, or at its next read where the source
    * is fatal.
@@ -116,18 +121,22 @@ export interface Stage {
   /** What a page holds, if it is there now, without touching it: undefined otherwise. */
   look(page: PageIndex): Uint8Array | undefined;
   /** Checks something at every moment from now on; what it returns is the failure. */
-  watch(check: () => string | undefined): void;
-  note(who: string, what: string, page?: PageIndex): void;
+  watch(check: () => Failure | undefined): void;
+  /** Adds an event to the trace. */
+  note(event: TraceEvent): void;
 }
 
 /** Waits for tasks. */
 export const settled = (...tasks: readonly Task[]): Wait => ({
-  what: `${tasks
-    .filter((task) => !task.settled)
-    .map(({ name }) => name)
-    .join(', ')} to end`,
+  for: tasks,
   until: () => tasks.every((task) => task.settled),
 });
 
 /** Lets others go on before the body does. */
-export const pause: Wait = { what: 'nothing', until: () => true };
+export const pause: Wait = { for: 'its-turn', until: () => true };
+
+/** What a wait was for, as a failure has it. */
+export const awaitedOf = ({ for: awaited }: Wait): Awaited =>
+  typeof awaited === 'string'
+    ? { what: awaited }
+    : { tasks: awaited.filter(({ settled }) => !settled).map(({ ref }) => ref) };

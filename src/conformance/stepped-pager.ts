@@ -13,9 +13,11 @@ import {
   Resolver,
 } from '../api/index.js';
 import { type ScriptedSource } from './scripted-source.js';
-import { type Deed, type Paging, type Task } from './stage.js';
+import { type Operation, type OperationRef } from './failure.js';
+import { type Paging, type Task } from './stage.js';
 import { SteppedTask } from './stepped-task.js';
 import { type Engine, type Stepped, type SteppedSubject, type Stepping } from './subject.js';
+import { type TraceEvent } from './trace.js';
 
 /** What the pager needs of its stage. */
 export interface PagerStage {
@@ -26,12 +28,14 @@ export interface PagerStage {
   readonly source: ScriptedSource;
   readonly moment: number;
   /** Something that another thread does to the memory. */
-  change(name: string, stepped: Stepped): Task;
-  note(who: string, what: string, page?: PageIndex): void;
+  change(operation: OperationRef, advice: 'dontneed', stepped: Stepped): Task;
+  note(event: TraceEvent): void;
 }
 
 /** A step of the control thread, or what it waits for. */
 type ControlStep = (() => boolean) | undefined;
+
+const RESOLVER = { kind: 'resolver' } as const;
 
 const COMMANDS = {
   ensure: 'ensure',
@@ -101,7 +105,7 @@ export class SteppedPager implements Paging {
     try {
       return this.engine.turn('none');
     } catch (thrown) {
-      this.#stage.note('resolver', `fails: ${String(thrown)}`);
+      this.#stage.note({ actor: RESOLVER, kind: 'resolver-fails', error: String(thrown) });
       this.engine.abort(thrown);
       this.#failed = true;
       return true;
@@ -132,22 +136,22 @@ export class SteppedPager implements Paging {
     const { nextDue_ms } = this.engine;
     if (this.#failed || this.engine.ended || nextDue_ms === Infinity || nextDue_ms <= this.#now) return false;
     this.#now = nextDue_ms;
-    this.#stage.note('clock', `${this.#now} ms`);
+    this.#stage.note({ actor: { kind: 'time' }, kind: 'clock', ms: this.#now });
     return true;
   }
 
   // ── as a body sees it ──
 
-  do(deed: Deed, pages: PageRange): SteppedTask {
-    const task = this.#task(`${deed} ${pages.first}+${pages.count}`);
-    if (deed === 'withdraw' || deed === 'remove')
-      this.#start(this.#drop(task, pages, deed === 'remove' ? 'zero' : 'missing'));
-    else this.#start(this.#command(task, { command: COMMANDS[deed], ranges: [pages] }));
+  do(operation: Operation, pages: PageRange): SteppedTask {
+    const task = this.#task({ operation, pages });
+    if (operation === 'withdraw' || operation === 'remove')
+      this.#start(this.#drop(task, pages, operation === 'remove' ? 'zero' : 'missing'));
+    else this.#start(this.#command(task, { command: COMMANDS[operation], ranges: [pages] }));
     return task;
   }
 
   close(): SteppedTask {
-    const task = this.#task('close');
+    const task = this.#task({ operation: 'close' });
     const missing = this.#stage.attachment.supports.verbs.includes('poison') ? 'poison' : 'leave';
     const { attachment } = this.#stage;
     const steps = function* (pager: SteppedPager): Generator<ControlStep, void> {
@@ -171,9 +175,9 @@ export class SteppedPager implements Paging {
 
   // ── inside ──
 
-  #task(name: string): SteppedTask {
-    this.#stage.note('program', name);
-    return new SteppedTask(name, this.#stage.moment);
+  #task(operation: OperationRef): SteppedTask {
+    this.#stage.note({ actor: { kind: 'vmm' }, kind: 'operation-starts', operation });
+    return new SteppedTask(operation, this.#stage.moment);
   }
 
   #start(steps: Generator<ControlStep, void>): void {
@@ -194,7 +198,8 @@ export class SteppedPager implements Paging {
     if (refused) return this.#settle(task, refused);
     // A thread of its own: it goes on while the resolver is inside a turn.
     const discard = this.#stage.change(
-      `drop ${pages.first}+${pages.count}`,
+      { operation: 'discard', pages },
+      'dontneed',
       this.#stage.stepping.withdraw(pages),
     );
     yield () => discard.settled;
@@ -210,12 +215,14 @@ export class SteppedPager implements Paging {
   }
 
   #settle(task: SteppedTask, reply: CommandReply): void {
-    this.#stage.note('resolver', `${task.name}: ${reply.ok ? 'done' : reply.error.code}`);
-    task.settle(this.#stage.moment, reply.ok ? undefined : reply.error.code);
+    const error = reply.ok ? undefined : reply.error.code;
+    this.#stage.note({ actor: RESOLVER, kind: 'operation-ends', operation: task.ref, error });
+    task.settle(this.#stage.moment, error);
   }
 
   #notice(notice: Notice): void {
     this.notices.push(notice);
-    this.#stage.note('resolver', `says ${notice.kind}`, 'pages' in notice ? notice.pages.first : undefined);
+    const page = 'pages' in notice ? notice.pages.first : undefined;
+    this.#stage.note({ actor: RESOLVER, kind: 'says', event: notice.kind, page });
   }
 }

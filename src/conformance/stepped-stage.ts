@@ -1,26 +1,27 @@
 import {
-  DemandPagingError,
-  errnoName,
   type AccessSite,
   type Attachment,
+  DemandPagingError,
   type FaultPort,
   fileOffset,
   gpa,
+  type KernelEvent,
   MemoryLayout,
   openPort,
   type PageIndex,
   type PageRange,
 } from '../api/index.js';
 import { Contents } from './contents.js';
-import { PropertyFailure, Stuck } from './failure.js';
+import { type Failure, type OperationRef, PropertyFailure } from './failure.js';
 import { NotedPort } from './noted-port.js';
 import { Choices } from './schedule.js';
 import { ScriptedSource } from './scripted-source.js';
 import {
+  awaitedOf,
   type Body,
+  pause,
   type Setting,
   type Stage,
-  type Task,
   type Touch,
   type TouchRequest,
   type Wait,
@@ -28,7 +29,7 @@ import {
 import { SteppedPager } from './stepped-pager.js';
 import { SteppedTask, SteppedTouch } from './stepped-task.js';
 import { type Stepped, type SteppedSubject, type Stepping } from './subject.js';
-import { Timeline } from './timeline.js';
+import { Trace, type TraceEvent } from './trace.js';
 
 /** More steps than any run takes that comes to an end. */
 const STEP_LIMIT = 20_000;
@@ -45,7 +46,7 @@ export class SteppedStage implements Stage {
   readonly exact = true;
   readonly contents: Contents;
   readonly source: ScriptedSource;
-  readonly timeline = new Timeline();
+  readonly trace = new Trace();
   readonly layout: MemoryLayout;
   readonly stepping: Stepping;
   readonly port: FaultPort;
@@ -57,7 +58,7 @@ export class SteppedStage implements Stage {
   /** Those not seen to have ended. */
   #open: SteppedTouch[] = [];
   #changes: { readonly stepped: Stepped; readonly task: SteppedTask }[] = [];
-  readonly #checks: (() => string | undefined)[] = [];
+  readonly #checks: (() => Failure | undefined)[] = [];
   #preempting = false;
   /** The body is inside a step of its own. */
   #failure: PropertyFailure | undefined;
@@ -72,12 +73,12 @@ export class SteppedStage implements Stage {
   ) {
     const { pageSize } = attachment.layout.regions[0]!;
     this.layout = attachment.layout;
-    this.port = new NotedPort(port, (...event) => this.note(...event));
+    this.port = new NotedPort(port, (event) => this.note(event));
     this.contents = contentsOf(pageSize);
     this.source = new ScriptedSource(this.contents, setting.pages, setting.synchronous);
     this.#choices = new Choices(choices);
     this.stepping = subject.stepping(attachment);
-    this.stepping.trace = (who, what, page) => this.note(who, what, page);
+    this.stepping.trace = (event) => this.#kernelEvent(event);
     this.stepping.preempt = (stuck) => this.#preempt(stuck);
     this.source.meanwhile = () => this.#preempt(false);
     if (setting.level === 'pager') this.#pager = new SteppedPager(this, setting.policy);
@@ -123,22 +124,22 @@ export class SteppedStage implements Stage {
     const touch = new SteppedTouch(site, page, offset, this.moment, access, bytes !== undefined);
     this.#touches.push(touch);
     this.#open.push(touch);
-    this.note(access.name, bytes ? 'starts to write' : 'starts to read', page);
+    this.note({ actor: access.actor, kind: 'access-starts', write: bytes !== undefined, page });
     return touch;
   }
 
-  discard(pages: PageRange): Task {
+  discard(pages: PageRange): SteppedTask {
     // MADV_DONTNEED leaves the page cache of shared memory as it is: nothing would be removed.
     const how = this.layout.regions[0]!.memory === 'anonymous' ? 'dontneed' : 'remove';
-    return this.change(`discard ${pages.first}+${pages.count}`, this.stepping.discard(pages, how));
+    return this.change({ operation: 'discard', pages }, how, this.stepping.discard(pages, how));
   }
 
-  unmap(pages: PageRange): Task {
-    return this.change(`unmap ${pages.first}+${pages.count}`, this.stepping.unmap(pages));
+  unmap(pages: PageRange): SteppedTask {
+    return this.change({ operation: 'unmap', pages }, 'unmap', this.stepping.unmap(pages));
   }
 
   breakHandler(): void {
-    this.note('kernel', 'sends an event of an unknown kind');
+    this.note({ actor: { kind: 'kernel' }, kind: 'unknown-event-sent' });
     this.stepping.sendUnknown(UNKNOWN_EVENT);
   }
 
@@ -153,17 +154,23 @@ export class SteppedStage implements Stage {
     }
   }
 
-  watch(check: () => string | undefined): void {
+  watch(check: () => Failure | undefined): void {
     this.#checks.push(check);
   }
 
-  note(who: string, what: string | (() => string), page?: PageIndex): void {
-    this.timeline.note(this.moment, who, what, page);
+  note(event: TraceEvent | (() => TraceEvent)): void {
+    this.trace.add(this.moment, event);
+  }
+
+  /** How an access ended the stage says itself, with what it has read. */
+  #kernelEvent(event: KernelEvent): void {
+    if (event.kind !== 'access-state' || (event.state !== 'done' && event.state !== 'errored'))
+      this.note(event);
   }
 
   /** Plays a body to its end. Throws {@link PropertyFailure}. */
   run(body: Body): void {
-    let wait: Wait = { what: 'its start', until: () => true };
+    let wait: Wait = pause;
     for (;;) {
       if (
         !this.#stepOne(wait, () => {
@@ -174,8 +181,7 @@ export class SteppedStage implements Stage {
         this.#unstick(wait);
       if (wait === OVER) return;
       if (this.#failure) throw this.#failure;
-      if (this.moment > STEP_LIMIT)
-        throw new Stuck(`no end after ${STEP_LIMIT} steps, waiting for ${wait.what}`);
+      if (this.moment > STEP_LIMIT) throw endless(wait);
     }
   }
 
@@ -219,8 +225,7 @@ export class SteppedStage implements Stage {
       this.#do(actors[this.#choices.pick(actors.length)]!);
     }
     this.#preempting = false;
-    if (this.moment > STEP_LIMIT + 1000)
-      throw new Stuck(`no end after ${STEP_LIMIT} steps inside the resolver`);
+    if (this.moment > STEP_LIMIT + 1000) throw endless(pause);
   }
 
   /** Takes note of what has ended, and checks what is watched. */
@@ -244,14 +249,15 @@ export class SteppedStage implements Stage {
   }
 
   #tellEnd({ access, page, offset, end, errno, write }: SteppedTouch): void {
+    if (end !== 'done' && end !== 'errored') return;
+    const { actor, bytes } = access;
+    const event = { actor, kind: 'access-ends', end, write, errno, page } as const;
     // What was read does not change any more.
-    const what = (): string =>
-      end === 'errored'
-        ? `fails at {}: ${errnoName(errno ?? 0)}`
-        : write
-          ? 'has written to'
-          : `has read {}: ${this.contents.tell(access.bytes, page, offset)}`;
-    if (end === 'done' || end === 'errored') this.note(access.name, what, page);
+    this.note(
+      write || end === 'errored'
+        ? event
+        : () => ({ ...event, seen: this.contents.recognise(bytes, page, offset) }),
+    );
   }
 
   /** Nobody can go on: time passes, or a spurious turn finds something, or that was it. */
@@ -261,30 +267,31 @@ export class SteppedStage implements Stage {
     if (pager?.passTime() || pager?.turn()) return this.#look();
     if (wait.until()) return;
     if (this.options.nudge && this.#nudge()) return;
-    const waiting = this.#open.map(({ name }) => name).join(', ');
-    throw new Stuck(
-      `nothing goes on any more, waiting for ${wait.what}${waiting && `; waiting accesses: ${waiting}`}`,
-    );
+    const waiting = this.#open.map(({ ref }) => ref);
+    throw new PropertyFailure({ kind: 'stuck', awaited: awaitedOf(wait), waiting });
   }
 
   #nudges = 0;
 
   #nudge(): boolean {
     if (this.#open.length === 0 || this.#nudges++ > 50) return false;
-    this.note('suite', 'wakes everybody');
+    this.note({ actor: { kind: 'suite' }, kind: 'all-woken' });
     this.stepping.queue.wake({ first: 0, count: this.layout.pageCount });
     return this.#open.some(({ access }) => access.runnable);
   }
 
-  change(name: string, stepped: Stepped): Task {
-    const task = new SteppedTask(name, this.moment);
+  change(ref: OperationRef, change: 'dontneed' | 'remove' | 'unmap', stepped: Stepped): SteppedTask {
+    const task = new SteppedTask(ref, this.moment);
     this.#changes.push({ stepped, task });
-    this.note(stepped.name, 'starts');
+    this.note({ actor: { kind: 'guest-or-vmm' }, kind: 'change-starts', change, pages: ref.pages! });
     return task;
   }
 }
 
-const OVER: Wait = { what: 'nothing', until: () => true };
+const OVER: Wait = { ...pause };
+
+const endless = (wait: Wait): PropertyFailure =>
+  new PropertyFailure({ kind: 'no-end', steps: STEP_LIMIT, awaited: awaitedOf(wait) });
 
 const GUEST_START = 0x4000_0000;
 

@@ -1,15 +1,16 @@
 import { type AccessSite, type PageIndex } from '../api/index.js';
+import { type AccessRef, type OperationRef } from './failure.js';
 import { type Task, type Touch } from './stage.js';
 import { type SteppedAccess } from './subject.js';
 
 /** A task of a deterministic stage. */
-export class SteppedTask implements Task {
+export class SteppedTask implements Task<OperationRef> {
   settled = false;
   error: string | undefined;
   ended = Infinity;
 
   constructor(
-    readonly name: string,
+    readonly ref: OperationRef,
     readonly started: number,
   ) {}
 
@@ -41,8 +42,9 @@ export class SteppedTouch implements Touch {
     readonly write: boolean,
   ) {}
 
-  get name(): string {
-    return `${this.access.name} of page ${this.page}`;
+  get ref(): AccessRef {
+    const { page, offset } = this;
+    return { accessor: this.access.actor, page, offset };
   }
 
   get settled(): boolean {

@@ -1,7 +1,9 @@
 import {
+  type Accessor,
   type AccessSite,
   type Attachment,
   type Backend,
+  type KernelEvent,
   type MemoryKind,
   type PageIndex,
   type PageRange,
@@ -11,7 +13,6 @@ import {
 
 /** Something a schedule steps. Structurally what the kernel model's accesses and changes of memory are. */
 export interface Stepped {
-  readonly name: string;
   readonly runnable: boolean;
   readonly ended: boolean;
   step(): void;
@@ -19,6 +20,7 @@ export interface Stepped {
 
 /** A stepped access. `state` is one of the ends once `ended`. */
 export interface SteppedAccess extends Stepped {
+  readonly actor: Accessor;
   readonly state: string;
   readonly errno: number | undefined;
   /** How often its vCPU has left the kernel with it. */
@@ -52,7 +54,7 @@ export interface Stepping {
   sendUnknown(number: number): void;
   /** Called by the kernel wherever another thread could run. `stuck`: somebody else must, or the caller spins. */
   preempt: (stuck: boolean) => void;
-  trace: ((who: string, what: string, page: PageIndex) => void) | undefined;
+  trace: ((event: KernelEvent) => void) | undefined;
   /** Lets every waiter look again: the suite's own remedy, to tell one fault from another. */
   readonly queue: { wake(pages: PageRange): void };
 }

@@ -106,7 +106,7 @@ function asyncPfSide(
   return {
     sites: Object.fromEntries(VCPU_SITES.map((site) => [site, chain])),
     withdrawn: (page) => slot.bitmap.withdraw(page),
-    turnOff: (kernel) => kernel.trace?.('vmm', 'turns the flag off: mapped as one block the pages from', 0),
+    turnOff: 'flag-off',
   };
 }
 

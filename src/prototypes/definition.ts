@@ -63,8 +63,11 @@ export interface KernelSide {
    * Not called when somebody else drops pages.
    */
   withdrawn?(page: PageIndex, kernel: ModelKernel): void;
-  /** Every page has come, and the VMM does what ends demand paging: turns a flag off, puts slots together. */
-  turnOff?(kernel: ModelKernel): void;
+  /**
+   * What the VMM does when every page has come, so that memory is mapped in whole blocks: it turns a flag off, or puts
+   * the slots together. Absent where nothing ends demand paging.
+   */
+  readonly turnOff?: 'flag-off' | 'one-slot';
 }
 
 /** How a proposal is put to use. */

@@ -36,7 +36,7 @@ function populate(request: PageRequest, kernel: ModelKernel): number | undefined
   if (verb !== 'copy' && verb !== 'zeropage') return undefined;
   if (kernel.memory.isMapped(page)) return ERRNO.EEXIST;
   const errno = throughMapping(request, kernel);
-  if (errno === 0) kernel.trace?.('vmm', 'has written', page);
+  if (errno === 0) kernel.trace?.({ actor: { kind: 'vmm' }, kind: 'contents-written', page });
   return errno;
 }
 

@@ -21,7 +21,7 @@ const byFile = (): ModelMechanism => ({
   carryOut: ({ verb, page, bytes }, { memory, trace }) => {
     if (verb !== 'copy' && verb !== 'zeropage') return undefined;
     const errno = memory.insert(page, bytes ?? new Uint8Array(memory.pageSize(page)));
-    if (errno === 0) trace?.('page cache', 'has inserted', page);
+    if (errno === 0) trace?.({ actor: { kind: 'page-cache' }, kind: 'inserted', page });
     return errno;
   },
 });

@@ -4,6 +4,8 @@ import { ERRNO } from '../backends/memory/errno.js';
 import { byUserfaultfd, throughMapping } from './contents.js';
 import { type Surroundings } from './definition.js';
 
+const VMM = { kind: 'vmm' } as const;
+
 export interface GfnBitmapOptions {
   /** `after`: a page counts as present once its contents are written. `before`: the mistake. */
   readonly publish: 'after' | 'before';
@@ -34,7 +36,7 @@ export class GfnBitmap {
   markPresent(page: PageIndex, kernel: ModelKernel): void {
     if (this.#present.length === 0) this.#present = new Uint8Array(kernel.memory.layout.pageCount);
     this.#present[page] = 1;
-    kernel.trace?.('vmm', 'marks present', page);
+    kernel.trace?.({ actor: VMM, kind: 'marked', present: true, page });
   }
 
   /** Takes a page back: its contents will not be needed. */
@@ -66,7 +68,7 @@ export class GfnBitmap {
     const { verb, page } = request;
     const errno = byUserfaultfd(request, kernel);
     if (errno !== 0 && errno !== ERRNO.EEXIST) return errno;
-    kernel.trace?.('vmm', errno === 0 ? verb : `${verb}: EEXIST`, page);
+    kernel.trace?.({ actor: VMM, kind: 'verb', verb, errno, page });
     // Whoever installs a page holds it to be frozen no more: it was removed meanwhile.
     this.#frozen.delete(page);
     if (this.isMissing(page)) this.markPresent(page, kernel);
@@ -80,7 +82,7 @@ export class GfnBitmap {
     if (this.#options.publish === 'before') this.markPresent(page, kernel);
     const errno = throughMapping(request, kernel);
     if (errno !== 0) return errno;
-    kernel.trace?.('vmm', 'has written', page);
+    kernel.trace?.({ actor: VMM, kind: 'contents-written', page });
     if (this.#options.publish === 'after') this.markPresent(page, kernel);
     return 0;
   }
@@ -92,7 +94,7 @@ export class GfnBitmap {
     if (protect && !this.isMissing(page)) {
       this.#frozen.add(page);
       this.#clear(page);
-      kernel.trace?.('vmm', 'marks missing', page);
+      kernel.trace?.({ actor: VMM, kind: 'marked', present: false, page });
     } else if (!protect && this.#frozen.delete(page)) this.markPresent(page, kernel);
     return 0;
   }

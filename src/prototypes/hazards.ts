@@ -5,8 +5,11 @@ import {
   canRead,
   type Manifest,
   pause,
+  must,
+  mustBeServed,
+  mustNotReadZeros,
+  mustRead,
   property,
-  PropertyFailure,
   settled,
   waitingSites,
 } from '../conformance/index.js';
@@ -50,13 +53,10 @@ export const lateMissing = property<{ readonly page: number; readonly used: bool
     yield settled(stage.pager.do('freeze', pages));
     const touch = stage.touch({ site, page });
     for (let turn = 0; turn < TURNS; turn++) yield pause;
-    const early = touch.end;
-    if (early === 'done')
-      throw new PropertyFailure(`${touch.name} went on though the page was marked missing`);
+    must(touch.end !== 'done', () => ({ kind: 'not-stopped', access: touch.ref, page: 'marked-missing' }));
     yield settled(stage.pager.do('thaw', pages));
     yield settled(touch);
-    if (touch.end !== 'done' || stage.contents.recognise(touch.bytes, page) !== 'original')
-      throw new PropertyFailure(`${touch.name}, marked present again: ${touch.end}`);
+    mustBeServed(stage, touch);
   },
 });
 
@@ -85,10 +85,7 @@ export const balloonInPostCopy = property<{ readonly page: number; readonly brou
     yield settled(stage.discard(pages));
     const touch = stage.touch({ site, page });
     yield settled(touch);
-    if (stage.contents.recognise(touch.bytes, page) !== 'zeros')
-      throw new PropertyFailure(
-        `${touch.name}, given back before, read ${stage.contents.describe(touch.bytes)}`,
-      );
+    mustRead(stage, touch, 'zeros');
   },
 });
 
@@ -122,13 +119,8 @@ const whileBrought = (name: 'no-zero-leak' | 'no-torn-page', claim: string): Any
       yield settled(ensure, ...touches);
       for (const touch of touches) {
         if (touch.end !== 'done') continue; // what the site does is another property's affair
-        const seen = stage.contents.recognise(touch.bytes, page, offset);
-        if (name === 'no-zero-leak' ? seen === 'zeros' : typeof seen !== 'string')
-          throw new PropertyFailure(
-            name === 'no-zero-leak'
-              ? `${touch.name} read zeros while it was brought`
-              : `${touch.name} saw ${stage.contents.describe(touch.bytes)}`,
-          );
+        if (name === 'no-zero-leak') mustNotReadZeros(stage, touch);
+        else mustRead(stage, touch, 'original-or-zeros');
       }
     },
   });

@@ -18,7 +18,7 @@ export {
   tornWhileBrought,
   zeroWhileBrought,
 } from './hazards.js';
-export { verdict, type Verdict, type VerdictOptions } from './verdict.js';
+export { evaluate, type EvaluateOptions, type UapiEvaluation } from './evaluate.js';
 export { byUserfaultfd, throughMapping } from './contents.js';
 export { ioctlNumber, layOut } from './c-layout.js';
 export { coverageHead, coverageRow } from './plain-text.js';

@@ -65,7 +65,7 @@ function kvmUserfaultSide(options: KvmUserfaultOptions, surroundings: Surroundin
     sites: before(VCPU_SITES, exits),
     withdrawn: (page) => slot.bitmap.withdraw(page),
     // With the flag on, mappings are of 4 KiB.
-    turnOff: (kernel) => kernel.trace?.('vmm', 'turns the flag off: mapped as one block the pages from', 0),
+    turnOff: 'flag-off',
   };
 }
 

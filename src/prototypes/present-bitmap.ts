@@ -35,7 +35,12 @@ class BlockMappings {
     if (first + this.#pages > kernel.memory.layout.pageCount) return;
     for (let each = first; each < first + this.#pages; each++) if (isMissing(each)) return;
     this.#huge.add(block);
-    kernel.trace?.('kvm', 'maps as one block the pages from', first);
+    kernel.trace?.({
+      actor: { kind: 'kvm' },
+      kind: 'mapped-as-block',
+      because: 'last-page-present',
+      page: first,
+    });
   }
 
   split(page: PageIndex): void {

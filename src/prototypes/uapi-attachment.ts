@@ -91,9 +91,12 @@ export class UapiStepping implements Stepping {
     this.#kernel.sendUnknown(number);
   }
 
-  /** Every page has come: the VMM ends demand paging. */
-  turnOff(): void {
-    this.#side.turnOff?.(this.#kernel);
+  /** Every page has come: the VMM ends demand paging. Whether it can. */
+  turnOff(): boolean {
+    const because = this.#side.turnOff;
+    if (because === undefined) return false;
+    this.#kernel.trace?.({ actor: { kind: 'vmm' }, kind: 'mapped-as-block', because, page: 0 });
+    return true;
   }
 
   takeBack({ first, count }: PageRange): void {

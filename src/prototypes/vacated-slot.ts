@@ -55,8 +55,7 @@ function vacatedSlotSide(_options: SlotOptions, surroundings: Surroundings): Ker
       ...(!surroundings.userfaultfd && before(KERNEL_SITES, failing('vacated-slot: userspace_addr', slots))),
     },
     withdrawn: (page) => slots.withdraw(page),
-    turnOff: (kernel) =>
-      kernel.trace?.('vmm', 'makes one slot of all, mapped as one block the pages from', 0),
+    turnOff: 'one-slot',
   };
 }
 
@@ -78,8 +77,7 @@ function memslotHoleSide({ atomics }: HoleOptions, surroundings: Surroundings): 
       ...before(KERNEL_SITES, failing('memslot-hole: no slot', slots)),
     },
     withdrawn: (page) => slots.withdraw(page),
-    turnOff: (kernel) =>
-      kernel.trace?.('vmm', 'makes one slot of all, mapped as one block the pages from', 0),
+    turnOff: 'one-slot',
   };
 }
 

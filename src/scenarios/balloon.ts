@@ -1,6 +1,6 @@
 import { gotOf } from './outcome.js';
 import { PAGE_BYTES, patterned, Play } from './play.js';
-import { type CaseVerdict, type Scenario } from './scenario.js';
+import { type CaseResult, type Scenario } from './scenario.js';
 import { type JudgedUapi } from './uapis.js';
 
 const PAGES = 4;
@@ -10,7 +10,7 @@ const ZEROS = new Uint8Array(8);
 type When = 'not-come' | 'come' | 'under-way';
 
 /** The guest gives a page back; post-copy goes on to its end; then the guest uses the page again. */
-async function givenBack(uapi: JudgedUapi, when: When): Promise<CaseVerdict> {
+async function givenBack(uapi: JudgedUapi, when: When): Promise<CaseResult> {
   const play = await Play.open(uapi, { pages: PAGES });
   try {
     let first;
@@ -18,34 +18,23 @@ async function givenBack(uapi: JudgedUapi, when: When): Promise<CaseVerdict> {
     if (when === 'under-way') {
       play.source.hold(PAGE);
       first = await play.touch({ site: 'vcpu-load', page: PAGE });
-      play.note('vcpu', 'waits; the source is slow with', PAGE);
+      play.note({ actor: { kind: 'source' }, kind: 'source-slow', page: PAGE });
     }
-    play.note('guest', 'gives back', PAGE);
-    const dropping = await play.run(play.discard(PAGE));
-    if (!dropping.ended)
-      return play.verdict(when, 'hangs', 'the thread that gives the page back waits for ever');
+    play.note({ actor: { kind: 'guest' }, kind: 'gives-back', page: PAGE });
+    const discarding = await play.run(play.discard(PAGE));
+    if (!discarding.ended) return play.result(when, 'hangs', { kind: 'discard-hangs' });
     play.source.release(PAGE);
     await Promise.race([play.pager.prefetch().catch(() => {}), play.quiet()]);
     await play.quiet();
-    if (first && !first.ended)
-      return play.verdict(when, 'hangs', 'the access that was there before waits for ever');
+    if (first && !first.ended) return play.result(when, 'hangs', { kind: 'earlier-access-hangs' });
     const access = await play.touch({ site: 'vcpu-load', page: PAGE });
     const got = gotOf(access, ZEROS);
-    if (got === 'right')
-      return play.verdict(when, 'works', 'the page reads as zeros; nothing brings its old contents back');
-    if (got === 'waits')
-      return play.verdict(when, 'hangs', 'the guest waits for ever for a page it gave back');
-    if (got === 'errno' || got === 'abort')
-      return play.verdict(when, 'fails', 'the guest cannot use the page again');
+    if (got === 'right') return play.result(when, 'works', { kind: 'discarded-reads-zeros' });
+    if (got === 'waits') return play.result(when, 'hangs', { kind: 'reuse-hangs' });
+    if (got === 'errno' || got === 'abort') return play.result(when, 'fails', { kind: 'reuse-fails' });
     const old =
       gotOf(access, patterned(PAGES).subarray(PAGE * PAGE_BYTES, PAGE * PAGE_BYTES + 8)) === 'right';
-    return play.verdict(
-      when,
-      'silent',
-      old
-        ? 'the old contents come back into a page that the guest gave away'
-        : 'the page holds something else',
-    );
+    return play.result(when, 'silent', { kind: old ? 'old-contents' : 'other-contents' });
   } finally {
     await play.close();
   }

@@ -1,8 +1,8 @@
 import { type ModelAccess } from '../backends/memory/index.js';
-import { gotOf, GRADE_OF, SAYS } from './outcome.js';
+import { gotOf, OUTCOME_OF } from './outcome.js';
 import { PAGE_BYTES, patterned, Play } from './play.js';
 import { PUBLISHED_RATES } from './published-rates.js';
-import { type CaseVerdict, type Scenario, worstOf } from './scenario.js';
+import { type CaseOutcome, type CaseResult, type CaseSeen, type Scenario, worstOf } from './scenario.js';
 import { type JudgedUapi } from './uapis.js';
 
 const VCPUS = 256;
@@ -11,7 +11,7 @@ const VCPUS = 256;
 type Stopped = 'one-queue' | 'exits' | 'own-queues' | 'not';
 
 /** All vCPUs fault before the handler runs; then it serves them. `pageOf`: which page a vCPU wants. */
-async function crowd(uapi: JudgedUapi, name: string, pageOf: (vcpu: number) => number): Promise<CaseVerdict> {
+async function crowd(uapi: JudgedUapi, name: string, pageOf: (vcpu: number) => number): Promise<CaseResult> {
   const play = await Play.open(uapi, { pages: VCPUS });
   try {
     const accesses = Array.from({ length: VCPUS }, (_, vcpu) =>
@@ -20,34 +20,25 @@ async function crowd(uapi: JudgedUapi, name: string, pageOf: (vcpu: number) => n
     for (const access of accesses) access.step();
     const stopped = howStopped(play, accesses);
     const inOneQueue = stopped === 'one-queue' ? play.kernel.queue.waiting : 0;
-    play.note('vcpus', `have faulted, all ${VCPUS}: ${inOneQueue} wait in one queue`);
+    play.note({ actor: { kind: 'vcpus' }, kind: 'all-faulted', vcpus: VCPUS, waitInOneQueue: inOneQueue });
     await Promise.all(accesses.map((access) => play.run(access)));
     const source = patterned(VCPUS);
-    const graded = accesses.map((access, vcpu) => {
+    const got = accesses.map((access, vcpu) => {
       const at = pageOf(vcpu) * PAGE_BYTES;
       return gotOf(access, source.subarray(at, at + 8));
     });
-    const wrong = graded.find((got) => got !== 'right');
+    const wrong = got.find((each) => each !== 'right');
     const figures = {
       vcpus: VCPUS,
       waitInOneQueue: inOneQueue,
       fetchedPages: play.source.read_bytes / PAGE_BYTES,
     };
-    if (wrong)
-      return play.verdict(
-        name,
-        worstOf(graded.map((got) => ({ grade: GRADE_OF[got] }))),
-        `a vCPU ${SAYS[wrong]}`,
-        figures,
-      );
-    if (name === 'one-page')
-      return play.verdict(
-        name,
-        'works',
-        `all are served by ${figures.fetchedPages} fetch of the page`,
-        figures,
-      );
-    return play.verdict(name, ...scaling(stopped, figures));
+    if (wrong) {
+      const outcome = worstOf(got.map((each) => OUTCOME_OF[each]));
+      return play.result(name, outcome, { kind: 'vcpu-access', got: wrong }, figures);
+    }
+    if (name === 'one-page') return play.result(name, 'works', { kind: 'one-fetch' }, figures);
+    return play.result(name, ...scaling(stopped, figures));
   } finally {
     await play.close();
   }
@@ -64,24 +55,16 @@ function howStopped(play: Play, accesses: readonly ModelAccess[]): Stopped {
 function scaling(
   stopped: Stopped,
   figures: Record<string, number>,
-): readonly [CaseVerdict['grade'], string, Record<string, number>] {
+): readonly [CaseOutcome, CaseSeen, Record<string, number>] {
   const { userfaultfd, exits } = PUBLISHED_RATES;
   const curve = { 'one-queue': userfaultfd, exits, 'own-queues': undefined, not: undefined }[stopped];
-  if (!curve) return ['works', 'each vCPU has a queue of its own; nobody has published its rate', figures];
+  if (!curve) return ['works', { kind: 'own-queues' }, figures];
   const of = (vcpus: number): number => curve.find((point) => point.vcpus === vcpus)!.kiloPagesPerSecond;
   const [one, all] = [of(1), of(VCPUS)];
   const rates = { ...figures, publishedKiloPagesPerSecondOf1: one, publishedKiloPagesPerSecondOf256: all };
   return stopped === 'one-queue'
-    ? [
-        'slow',
-        `all wait in one queue: such a one was measured at ${all} k pages/s, where one vCPU has ${one} k; several descriptors, or bringing neighbours along, help`,
-        rates,
-      ]
-    : [
-        'works',
-        `each vCPU is out with its own fault: exits were measured at ${all} k pages/s, where one vCPU has ${one} k`,
-        rates,
-      ];
+    ? ['slow', { kind: 'one-queue' }, rates]
+    : ['works', { kind: 'exits' }, rates];
 }
 
 export const manyVcpus: Scenario = {

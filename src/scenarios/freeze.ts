@@ -1,7 +1,7 @@
 import { type AccessSite } from '../api/index.js';
 import { gotOf, same } from './outcome.js';
 import { PAGE_BYTES, patterned, Play } from './play.js';
-import { type CaseVerdict, type Scenario } from './scenario.js';
+import { type CaseResult, type Scenario } from './scenario.js';
 import { type JudgedUapi } from './uapis.js';
 
 const PAGES = 4;
@@ -9,35 +9,30 @@ const PAGE = 1;
 const STAMP = Uint8Array.of(0xee, 1, 0xee, 2, 0xee, 3, 0xee, 4);
 
 /** Pages are present and used; then the last state is taken, and nobody may change them any more, until it is called off. */
-async function frozen(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseVerdict> {
+async function frozen(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseResult> {
   const play = await Play.open(uapi, { pages: PAGES });
   try {
     await play.pager.ensure([play.range(0, PAGES)]);
     await play.touch({ site, page: PAGE });
-    if (play.pager.supports.freeze !== 'full')
-      return play.verdict(name, 'cannot', 'a present page cannot be stopped without losing its contents');
+    if (play.pager.supports.freeze !== 'full') return play.result(name, 'cannot', { kind: 'no-freeze' });
     await play.pager.freeze([play.range(0, PAGES)]);
-    play.note('vmm', 'has frozen the guest’s memory, and takes its last state');
+    const actor = { kind: 'vmm' } as const;
+    play.note({ actor, kind: 'guest-frozen' });
     const write = play.access({ site, page: PAGE, bytes: STAMP });
     await play.run(write);
     const during = gotOf(write, STAMP);
     const source = patterned(PAGES).subarray(PAGE * PAGE_BYTES, (PAGE + 1) * PAGE_BYTES);
     const changed = !same(frameOf(play), source);
-    play.note('vmm', changed ? 'finds changed, though it was frozen,' : 'finds as it was', PAGE);
-    if (changed) return play.verdict(name, 'silent', 'a write goes through while the last state is taken');
+    play.note({ actor, kind: 'frozen-page-compared', changed, page: PAGE });
+    if (changed) return play.result(name, 'silent', { kind: 'frozen-write-passes' });
     if (during === 'errno' || during === 'abort')
-      return play.verdict(
-        name,
-        'fails',
-        'a write fails with EFAULT, and whoever made it must know what to do',
-      );
+      return play.result(name, 'fails', { kind: 'frozen-write-fails' });
     await play.pager.thaw([play.range(0, PAGES)]);
     await play.quiet();
     const after = gotOf(write, STAMP);
     const rest = same(frameOf(play).subarray(STAMP.length), source.subarray(STAMP.length));
-    if (after === 'right' && rest)
-      return play.verdict(name, 'works', 'a write waits, and goes on once it is thawed, with nothing lost');
-    return play.verdict(name, after === 'waits' ? 'hangs' : 'silent', `thawed, a write is ${after}`);
+    if (after === 'right' && rest) return play.result(name, 'works', { kind: 'frozen-write-resumes' });
+    return play.result(name, after === 'waits' ? 'hangs' : 'silent', { kind: 'thawed-write', got: after });
   } finally {
     await play.close();
   }

@@ -1,37 +1,27 @@
 import { type AccessSite } from '../api/index.js';
 import { type ModelAccess } from '../backends/memory/index.js';
-import { gotOf, type Got, GRADE_OF, SAYS } from './outcome.js';
+import { gotOf, OUTCOME_OF } from './outcome.js';
 import { PAGE_BYTES, patterned, Play } from './play.js';
-import { type CaseVerdict, type Grade, type Scenario, worstOf } from './scenario.js';
+import { type CaseResult, type Scenario, type WaiterGot, worstOf } from './scenario.js';
 import { type JudgedUapi } from './uapis.js';
 
 const PAGES = 4;
 /** Who waits for a page: the guest, and KVM itself. */
-const WAITERS: readonly { readonly who: string; readonly site: AccessSite; readonly page: number }[] = [
-  { who: 'the guest', site: 'vcpu-load', page: 1 },
-  { who: 'KVM', site: 'kernel-copy', page: 2 },
-];
+const WAITERS = [
+  { site: 'vcpu-load', page: 1 },
+  { site: 'kernel-copy', page: 2 },
+] as const satisfies readonly { readonly site: AccessSite; readonly page: number }[];
 
 const wanted = (page: number): Uint8Array =>
   patterned(PAGES).subarray(page * PAGE_BYTES, page * PAGE_BYTES + 8);
 
-/** What became of one waiter. */
-interface Ended {
-  readonly who: string;
-  readonly got: Got | 'exited';
+function resultOf(play: Play, name: string, got: readonly WaiterGot[], figures = {}): CaseResult {
+  const [guest, kvm] = got;
+  const outcome = worstOf(got.map((each) => OUTCOME_OF[each]));
+  return play.result(name, outcome, { kind: 'waiters', guest: guest!, kvm: kvm! }, figures);
 }
 
-const GRADES_HERE: Readonly<Record<Ended['got'], Grade>> = { ...GRADE_OF, exited: 'needs-vmm' };
-const SAYS_HERE: Readonly<Record<Ended['got'], string>> = {
-  ...SAYS,
-  right: 'is served',
-  exited: 'is out of KVM_RUN, in the hands of the VMM',
-};
-
-const summary = (ended: readonly Ended[]): { readonly grade: Grade; readonly says: string } => ({
-  grade: worstOf(ended.map(({ got }) => ({ grade: GRADES_HERE[got] }))),
-  says: ended.map(({ who, got }) => `${who} ${SAYS_HERE[got]}`).join('; '),
-});
+const HANDLER = { kind: 'handler' } as const;
 
 /** Steps an access until its vCPU is out in the VMM, whose threads are all busy elsewhere. */
 function enter(access: ModelAccess): ModelAccess {
@@ -40,18 +30,17 @@ function enter(access: ModelAccess): ModelAccess {
 }
 
 /** No thread of the VMM runs: what does a handler in another process learn by itself? */
-async function alone(uapi: JudgedUapi): Promise<CaseVerdict> {
+async function alone(uapi: JudgedUapi): Promise<CaseResult> {
   const play = await Play.open(uapi, { pages: PAGES });
   try {
-    const ended: Ended[] = [];
-    for (const { who, site, page } of WAITERS) {
+    const got: WaiterGot[] = [];
+    for (const { site, page } of WAITERS) {
       const access = enter(play.access({ site, page }));
       if (access.state !== 'exited') await play.run(access);
-      ended.push({ who, got: access.state === 'exited' ? 'exited' : gotOf(access, wanted(page)) });
+      got.push(access.state === 'exited' ? 'exited' : gotOf(access, wanted(page)));
     }
-    const { grade, says } = summary(ended);
-    const reached = ended.filter(({ got }) => got === 'right').length;
-    return play.verdict('faults-reach-it', grade, says, { reached, of: ended.length });
+    const reached = got.filter((each) => each === 'right').length;
+    return resultOf(play, 'faults-reach-it', got, { reached, of: got.length });
   } finally {
     await play.close();
   }
@@ -62,21 +51,21 @@ async function dying(
   uapi: JudgedUapi,
   name: string,
   then: (play: Play) => Promise<void>,
-): Promise<CaseVerdict> {
+): Promise<CaseResult> {
   const play = await Play.open(uapi, { pages: PAGES });
   try {
     for (const { page } of WAITERS) play.source.hold(page);
     const accesses: ModelAccess[] = [];
     for (const { site, page } of WAITERS) accesses.push(await play.touch({ site, page }));
-    play.note('handler', 'dies over the faults it has read');
+    play.note({ actor: HANDLER, kind: 'handler-dies' });
     await then(play);
     await play.quiet();
-    const ended = WAITERS.map(({ who, page }, at): Ended => {
-      const got = gotOf(accesses[at]!, wanted(page));
+    const got = WAITERS.map(({ page }, at): WaiterGot => {
+      const each = gotOf(accesses[at]!, wanted(page));
       // A vCPU that is out waits in its VMM, which notices that its handler is gone.
-      return { who, got: got === 'waits' && accesses[at]!.exits > 0 ? 'exited' : got };
+      return each === 'waits' && accesses[at]!.exits > 0 ? 'exited' : each;
     });
-    return play.verdict(name, summary(ended).grade, summary(ended).says);
+    return resultOf(play, name, got);
   } finally {
     await play.close();
   }
@@ -88,19 +77,16 @@ const descriptorDies = (play: Play): Promise<void> => {
 };
 
 /** Another handler takes the descriptor that the VMM has kept; what the first had read is not said again. */
-async function heir(uapi: JudgedUapi): Promise<CaseVerdict> {
+async function takenOver(uapi: JudgedUapi): Promise<CaseResult> {
   const silent = await dying(uapi, 'taken-over', (play) => play.takeOver());
   const waking = await dying(uapi, 'taken-over', async (play) => {
     await play.takeOver();
-    play.note('handler', 'wakes everybody, so that those who wait fault again');
+    play.note({ actor: HANDLER, kind: 'waiters-woken' });
     play.kernel.queue.wake({ first: 0, count: PAGES });
   });
-  if (silent.grade === 'works' || waking.grade !== 'works') return silent.grade === 'works' ? silent : waking;
-  return {
-    ...waking,
-    grade: 'needs-vmm',
-    says: 'the faults that the first had read are not said again: all is served once the second has woken everybody',
-  };
+  if (silent.outcome === 'works' || waking.outcome !== 'works')
+    return silent.outcome === 'works' ? silent : waking;
+  return { ...waking, outcome: 'needs-vmm', seen: { kind: 'served-after-wake' } };
 }
 
 export const handlerProcess: Scenario = {
@@ -116,6 +102,10 @@ export const handlerProcess: Scenario = {
     'taken-over': 'the VMM has kept the descriptor, and another handler takes it over',
   },
   async play(uapi) {
-    return [await alone(uapi), await dying(uapi, 'dies-with-descriptor', descriptorDies), await heir(uapi)];
+    return [
+      await alone(uapi),
+      await dying(uapi, 'dies-with-descriptor', descriptorDies),
+      await takenOver(uapi),
+    ];
   },
 };

@@ -1,20 +1,19 @@
 import { type AccessSite } from '../api/index.js';
-import { gotOf, GRADE_OF, same, SAYS } from './outcome.js';
+import { gotOf, OUTCOME_OF, same } from './outcome.js';
 import { PAGE_BYTES, patterned, Play } from './play.js';
-import { type CaseVerdict, type Scenario } from './scenario.js';
+import { type CaseResult, type Scenario } from './scenario.js';
 import { type JudgedUapi } from './uapis.js';
 
 /** One backing page: 2 MiB are played, 1 GiB is meant. */
 const PAGES = 512;
 const GIB_BYTES = 2 ** 30;
 const PAGE = 77;
-const COLLAPSED = 'as one block the pages from';
 
 /** The backing page is there, as zeros, from the first byte on that anybody puts into it. */
 async function backed(uapi: JudgedUapi): Promise<Play> {
   const play = await Play.open(uapi, { pages: PAGES });
   for (let page = 0; page < PAGES; page++) play.kernel.memory.reach(page);
-  play.note('kernel', 'has allocated the backing page, as zeros');
+  play.note({ actor: { kind: 'kernel' }, kind: 'backing-page-allocated' });
   return play;
 }
 
@@ -25,7 +24,7 @@ async function comes(play: Play, page: number): Promise<boolean> {
   return same(play.look(page) ?? new Uint8Array(0), source);
 }
 
-async function small(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseVerdict> {
+async function small(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseResult> {
   const play = await backed(uapi);
   try {
     const before = play.source.read_bytes;
@@ -33,40 +32,27 @@ async function small(uapi: JudgedUapi, name: string, site: AccessSite): Promise<
     const got = gotOf(access, patterned(PAGES).subarray(PAGE * PAGE_BYTES, PAGE * PAGE_BYTES + 8));
     const fetched_bytes = play.source.read_bytes - before;
     if (got === 'right')
-      return play.verdict(name, 'works', `the access waits for ${PAGE_BYTES} bytes`, {
-        waitsForBytes: fetched_bytes,
-      });
-    if (await comes(play, PAGE)) return play.verdict(name, GRADE_OF[got], `the access ${SAYS[got]}`);
-    play.note('pager', 'cannot put contents into a part of the backing page: it is there');
-    return play.verdict(
-      name,
-      'cannot',
-      `the unit is the backing page: the first access waits for 1 GiB, ${GIB_BYTES / PAGE_BYTES} times as much`,
-      { waitsForBytes: GIB_BYTES },
-    );
+      return play.result(name, 'works', { kind: 'small-page' }, { waitsForBytes: fetched_bytes });
+    if (await comes(play, PAGE)) return play.result(name, OUTCOME_OF[got], { kind: 'access', got });
+    play.note({ actor: { kind: 'pager' }, kind: 'backing-page-refuses' });
+    return play.result(name, 'cannot', { kind: 'whole-page' }, { waitsForBytes: GIB_BYTES });
   } finally {
     await play.close();
   }
 }
 
 /** Everything has come: is it one mapping again? */
-async function collapse(uapi: JudgedUapi): Promise<CaseVerdict> {
+async function collapse(uapi: JudgedUapi): Promise<CaseResult> {
   const name = 'collapse';
   const play = await backed(uapi);
   try {
-    if (!(await comes(play, PAGE)))
-      return play.verdict(name, 'works', 'it was never split: pages come and are mapped whole');
+    if (!(await comes(play, PAGE))) return play.result(name, 'works', { kind: 'never-split' });
     await play.pager.ensure([play.range(0, PAGES)]);
-    const collapsed = (): boolean => play.timeline.some((line) => line.includes(COLLAPSED));
-    const byItself = collapsed();
-    if (!byItself) play.turnOff();
-    const grade = byItself ? 'works' : collapsed() ? 'needs-vmm' : 'cannot';
-    const says = {
-      works: 'with its last page present the block is mapped as one',
-      'needs-vmm': 'mappings stay at 4 KiB until the VMM ends demand paging of the whole slot',
-      cannot: 'mappings stay at 4 KiB',
-    }[grade];
-    return play.verdict(name, grade, says);
+    if (play.trace.some(({ kind }) => kind === 'mapped-as-block'))
+      return play.result(name, 'works', { kind: 'collapsed' });
+    return play.turnOff()
+      ? play.result(name, 'needs-vmm', { kind: 'collapses-at-end' })
+      : play.result(name, 'cannot', { kind: 'stays-small' });
   } finally {
     await play.close();
   }

@@ -1,12 +1,17 @@
 export {
-  GRADES,
+  CASE_OUTCOMES,
   playScenario,
   worstOf,
-  type CaseVerdict,
-  type Grade,
+  type CaseOutcome,
+  type CaseResult,
+  type CaseSeen,
+  type Got,
   type Scenario,
-  type ScenarioVerdict,
+  type ScenarioResult,
+  type WaiterGot,
 } from './scenario.js';
+export { caseText } from './case-text.js';
+export { formatScenarioTrace, type ScenarioEntry, type ScenarioEvent } from './scenario-event.js';
 export { SCENARIOS } from './list.js';
 export { judged, UAPIS, type JudgedUapi } from './uapis.js';
 export { balloon } from './balloon.js';

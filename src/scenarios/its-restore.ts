@@ -2,10 +2,11 @@ import { type Answer, type Ask, type Gpa, type Program } from '../api/index.js';
 import { planMemoryOf, planRestore, stateOf, type Status, type Vgic } from '../arm64/index.js';
 import { Play, PAGE_BYTES } from './play.js';
 import { GIC_PAGES, programmedGic, savedGicMemory, tableAt } from './saved-gic.js';
-import { type CaseVerdict, type Scenario } from './scenario.js';
+import { type CaseOutcome, type CaseResult, type CaseSeen, type Scenario } from './scenario.js';
 import { type JudgedUapi } from './uapis.js';
 
 const EFAULT = 14;
+const VMM = { kind: 'vmm' } as const;
 /** More tries than there are pages that a restore touches. */
 const MOST_TRIES = 40;
 
@@ -48,7 +49,13 @@ class Restore {
   async #access(address: Gpa, bytes?: Uint8Array): Promise<Answer | undefined> {
     const { page, offset } = this.#play.pageOf(address);
     if (!this.#play.pager.memory!.isPresent(this.#play.range(page))) this.missed++;
-    this.#play.note('KVM', `${bytes ? 'writes' : 'reads'} the ${tableAt(address)},`, page);
+    this.#play.note({
+      actor: { kind: 'kvm' },
+      kind: 'table-accessed',
+      table: tableAt(address),
+      write: bytes !== undefined,
+      page,
+    });
     const access = await this.#play.touch({
       site: 'kernel-copy',
       page,
@@ -87,7 +94,7 @@ const pendingOf = ({ lpis }: State): number => lpis.filter((lpi) => lpi[PENDING_
 const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 /** The tables are restored while their pages are still on the source; an error is answered by bringing the page and trying again. */
-async function duringPostCopy(play: Play, wanted: State): Promise<CaseVerdict> {
+async function duringPostCopy(play: Play, wanted: State): Promise<CaseResult> {
   const gic = programmedGic();
   const restore = new Restore(play);
   let status = await restore.run(gic.restoreTables(0));
@@ -96,11 +103,11 @@ async function duringPostCopy(play: Play, wanted: State): Promise<CaseVerdict> {
   let tries = 1;
   for (; status === -EFAULT && restore.failedAt !== undefined && tries < MOST_TRIES; tries++) {
     const { page } = play.pageOf(restore.failedAt as Gpa);
-    play.note('vmm', 'RESTORE_TABLES: EFAULT; it brings, as if it were told which,', page);
+    play.note({ actor: VMM, kind: 'restore-retried', page });
     await play.pager.ensure([play.range(page)]);
     status = await restore.run(gic.restoreTables(0));
   }
-  return gradeRestore(play, { gic, status, first, firstFailure, tries, missed: restore.missed, wanted });
+  return restoreResult(play, { gic, status, first, firstFailure, tries, missed: restore.missed, wanted });
 }
 
 interface Seen {
@@ -113,10 +120,10 @@ interface Seen {
   readonly wanted: State;
 }
 
-function gradeRestore(
+function restoreResult(
   play: Play,
   { gic, status, first, firstFailure, tries, missed, wanted }: Seen,
-): CaseVerdict {
+): CaseResult {
   const state = stateOf(gic);
   const lost = pendingOf(wanted) - pendingOf(state);
   const figures = {
@@ -125,51 +132,32 @@ function gradeRestore(
     lpis: state.lpis.length,
     lpisWanted: wanted.lpis.length,
     pendingLost: lost,
+    pendingWanted: pendingOf(wanted),
   };
-  const is = (grade: CaseVerdict['grade'], says: string): CaseVerdict =>
-    play.verdict('during-post-copy', grade, says, figures);
-  if (status === undefined) return is('hangs', 'the ioctl never returns');
-  if (first === 0 && equal(state, wanted))
-    return is('works', `each of the ${missed} missing pages is waited for, and the ioctl returns 0`);
-  if (first === 0)
-    return is(
-      'silent',
-      `the ioctl returns 0 with ${state.lpis.length} of ${wanted.lpis.length} LPIs: tables read as zeros, and nobody is told`,
-    );
-  const where = firstFailure === undefined ? '' : ` at the ${tableAt(firstFailure)}`;
-  if (status === 0 && lost > 0)
-    return is(
-      'fails',
-      `EFAULT${where}; tried again after each page it returns 0, and ${lost} of ${pendingOf(wanted)} pending interrupts ${lost === 1 ? 'is' : 'are'} lost`,
-    );
-  return is('fails', `the ioctl fails with ${-(status as number)}${where}`);
+  const is = (outcome: CaseOutcome, seen: CaseSeen): CaseResult =>
+    play.result('during-post-copy', outcome, seen, figures);
+  if (status === undefined) return is('hangs', { kind: 'ioctl-hangs' });
+  if (first === 0 && equal(state, wanted)) return is('works', { kind: 'ioctl-waits' });
+  if (first === 0) return is('silent', { kind: 'ioctl-incomplete' });
+  const table = firstFailure === undefined ? undefined : tableAt(firstFailure);
+  if (status === 0 && lost > 0) return is('fails', { kind: 'ioctl-loses-pending', table });
+  return is('fails', { kind: 'ioctl-fails', errno: -(status as number), table });
 }
 
 /** The very program is planned first, and what it will touch is brought and held; then it runs. */
-async function afterPlan(play: Play, wanted: State): Promise<CaseVerdict> {
+async function afterPlan(play: Play, wanted: State): Promise<CaseResult> {
   const plan = await planRestore(programmedGic(), planMemoryOf(play.pager));
-  play.note(
-    'vmm',
-    `has planned the restore: ${plan.touched.length} pages held, ${plan.rounds.length} rounds`,
-  );
+  const [pages, rounds] = [plan.touched.length, plan.rounds.length];
+  play.note({ actor: VMM, kind: 'restore-planned', pages, rounds });
   const gic = programmedGic();
   const restore = new Restore(play);
   const status = await restore.run(gic.restoreTables(0));
   plan.release();
-  const figures = {
-    plannedPages: plan.touched.length,
-    rounds: plan.rounds.length,
-    missedPages: restore.missed,
-  };
+  const figures = { plannedPages: pages, rounds, missedPages: restore.missed };
   const right = status === 0 && equal(stateOf(gic), wanted) && restore.missed === 0;
-  return play.verdict(
-    'after-plan',
-    right ? 'works' : status === undefined ? 'hangs' : status === 0 ? 'silent' : 'fails',
-    right
-      ? `planned in ${plan.rounds.length} rounds, ${plan.touched.length} pages held; the ioctl meets no missing page and returns 0`
-      : `planned, and yet the ioctl returns ${String(status)} after ${restore.missed} missing pages`,
-    figures,
-  );
+  if (right) return play.result('after-plan', 'works', { kind: 'planned' }, figures);
+  const outcome = status === undefined ? 'hangs' : status === 0 ? 'silent' : 'fails';
+  return play.result('after-plan', outcome, { kind: 'planned-in-vain', status: String(status) }, figures);
 }
 
 /** The seed of the thread. */

@@ -1,8 +1,5 @@
 import { type ModelAccess } from '../backends/memory/index.js';
-import { type Grade } from './scenario.js';
-
-/** What an access got. `right`: what it should; `waits`: it has not ended, and nothing goes on any more. */
-export type Got = 'right' | 'zeros' | 'stale' | 'errno' | 'abort' | 'waits';
+import { type CaseOutcome, type Got, type WaiterGot } from './scenario.js';
 
 /** What an access got, when the bytes wanted are these. */
 export function gotOf(access: ModelAccess, wanted: Uint8Array): Got {
@@ -22,24 +19,15 @@ export function gotOf(access: ModelAccess, wanted: Uint8Array): Got {
   }
 }
 
-/** The grade of an access that should have come out right. */
-export const GRADE_OF: Readonly<Record<Got, Grade>> = {
+/** How an access comes out that should have come out right. */
+export const OUTCOME_OF: Readonly<Record<WaiterGot, CaseOutcome>> = {
   right: 'works',
   zeros: 'silent',
   stale: 'silent',
   errno: 'fails',
   abort: 'fails',
   waits: 'hangs',
-};
-
-/** In words, after "the access". */
-export const SAYS: Readonly<Record<Got, string>> = {
-  right: 'waits and gets the contents',
-  zeros: 'reads zeros, and nobody is told',
-  stale: 'gets stale contents, and nobody is told',
-  errno: 'fails with EFAULT; no page is named',
-  abort: 'is an abort in the guest',
-  waits: 'waits for ever',
+  exited: 'needs-vmm',
 };
 
 export function same(a: Uint8Array, b: Uint8Array): boolean {

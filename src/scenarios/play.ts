@@ -21,7 +21,8 @@ import {
   type Stepper,
 } from '../backends/memory/index.js';
 import { type UapiAttachment } from '../prototypes/index.js';
-import { type CaseVerdict, type Grade } from './scenario.js';
+import { type CaseOutcome, type CaseResult, type CaseSeen } from './scenario.js';
+import { type ScenarioEntry, type ScenarioEvent } from './scenario-event.js';
 import { type JudgedUapi } from './uapis.js';
 
 export const PAGE_BYTES = 4096;
@@ -45,7 +46,7 @@ export type PlayAccess = Parameters<ModelKernel['access']>[0];
 /** A UAPI's kernel with a pager on it, and the notes of what went on. */
 export class Play {
   readonly source: HeldSource;
-  readonly timeline: string[] = [];
+  readonly trace: ScenarioEntry[] = [];
   readonly #uapi: JudgedUapi;
   readonly #options: PlayOptions;
   readonly #attachment: UapiAttachment;
@@ -62,7 +63,7 @@ export class Play {
     this.#attachment = parts.attachment;
     this.source = parts.source;
     this.#pager = parts.pager;
-    this.kernel.trace = (who, what, page) => this.note(who, what, page);
+    this.kernel.trace = (event) => this.note(event);
     this.#watchInstalls();
   }
 
@@ -105,15 +106,16 @@ export class Play {
     return this.#attachment.stepping.discard({ first: page, count }, 'dontneed') as Stepper;
   }
 
-  turnOff(): void {
-    this.#attachment.stepping.turnOff();
+  /** Ends demand paging, if the UAPI has a way to. */
+  turnOff(): boolean {
+    return this.#attachment.stepping.turnOff();
   }
 
   /** The handler is dead and another takes the descriptor over; it knows which pages had come. */
   async takeOver(): Promise<void> {
     const { coverage, supports } = this.#attachment;
     const present = presentBitmap(this.#pager);
-    const heir = new ModelAttachment({
+    const replacement = new ModelAttachment({
       kernel: this.kernel,
       coverage,
       supports,
@@ -121,19 +123,18 @@ export class Play {
     });
     const backend: Backend = {
       ...this.#uapi.backend(),
-      attach: (): Promise<Attachment> => Promise.resolve(heir),
+      attach: (): Promise<Attachment> => Promise.resolve(replacement),
     };
     // It is only abandoned: its port, and what it has under way, are ended with the play.
     this.#dead.push(this.#pager);
-    this.note('handler', 'is started anew, with the descriptor that the VMM has kept');
+    this.note({ actor: { kind: 'handler' }, kind: 'handler-restarts' });
     const source = new HeldSource(this.source.contents);
     this.#pager = await pagerOn(backend, this.#uapi, { ...this.#options, present }, source);
     this.#watchInstalls();
   }
 
-  note(who: string, what: string, page?: PageIndex): void {
-    const where = page === undefined ? '' : ` page ${page}`;
-    this.timeline.push(`${String(this.timeline.length + 1).padStart(4)}  ${who.padEnd(20)} ${what}${where}`);
+  note(event: ScenarioEvent): void {
+    this.trace.push({ moment: this.trace.length + 1, ...event });
   }
 
   /** Resolves when nothing goes on any more. */
@@ -141,8 +142,8 @@ export class Play {
     let seen = -1;
     for (let turn = 0, still = 0; still < QUIET_TURNS && turn < MOST_TURNS; turn++) {
       await eventLoopTurn();
-      still = seen === this.timeline.length ? still + 1 : 0;
-      seen = this.timeline.length;
+      still = seen === this.trace.length ? still + 1 : 0;
+      seen = this.trace.length;
     }
   }
 
@@ -160,8 +161,13 @@ export class Play {
     return { page: Math.floor(from / PAGE_BYTES), offset: from % PAGE_BYTES };
   }
 
-  verdict(name: string, grade: Grade, says: string, figures: Record<string, number> = {}): CaseVerdict {
-    return { case: name, grade, says, figures, timeline: [...this.timeline] };
+  result(
+    name: string,
+    outcome: CaseOutcome,
+    seen: CaseSeen,
+    figures: Readonly<Record<string, number>> = {},
+  ): CaseResult {
+    return { case: name, outcome, seen, figures, trace: [...this.trace] };
   }
 
   /** Ends it all; nobody who waits is served any more. */
@@ -170,7 +176,9 @@ export class Play {
   }
 
   #watchInstalls(): void {
-    this.#pager.on('stopped', (error) => this.note('pager', `stops: ${error.message}`));
+    this.#pager.on('stopped', (error) =>
+      this.note({ actor: { kind: 'pager' }, kind: 'pager-stops', error: error.message }),
+    );
   }
 }
 

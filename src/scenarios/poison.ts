@@ -1,45 +1,38 @@
 import { type AccessSite } from '../api/index.js';
 import { Play } from './play.js';
-import { type CaseVerdict, type Scenario } from './scenario.js';
+import { type CaseResult, type Scenario } from './scenario.js';
 import { type JudgedUapi } from './uapis.js';
 
 const PAGES = 4;
 const PAGE = 2;
-const EHWPOISON = 133;
 
 /** A page whose contents were lost on the source to a memory error. */
-async function poisoned(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseVerdict> {
+async function poisoned(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseResult> {
   const play = await Play.open(uapi, { pages: PAGES });
   try {
     const has = play.pager.supports.verbs.includes('poison');
     // Without a way to say so, all that is left is never to answer.
     if (has) await play.pager.poison([play.range(PAGE)]);
     else play.source.hold(PAGE);
-    play.note('vmm', has ? 'poisons' : 'has no way to say that it is lost:', PAGE);
+    play.note({
+      actor: { kind: 'vmm' },
+      kind: has ? 'lost-page-poisoned' : 'lost-page-unsayable',
+      page: PAGE,
+    });
     const access = await play.touch({ site, page: PAGE });
     switch (access.state) {
       case 'errored':
         return has
-          ? play.verdict(
-              name,
-              'works',
-              access.errno === EHWPOISON
-                ? 'the access meets poison, as on the source'
-                : 'the access fails with EFAULT, as on poison',
-            )
-          : play.verdict(name, 'fails', 'the access fails with EFAULT, as any missing page does');
+          ? play.result(name, 'works', { kind: 'poison-met', errno: access.errno! })
+          : play.result(name, 'fails', { kind: 'fails-as-missing' });
       case 'injected':
-        return play.verdict(name, 'fails', 'the guest sees an abort for every missing page');
+        return play.result(name, 'fails', { kind: 'aborts-as-missing' });
       case 'done':
-        return play.verdict(name, 'silent', 'the access reads zeros, and nobody is told');
+        return play.result(name, 'silent', { kind: 'poison-reads-zeros' });
       default:
         return access.exits > 0
-          ? play.verdict(
-              name,
-              'needs-vmm',
-              'the vCPU is out with the address: the VMM injects the machine check itself',
-            )
-          : play.verdict(name, 'hangs', 'nothing can be said to who waits: it waits for ever');
+          ? play.result(name, 'needs-vmm', { kind: 'vcpu-out' })
+          : play.result(name, 'hangs', { kind: 'poison-waits' });
     }
   } finally {
     await play.close();

@@ -1,7 +1,7 @@
 import { type AccessSite, type MemoryKind } from '../api/index.js';
-import { gotOf, GRADE_OF, same, SAYS } from './outcome.js';
+import { gotOf, OUTCOME_OF, same } from './outcome.js';
 import { PAGE_BYTES, patterned, Play } from './play.js';
-import { type CaseVerdict, type Scenario, worstOf } from './scenario.js';
+import { type CaseResult, type Scenario, worstOf } from './scenario.js';
 import { type JudgedUapi } from './uapis.js';
 
 const PAGES = 8;
@@ -17,28 +17,19 @@ async function ring(
   name: string,
   site: AccessSite,
   memory: MemoryKind | undefined,
-): Promise<CaseVerdict> {
+): Promise<CaseResult> {
   const play = await Play.open(uapi, { pages: PAGES, ...(memory && { memory }) });
   try {
     const wanted = patterned(PAGES).subarray(DESCRIPTORS * PAGE_BYTES, DESCRIPTORS * PAGE_BYTES + 16);
-    play.note('vhost', 'reads a descriptor from', DESCRIPTORS);
+    const actor = { kind: 'vhost' } as const;
+    play.note({ actor, kind: 'ring-accessed', write: false, page: DESCRIPTORS });
     const read = gotOf(await play.touch({ site, page: DESCRIPTORS, length: 16 }), wanted);
-    play.note('vhost', 'writes a used entry to', USED);
-    const write = await play.touch({ site, page: USED, offset: USED_OFFSET, bytes: STAMP });
-    const wrote = gotOf(write, STAMP);
-    const kept = wrote === 'right' ? await afterArrival(play) : 'nothing';
-    const readGrade = GRADE_OF[read];
-    const writeGrade = wrote !== 'right' ? GRADE_OF[wrote] : kept === 'both' ? 'works' : 'silent';
-    const loss =
-      kept === 'both'
-        ? 'what it writes is kept'
-        : wrote !== 'right'
-          ? `a write ${SAYS[wrote]}`
-          : kept === 'entry'
-            ? 'its write makes a page of zeros that the contents never replace'
-            : 'its write is overwritten when the page arrives';
-    const grade = worstOf([{ grade: readGrade }, { grade: writeGrade }]);
-    return play.verdict(name, grade, `a read ${SAYS[read]}; ${loss}`);
+    play.note({ actor, kind: 'ring-accessed', write: true, page: USED });
+    const writing = await play.touch({ site, page: USED, offset: USED_OFFSET, bytes: STAMP });
+    const write = gotOf(writing, STAMP);
+    const kept = write === 'right' ? await afterArrival(play) : 'nothing';
+    const writeOutcome = write !== 'right' ? OUTCOME_OF[write] : kept === 'both' ? 'works' : 'silent';
+    return play.result(name, worstOf([OUTCOME_OF[read], writeOutcome]), { kind: 'ring', read, write, kept });
   } finally {
     await play.close();
   }
@@ -51,11 +42,7 @@ async function afterArrival(play: Play): Promise<'both' | 'entry' | 'rest'> {
   const entry = same(page.subarray(USED_OFFSET, USED_OFFSET + STAMP.length), STAMP);
   const source = patterned(PAGES).subarray(USED * PAGE_BYTES, (USED + 1) * PAGE_BYTES);
   const rest = same(page.subarray(0, USED_OFFSET), source.subarray(0, USED_OFFSET));
-  play.note(
-    'guest',
-    `finds the entry ${entry ? 'there' : 'gone'}, the rest ${rest ? 'there' : 'zeros'} on`,
-    USED,
-  );
+  play.note({ actor: { kind: 'guest' }, kind: 'ring-compared', entry, rest, page: USED });
   return entry && rest ? 'both' : entry ? 'entry' : 'rest';
 }
 

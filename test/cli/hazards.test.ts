@@ -3,6 +3,7 @@ import { type AccessSite } from 'demand-paging';
 import { CANDIDATES } from '../../src/cli/judge/candidate.js';
 import { cellsOf } from '../../src/cli/judge/cell.js';
 import { makeMatrix } from '../../src/cli/judge/matrix.js';
+import { textOf } from '../../src/cli/judge/page/hazard-list.js';
 import { THREAD_HAZARDS } from '../../src/cli/judge/thread-hazards.js';
 
 const NAMES = CANDIDATES.filter(({ group }) => group !== 'live').map(({ name }) => name);
@@ -106,9 +107,9 @@ test(
     expect(Object.keys(found).sort()).toEqual(Object.keys(HAS).sort());
     for (const [name, has] of Object.entries(HAS)) expect(found[name], name).toEqual([...has].sort());
     for (const { name, has } of hazards)
-      for (const { candidate, what, story } of has) {
-        expect(what, `${candidate}: ${name}`).not.toBe('');
-        expect(story.length, `${candidate}: ${name}`).toBeGreaterThan(0);
+      for (const { candidate, result } of has) {
+        expect(textOf(result), `${candidate}: ${name}`).not.toBe('');
+        expect('trace' in result && result.trace.length, `${candidate}: ${name}`).toBeGreaterThan(0);
       }
   },
 );

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { cellsOf, JUDGED, type JudgedCell } from '../../src/cli/judge/cell.js';
+import { type CellResult, cellsOf, JUDGED } from '../../src/cli/judge/cell.js';
+import { caseText } from 'demand-paging/scenarios';
 import { judgeCandidate, type Judgement } from '../../src/cli/judge/judgement.js';
 
 const fixture = (name: string): string => new URL(`fixtures/uapis/${name}.mjs`, import.meta.url).pathname;
@@ -12,76 +13,70 @@ const CELLS = cellsOf(JUDGED.filter(({ name, part }) => ONLY.includes(name) && p
 const judge = (name: string, answer_ms = 15_000): Promise<Judgement> =>
   judgeCandidate(fixture(name), CELLS, { runs: 15, seed: 1, within_ms: 2000, answer_ms });
 
-const at = ({ cells }: Judgement, property: string, site?: string): JudgedCell['result'] =>
-  cells.find((cell) => cell.property === property && cell.site === site)!.result;
+const at = ({ cells }: Judgement, property: string, site?: string): CellResult =>
+  cells.find((cell) => cell.property === property && cell.site === site)!;
 
 describe('a prototype judged in a process of its own', () => {
   test('that is sound holds, and where nobody stands an access is shown that goes through', async () => {
     const judgement = await judge('sound');
     expect(judgement.cells).toHaveLength(CELLS.length);
-    expect(judgement.cells.filter(({ result }) => result.verdict === 'fails')).toEqual([]);
-    expect(at(judgement, 'coverage-is-true', 'vcpu-load')).toEqual({ verdict: 'holds', runs: 15 });
-    expect(at(judgement, 'coverage-is-true', 'kernel-copy').verdict).toBe('holds');
+    expect(judgement.cells.filter(({ outcome }) => outcome === 'fails')).toEqual([]);
+    expect(at(judgement, 'coverage-is-true', 'vcpu-load')).toMatchObject({ outcome: 'holds', runs: 15 });
+    expect(at(judgement, 'coverage-is-true', 'kernel-copy').outcome).toBe('holds');
     const witness = at(judgement, 'no-zero-leak', 'kernel-copy');
+    const actor = { kind: 'accessor', site: 'kernel-copy', number: 1 };
     expect(witness).toMatchObject({
-      verdict: 'unmediated',
-      what: expect.stringMatching(/read zeros/) as string,
+      outcome: 'unmediated',
+      failure: { kind: 'not-noticed', access: { accessor: actor, page: 0 }, seen: 'zeros' },
+      trace: [
+        { actor, kind: 'access-starts', write: false, page: 0 },
+        { actor, kind: 'access-ends', end: 'done', seen: 'zeros', page: 0 },
+        { actor: { kind: 'resolver' }, kind: 'fault-missed', page: 0 },
+      ],
     });
-    const { story } = witness as { readonly story: readonly string[] };
-    expect(story.map((line) => line.replace(/^ *\d+ +/, ''))).toEqual([
-      'KVM (#1)  reads (kvm_read_guest) page 0',
-      'KVM (#1)  has read page 0: zeros',
-      'pager     was told nothing of page 0; its contents are still at the source',
-    ]);
   });
 
   test('that deadlocks is named, with what it was at, and the rest is judged', async () => {
     const judgement = await judge('loops', 4000);
     const stuck = judgement.cells.filter(
-      ({ result }) => result.verdict === 'fails' && result.what.startsWith('it does not answer'),
+      (result) => result.outcome === 'fails' && result.failure.kind === 'no-answer',
     );
     expect(stuck.length).toBeGreaterThan(0);
     expect(judgement.cells).toHaveLength(CELLS.length);
     // The run in which it fell silent was played again, and left its events behind.
-    const { story } = stuck[0]!.result as { readonly story: readonly string[] };
-    expect(story.at(-1)).toMatch(/vCPU \d \(#\d+\) +is stopped at page \d \(missing\)/);
+    const { trace } = stuck[0] as Extract<CellResult, { trace: unknown }>;
+    expect(trace.at(-1)).toMatchObject({
+      actor: { kind: 'accessor', site: 'vcpu-load' },
+      kind: 'stopped-at',
+      fault: 'missing',
+    });
   });
 
   test('that throws is named, with where', async () => {
     const judgement = await judge('throws');
     expect(at(judgement, 'coverage-is-true', 'vcpu-load')).toMatchObject({
-      verdict: 'fails',
-      what: expect.stringMatching(/a null pointer[^]*throws\.mjs:5/) as string,
+      outcome: 'fails',
+      failure: { kind: 'thrown', error: expect.stringMatching(/a null pointer[^]*throws\.mjs:5/) as string },
     });
-    expect(at(judgement, 'views-die-safely').verdict).toBe('holds');
+    expect(at(judgement, 'views-die-safely').outcome).toBe('holds');
   });
 
   test('that lies in its manifest is named by the property of that', async () => {
     const judgement = await judge('lies');
     expect(at(judgement, 'coverage-is-true', 'vcpu-load')).toMatchObject({
-      verdict: 'fails',
-      what: "vcpu-load is declared 'blocks', and a missing page there: errors",
+      outcome: 'fails',
+      failure: { kind: 'wrong-effect', site: 'vcpu-load', declared: 'blocks', seen: 'errors' },
     });
-    expect(at(judgement, 'views-die-safely').verdict).toBe('holds');
+    expect(at(judgement, 'views-die-safely').outcome).toBe('holds');
   });
 
   test('that never answers is given up after a bounded time, and every cell says so', async () => {
     const started = performance.now();
     const judgement = await judge('silent', 2000);
     expect(judgement.cells).toHaveLength(CELLS.length);
-    const said = judgement.cells.map(({ result }) =>
-      result.verdict === 'fails' ? result.what : result.verdict,
-    );
-    expect(
-      said
-        .slice(0, 2)
-        .every(
-          (what) =>
-            what ===
-            'it does not answer: it waits for something, and nothing is under way that could bring it',
-        ),
-    ).toBe(true);
-    expect(said.slice(2).every((what) => what.startsWith('not judged: '))).toBe(true);
+    const kinds = judgement.cells.map((result) => result.outcome === 'fails' && result.failure.kind);
+    expect(kinds.slice(0, 2)).toEqual(['idle', 'idle']);
+    expect(new Set(kinds.slice(2))).toEqual(new Set(['not-evaluated']));
     // Two cells, each played again, a start of a process each.
     expect(performance.now() - started).toBeLessThan(60_000);
   });
@@ -89,9 +84,10 @@ describe('a prototype judged in a process of its own', () => {
   test('that ends its process is named by how', async () => {
     const judgement = await judge('exits');
     const died = judgement.cells.filter(
-      ({ result }) => result.verdict === 'fails' && result.what === 'it ended its process: status 7',
+      (result) => result.outcome === 'fails' && result.failure.kind === 'process-ended',
     );
     expect(died.length).toBeGreaterThan(0);
+    expect(died[0]).toMatchObject({ failure: { how: 'status 7' } });
     expect(judgement.cells).toHaveLength(CELLS.length);
   });
 });
@@ -112,17 +108,18 @@ describe('scenarios are played on a prototype in its process', () => {
     expect(scenarios.map(({ scenario, uapi }) => `${scenario} of ${uapi}`)).toEqual(
       NAMES.map((name) => `${name} of fixture`),
     );
-    expect(scenarios[0]).toMatchObject({ grade: 'silent' });
-    expect(scenarios[0]!.cases.every(({ says }) => says !== '')).toBe(true);
+    expect(scenarios[0]).toMatchObject({ outcome: 'silent' });
+    expect(scenarios[0]!.cases.every((result) => caseText(result) !== '')).toBe(true);
   });
 
   test('that takes its process along in one of them: that is said, and the others are played or given up', async () => {
     const { cells, scenarios } = await play('exits');
     expect(cells).toHaveLength(1);
     expect(scenarios.map(({ scenario }) => scenario)).toEqual(NAMES);
-    expect(scenarios.flatMap(({ cases }) => cases.map(({ says }) => says)).join()).toMatch(
-      /it ended its process: status 7/,
-    );
+    expect(scenarios.flatMap(({ cases }) => cases.map(({ seen }) => seen))).toContainEqual({
+      kind: 'process',
+      failure: { kind: 'process-ended', how: 'status 7' },
+    });
   });
 
   test('that is no prototype: none', async () => {

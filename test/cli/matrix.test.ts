@@ -1,6 +1,9 @@
 import { parseHTML } from 'linkedom';
+import { formatTrace } from 'demand-paging/conformance';
+import { formatScenarioTrace } from 'demand-paging/scenarios';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { type MatrixDocument, makeMatrix } from '../../src/cli/judge/matrix.js';
+import { textOf } from '../../src/cli/judge/page/hazard-list.js';
 import { matrixPage } from '../../src/cli/judge/page/matrix-page.js';
 
 const broken = new URL('fixtures/uapis/lies.mjs', import.meta.url).pathname;
@@ -38,7 +41,7 @@ describe('the page of the matrix', () => {
     expect(page).not.toMatch(/@import|url\(|\bon[a-z]+="/);
   });
 
-  test('has a cell, which opens, for every verdict in the data', () => {
+  test('has a cell, which opens, for every result in the data', () => {
     for (const row of data.rows.filter(({ cells }) => cells.length > 0)) {
       const name = row.facts!.name;
       for (const { site } of data.sites) {
@@ -50,29 +53,29 @@ describe('the page of the matrix', () => {
         const button = document.querySelector(`button[aria-label^="${name}, ${property}: "]`);
         const opened = document.getElementById(button?.getAttribute('popovertarget') ?? '');
         expect(opened, `${name}, ${property}`).not.toBeNull();
-        for (const { result } of row.cells.filter((cell) => cell.property === property))
-          expect(squeezed(opened!.textContent)).toContain(result.verdict.replace('-', ' '));
+        for (const { outcome } of row.cells.filter((cell) => cell.property === property))
+          expect(squeezed(opened!.textContent)).toContain(outcome.replace('-', ' '));
       }
     }
   });
 
   test('tells every counterexample that there is', () => {
-    const stories = new Set(
-      [...document.querySelectorAll('pre.story')].map(({ textContent }) => textContent),
-    );
+    const traces = new Set([...document.querySelectorAll('pre.trace')].map(({ textContent }) => textContent));
     const told = data.rows.flatMap(({ cells }) =>
-      cells.flatMap(({ result }) =>
-        result.verdict === 'unmediated' && result.story.length > 0 ? [result.story.join('\n')] : [],
+      cells.flatMap((result) =>
+        result.outcome === 'unmediated' && result.failure ? [formatTrace(result.trace).join('\n')] : [],
       ),
     );
     expect(told.length).toBeGreaterThan(5);
-    for (const story of told) expect(stories).toContain(story);
+    for (const trace of told) expect(traces).toContain(trace);
     const text = squeezed(document.body.textContent);
     expect(text).toContain("vcpu-load is declared 'blocks', and a missing page there: errors");
     for (const { has } of data.hazards)
-      for (const { what, story } of has) {
-        expect(text).toContain(squeezed(what));
-        if (story.length > 0) expect(stories).toContain(story.join('\n'));
+      for (const { result } of has) {
+        expect(text).toContain(squeezed(textOf(result)));
+        if ('case' in result) expect(traces).toContain(formatScenarioTrace(result.trace).join('\n'));
+        else if ('trace' in result && result.trace.length > 0)
+          expect(traces).toContain(formatTrace(result.trace).join('\n'));
       }
   });
 

@@ -157,7 +157,7 @@ async function play(choices: readonly number[], missing: 'poison' | 'zero' | 'le
     for (const { access } of accesses) while (access.runnable) access.step();
   }
   for (const { access, page } of accesses) {
-    expect([access.name, access.state], 'no access waits').not.toContain('blocked');
+    expect([access.actor, access.state], 'no access waits').not.toContain('blocked');
     const zeros = removed.has(page) && missing !== 'poison';
     if (access.state === 'done') expect(zeros ? [0, page + 1] : [page + 1]).toContain(access.bytes[0]);
     else expect([access.state, removed.has(page)]).toEqual(['errored', true]);

@@ -75,8 +75,8 @@ describe('the samples of the guides', () => {
       'docs/gic-its-restore.md arm64-gic',
       'docs/troubleshooting.md missing-device',
       'docs/writing-a-backend.md counting',
-      'docs/writing-a-backend.md judge-counting',
-      'docs/writing-a-backend.md judge-forgetful',
+      'docs/writing-a-backend.md check-counting',
+      'docs/writing-a-backend.md check-forgetful',
     ]);
   });
 

@@ -3,10 +3,10 @@ import { blocking, exiting, type ModelMechanism } from 'demand-paging/backends/m
 import {
   before,
   defineUapi,
+  evaluate,
   kvmUserfault,
   type UapiDefinition,
   VCPU_SITES,
-  verdict,
 } from 'demand-paging/prototypes';
 
 const GOOD: UapiDefinition<object> = {
@@ -103,26 +103,27 @@ describe('defineUapi refuses', () => {
   });
 });
 
-describe('a verdict on some properties', () => {
+describe('evaluating some properties', () => {
   test('a name that is none is refused', async () => {
-    await expect(verdict(kvmUserfault, {}, { only: ['no-such'] })).rejects.toThrow(
+    await expect(evaluate(kvmUserfault, {}, { only: ['no-such'] })).rejects.toThrow(
       /there is no property 'no-such': install-once, /,
     );
   });
 
   test('a path without one property to play it is refused', async () => {
-    await expect(verdict(kvmUserfault, {}, { path: '1:2' })).rejects.toThrow(/a path is of one property/);
+    await expect(evaluate(kvmUserfault, {}, { path: '1:2' })).rejects.toThrow(/a path is of one property/);
   });
 
   test('a failure is played again by its title, its seed and its path', async () => {
     const use = { publish: 'before' } as const;
     const only = ['no-zero-leak, read while its page is brought'];
-    const first = await verdict(kvmUserfault, use, { seed: 1, runs: 200, only });
-    const [failure] = first.reports;
-    if (failure?.outcome !== 'failed') throw new Error(first.text);
-    const { seed, path, what } = failure.counterexample;
-    const again = await verdict(kvmUserfault, use, { seed, path, runs: 1, only });
-    expect(again.reports).toMatchObject([{ outcome: 'failed', counterexample: { what } }]);
+    const first = await evaluate(kvmUserfault, use, { seed: 1, runs: 200, only });
+    const [found] = first.results;
+    if (found?.outcome !== 'fails' || !found.replay) throw new Error(first.text);
+    const { failure, trace, replay } = found;
+    const { seed, path } = replay;
+    const again = await evaluate(kvmUserfault, use, { seed, path, runs: 1, only });
+    expect(again.results).toMatchObject([{ outcome: 'fails', failure, trace }]);
   });
 });
 
@@ -145,9 +146,9 @@ test('who stopped an access is asked when its vCPU is back, whatever it declares
       return { sites: before(VCPU_SITES, waits), withdrawn() {} };
     },
   });
-  const { reports } = await verdict(liar, {}, { only: ['coverage-is-true'], runs: 20, seed: 1 });
+  const { results } = await evaluate(liar, {}, { only: ['coverage-is-true'], runs: 20, seed: 1 });
   expect(asked).toBeGreaterThan(0);
-  expect(reports[0]).toMatchObject({
-    counterexample: { what: "vcpu-load is declared 'blocks', and a missing page there: exits" },
+  expect(results[0]).toMatchObject({
+    failure: { kind: 'wrong-effect', site: 'vcpu-load', declared: 'blocks', seen: 'exits' },
   });
 });

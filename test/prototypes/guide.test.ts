@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
-import { type Uapi, type Verdict } from 'demand-paging/prototypes';
+import { type Uapi, type UapiEvaluation } from 'demand-paging/prototypes';
 import { complaintsAbout } from '../support/sample-complaints.js';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -30,23 +30,23 @@ const run = (name: string): Promise<Record<string, unknown>> =>
 
 describe('the guide to prototyping', () => {
   test('has its samples', () => {
-    expect([...samples.keys()]).toEqual(['page-lease.ts', 'judge.ts', 'page-lease-2.ts', 'judge-2.ts']);
+    expect([...samples.keys()]).toEqual(['page-lease.ts', 'evaluate.ts', 'page-lease-2.ts', 'evaluate-2.ts']);
   });
 
   test('shows samples that compile', { timeout: 60_000 }, () => {
     expect(complaintsAbout(folder, [...samples.keys()])).toEqual([]);
   });
 
-  test('shows the verdict that its first sample gets', { timeout: 60_000 }, async () => {
-    const { first } = (await run('judge.ts')) as { first: Verdict };
+  test('shows the results that its first sample gets', { timeout: 60_000 }, async () => {
+    const { first } = (await run('evaluate.ts')) as { first: UapiEvaluation };
     expect(first.text).toContain(outputs[0]);
     expect(first.failed.join('\n')).toBe(outputs[1]);
     expect(first.text).toContain(outputs[2]);
-    expect(first.text).toContain('who did what:');
+    expect(first.text).toContain('trace:');
   });
 
-  test('shows the verdict that its second sample gets', { timeout: 60_000 }, async () => {
-    const { second, mistaken } = (await run('judge-2.ts')) as Record<string, Verdict>;
+  test('shows the results that its second sample gets', { timeout: 60_000 }, async () => {
+    const { second, mistaken } = (await run('evaluate-2.ts')) as Record<string, UapiEvaluation>;
     expect(second!.text).toContain(outputs[3]);
     expect(second!.failed).toEqual([]);
     expect(mistaken!.failed.join('\n')).toBe(outputs[4]);

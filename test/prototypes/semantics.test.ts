@@ -8,7 +8,7 @@ import {
   type UapiAttachment,
   type UapiBackend,
 } from 'demand-paging/prototypes';
-import { type ModelAccess } from 'demand-paging/backends/memory';
+import { type KernelEvent, type ModelAccess } from 'demand-paging/backends/memory';
 import { onePage } from './one-page.js';
 
 const PAGE_BYTES = 4096;
@@ -17,8 +17,8 @@ const PAGE_BYTES = 4096;
 async function bench(backend: UapiBackend, pages = 4, memory: 'anonymous' | 'shmem' = 'anonymous') {
   const attachment: UapiAttachment = await backend.attach(onePage(memory, pages));
   const { kernel, port } = attachment;
-  const log: string[] = [];
-  kernel.trace = (who, what, page) => log.push(`${who} ${what} ${page}`);
+  const log: KernelEvent[] = [];
+  kernel.trace = (event) => log.push(event);
   return {
     kernel,
     log,
@@ -65,11 +65,11 @@ describe('present-bitmap', () => {
 
   test('(e): a block is mapped huge with its last page, and split when one is marked non-present', async () => {
     const { log, resolve } = await bench(presentBitmap.backend({ blockPages: 2 }));
-    const collapses = (): number => log.filter((line) => line.includes('as one block')).length;
+    const collapses = (): number => log.filter(({ kind }) => kind === 'mapped-as-block').length;
     resolve('copy', 2);
     expect(collapses()).toBe(0);
     resolve('copy', 3);
-    expect(log.at(-1)).toBe('kvm maps as one block the pages from 2');
+    expect(log.at(-1)).toMatchObject({ actor: { kind: 'kvm' }, kind: 'mapped-as-block', page: 2 });
     resolve('rwprotect', 3, true);
     resolve('rwprotect', 3, false);
     expect(collapses()).toBe(2);

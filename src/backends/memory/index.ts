@@ -9,4 +9,5 @@ export { blocking } from './mechanisms/blocking.js';
 export { erroring } from './mechanisms/erroring.js';
 export { exiting } from './mechanisms/exiting.js';
 export { injecting } from './mechanisms/injecting.js';
+export { type Accessor, type Actor, type KernelEvent } from '../../api/index.js';
 export { settle, type Stepper } from './stepper.js';

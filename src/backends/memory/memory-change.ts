@@ -9,15 +9,13 @@ export type Step = EventMessage | undefined;
 
 /** A thread that changes the memory behind the pager's back, and waits where the kernel makes it wait. */
 export class MemoryChange implements Stepper {
-  readonly name: string;
   onRunnable: (() => void) | undefined;
   readonly #steps: Generator<Step, void>;
   readonly #over: () => void;
   #waitsFor: EventMessage | undefined;
   #ended = false;
 
-  constructor(name: string, steps: Generator<Step, void>, over: () => void) {
-    this.name = name;
+  constructor(steps: Generator<Step, void>, over: () => void) {
     this.#steps = steps;
     this.#over = over;
   }
@@ -86,10 +84,15 @@ export function* forkSteps(kernel: ModelKernel, fd: number): Generator<Step, voi
   yield* announced(kernel, { kind: 'fork', fd }, settle);
 }
 
-function* announce(kernel: ModelKernel, event: MemoryEvent, why: string): Generator<Step, void> {
+function* announce(
+  kernel: ModelKernel,
+  event: Extract<MemoryEvent, { kind: 'remove' }>,
+  advice: Exclude<Discard, 'punch'>,
+): Generator<Step, void> {
   const settle = beginning(kernel, event.kind);
-  const what = settle ? `announces (${why})` : `tells nobody of the ${why} of`;
-  kernel.trace?.('kernel', what, event.kind === 'fork' ? 0 : event.pages.first);
+  const actor = { kind: 'kernel' } as const;
+  const page = event.pages.first;
+  kernel.trace?.({ actor, kind: 'discard-announced', advice, sent: settle !== undefined, page });
   yield* announced(kernel, event, settle);
 }
 

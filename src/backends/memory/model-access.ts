@@ -1,4 +1,4 @@
-import { type AccessSite, type FaultKind, type PageIndex } from '../../api/index.js';
+import { type Accessor, type AccessSite, type FaultKind, type PageIndex } from '../../api/index.js';
 import { ERRNO } from './errno.js';
 import { type ModelKernel } from './model-kernel.js';
 import { type Stepper } from './stepper.js';
@@ -36,7 +36,7 @@ const COPIED_BY_KERNEL: ReadonlySet<AccessSite> = new Set([
 
 /** An access to the model's memory, from one of the sites, a piece a step. */
 export class ModelAccess implements Stepper {
-  readonly name: string;
+  readonly actor: Accessor;
   readonly site: AccessSite;
   readonly write: boolean;
   readonly thread: number;
@@ -72,7 +72,7 @@ export class ModelAccess implements Stepper {
     this.bytes = bytes ?? new Uint8Array(length);
     this.#piece_bytes = piece_bytes;
     this.vcpu = site.startsWith('vcpu-') ? vcpu : undefined;
-    this.name = `${site}#${thread}`;
+    this.actor = { kind: 'accessor', site, number: thread };
   }
 
   get state(): AccessState {
@@ -146,11 +146,8 @@ export class ModelAccess implements Stepper {
 
   #enter(state: AccessState): void {
     this.#state = state;
-    this.#kernel.trace?.(
-      this.name,
-      state === 'errored' && this.errno === ERRNO.EHWPOISON ? 'poisoned' : state,
-      this.page,
-    );
+    const { actor, page, errno } = this;
+    this.#kernel.trace?.({ actor, kind: 'access-state', state, page, errno });
   }
 
   #transfer(frame: Uint8Array): void {

@@ -1,8 +1,9 @@
 import {
   type AccessSite,
+  type FaultKind,
   type Gpa,
   hex,
-  type FaultKind,
+  type KernelEvent,
   type MemoryEvent,
   type PageIndex,
   type PageRange,
@@ -23,6 +24,8 @@ import { type AccessRequest, ModelAccess } from './model-access.js';
 import { type Discard, type ModelMemory } from './model-memory.js';
 import { settle, type Stepper } from './stepper.js';
 
+const KERNEL = { kind: 'kernel' } as const;
+
 /** Which mechanisms stand before which sites. A site that is absent is unmediated. */
 export type SiteMechanisms = Partial<Readonly<Record<AccessSite, readonly ModelMechanism[]>>>;
 
@@ -42,8 +45,8 @@ export class ModelKernel {
   readonly sites: SiteMechanisms;
   /** The kernels of forked children, by the number that their `fork` event carried. */
   readonly children = new Map<number, ModelKernel>();
-  /** Who did what to which page, for timelines. */
-  trace: ((who: string, what: string, page: PageIndex) => void) | undefined;
+  /** Told of each event, for traces. */
+  trace: ((event: KernelEvent) => void) | undefined;
   /**
    * Called wherever a real kernel could be preempted by another thread: before each message is read, each
    * page resolved. A scheduler steps others from here. `stuck`: the caller is about to be told EAGAIN, and a
@@ -120,28 +123,28 @@ export class ModelKernel {
 
   /** A thread that drops pages, announcing it first; `punch` (fallocate on the file) announces nothing. */
   discard(pages: PageRange, how: Discard = 'dontneed'): Stepper {
-    return this.#change(`${how} ${pages.first}+${pages.count}`, discardSteps(this, pages, how));
+    return this.#change(discardSteps(this, pages, how));
   }
 
   /** A thread that drops pages as a backend does: poison goes with them. */
   withdraw(pages: PageRange): Stepper {
-    return this.#change(`withdraw ${pages.first}+${pages.count}`, withdrawSteps(this, pages));
+    return this.#change(withdrawSteps(this, pages));
   }
 
   /** A thread that unmaps pages and announces it after. */
   unmap(pages: PageRange): Stepper {
-    return this.#change(`unmap ${pages.first}+${pages.count}`, unmapSteps(this, pages));
+    return this.#change(unmapSteps(this, pages));
   }
 
   /** A thread that moves pages to another host address and announces it after. */
   remap(pages: PageRange, to: number): Stepper {
-    return this.#change(`remap ${pages.first}+${pages.count}`, remapSteps(this, pages, to));
+    return this.#change(remapSteps(this, pages, to));
   }
 
   /** A thread that forks: the child's kernel is in {@link children} under the event's number. */
   fork(): Stepper {
     const fd = ++this.#forks;
-    return this.#change(`fork ${fd}`, forkSteps(this, fd));
+    return this.#change(forkSteps(this, fd));
   }
 
   /** An event of a kind that no version of the library knows is waiting to be read. */
@@ -162,7 +165,7 @@ export class ModelKernel {
    */
   orphan(): void {
     this.#orphaned = true;
-    this.trace?.('kernel', 'closes the descriptor of the handler that died', 0);
+    this.trace?.({ actor: KERNEL, kind: 'descriptor-closed' });
     this.queue.close();
     this.queue.wake({ first: 0, count: this.memory.layout.pageCount });
   }
@@ -195,7 +198,7 @@ export class ModelKernel {
         const obstacle = mechanism.obstacle(access, this);
         if (typeof obstacle === 'number') return obstacle;
         if (obstacle === undefined) continue;
-        this.trace?.(access.name, `stopped: ${obstacle}`, page);
+        this.trace?.({ actor: access.actor, kind: 'stopped-at', fault: obstacle, page });
         this.#stoppers.set(access, mechanism);
         mechanism.stop(access, obstacle, this);
         return undefined;
@@ -257,7 +260,7 @@ export class ModelKernel {
   }
 
   #arrived({ verb, page }: PageRequest): void {
-    this.trace?.('port', verb, page);
+    this.trace?.({ actor: KERNEL, kind: 'carried-out', verb, page });
     if (verb !== 'copy' && verb !== 'zeropage' && verb !== 'move' && verb !== 'continue') return;
     for (const mechanism of this.#mechanisms) mechanism.installed?.(page, this);
   }
@@ -279,13 +282,13 @@ export class ModelKernel {
 
   dropPage(page: PageIndex, how: Discard): void {
     this.memory.drop(page, how);
-    this.trace?.('kernel', 'dropped', page);
+    this.trace?.({ actor: KERNEL, kind: 'discarded', page });
     for (const mechanism of this.#mechanisms) mechanism.discarded?.(page, this);
   }
 
   unmapPage(page: PageIndex): void {
     this.memory.unmap(page);
-    this.trace?.('kernel', 'unmapped', page);
+    this.trace?.({ actor: KERNEL, kind: 'unmapped', page });
     for (const mechanism of this.#mechanisms) mechanism.discarded?.(page, this);
   }
 
@@ -300,8 +303,8 @@ export class ModelKernel {
     return { page, offset: Number(address - layout.gpaOf(page)) };
   }
 
-  #change(name: string, steps: Generator<Step, void>): MemoryChange {
-    const change = new MemoryChange(name, steps, () => this.#changes.delete(change));
+  #change(steps: Generator<Step, void>): MemoryChange {
+    const change = new MemoryChange(steps, () => this.#changes.delete(change));
     this.#changes.add(change);
     return change;
   }

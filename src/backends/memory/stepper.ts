@@ -4,8 +4,6 @@
  * every interleaving.
  */
 export interface Stepper {
-  /** For timelines. */
-  readonly name: string;
   /** Whether a step would get anywhere now. False while it waits, and once it has ended. */
   readonly runnable: boolean;
   readonly ended: boolean;

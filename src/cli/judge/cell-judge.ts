@@ -5,13 +5,12 @@ import {
   type CheckOptions,
   openManifest,
   type Manifest,
-  type Report,
+  type Result,
   type Subject,
-  titleOf,
   unnoticedAccess,
 } from '../../conformance/index.js';
 import { recordFailure } from '../reproducer/record-failure.js';
-import { type Cell, type CellVerdict, OUT_OF_REACH, propertyOf } from './cell.js';
+import { type Cell, type CellResult, propertyOf } from './cell.js';
 
 /** Judges cells of one subject, in this process. */
 export class CellJudge {
@@ -29,51 +28,52 @@ export class CellJudge {
   }
 
   /** Never throws: what the subject throws is a failure of the cell. */
-  async judge({ property: title, site }: Cell): Promise<CellVerdict> {
+  async judge(cell: Cell): Promise<CellResult> {
+    return { ...cell, ...(await this.#resultOf(cell)) };
+  }
+
+  async #resultOf(cell: Cell): Promise<Result & Pick<CellResult, 'reproducer'>> {
     try {
-      const property = propertyOf(title)!;
-      if (site === undefined)
-        return await this.#withReproducer(
-          { property: title, site },
-          verdictOf(await this.#check(property, this.#subject)),
-        );
-      return await this.#judgeAt(property, site);
+      const property = propertyOf(cell.property)!;
+      return cell.site === undefined
+        ? await this.#checked(cell, property, this.#subject)
+        : await this.#at(cell, property, cell.site);
     } catch (thrown) {
-      return { verdict: 'fails', what: `it throws: ${textOf(thrown)}`, story: [], runs: 0 };
+      return { outcome: 'fails', failure: { kind: 'thrown', error: textOf(thrown) }, trace: [], runs: 0 };
     }
   }
 
-  async #judgeAt(property: AnyProperty, site: AccessSite): Promise<CellVerdict> {
+  async #at(cell: Cell, property: AnyProperty, site: AccessSite): Promise<Result> {
     const { coverage } = await this.manifest();
     const effect = coverage.find((row) => row.site === site)?.effect ?? 'unmediated';
-    const reachable = this.#subject.sites.includes(site);
     // What is unmediated is held to its declaration, and to nothing else.
     if (effect === 'unmediated' && property.name !== 'coverage-is-true')
       return this.#unmediated(property, site);
-    if (!reachable) return { verdict: 'not-applicable', reason: OUT_OF_REACH };
-    const verdict = verdictOf(await this.#check(property, { ...this.#subject, sites: [site] }));
-    return await this.#withReproducer({ property: titleOf(property), site }, verdict);
+    if (!this.#subject.sites.includes(site)) return { outcome: 'skipped' };
+    return this.#checked(cell, property, { ...this.#subject, sites: [site] });
   }
 
   /** A failure on a real kernel is played again, recorded, for a C program of it. */
-  async #withReproducer({ property, site }: Cell, verdict: CellVerdict): Promise<CellVerdict> {
-    const subject = this.#subject;
-    if (verdict.verdict !== 'fails' || subject.deterministic) return verdict;
-    const again = await recordFailure(property, site, subject, this.#options);
-    return again.program === undefined
-      ? { ...verdict, noReproducer: again.why }
-      : { ...verdict, reproducer: again.program };
+  async #checked(
+    { property: title, site }: Cell,
+    property: AnyProperty,
+    subject: Subject,
+  ): Promise<Result & Pick<CellResult, 'reproducer'>> {
+    const result = await this.#check(property, subject);
+    if (result.outcome !== 'fails' || this.#subject.deterministic) return result;
+    const again = await recordFailure(title, site, this.#subject, this.#options);
+    return { ...result, reproducer: 'why' in again ? again : { program: again.program } };
   }
 
   /** One property shows what it means; the others refer to it. */
-  async #unmediated(property: AnyProperty, site: AccessSite): Promise<CellVerdict> {
-    const what = 'nobody stands there: an access to a missing page goes through, and nobody is told';
-    if (property.name !== unnoticedAccess.name || property.part !== undefined)
-      return { verdict: 'unmediated', what, story: [] };
-    const report = await this.#check(unnoticedAccess, this.#witness(site));
-    if (report.outcome !== 'failed') return { verdict: 'unmediated', what, story: [] };
-    const { counterexample } = report;
-    return { verdict: 'unmediated', what: counterexample.what, story: counterexample.story };
+  async #unmediated(property: AnyProperty, site: AccessSite): Promise<Result> {
+    const shown =
+      property.name === unnoticedAccess.name && property.part === undefined
+        ? await this.#check(unnoticedAccess, this.#witness(site))
+        : undefined;
+    return shown?.outcome === 'fails'
+      ? { outcome: 'unmediated', failure: shown.failure, trace: shown.trace }
+      : { outcome: 'unmediated', failure: undefined, trace: [] };
   }
 
   /** Private memory has no second mapping: on a model, shared memory shows it. */
@@ -85,19 +85,14 @@ export class CellJudge {
       : { ...subject, sites: [] };
   }
 
-  #check(property: AnyProperty, subject: Subject): Promise<Report> {
-    return checkProperty(property, subject, this.#options);
-  }
-}
-
-function verdictOf(report: Report): CellVerdict {
-  switch (report.outcome) {
-    case 'held':
-      return { verdict: 'holds', runs: report.runs };
-    case 'skipped':
-      return { verdict: 'not-applicable', reason: report.reason };
-    case 'failed':
-      return { verdict: 'fails', ...report.counterexample, runs: report.runs };
+  async #check(property: AnyProperty, subject: Subject): Promise<Result> {
+    const {
+      name: _name,
+      part: _part,
+      claim: _claim,
+      ...result
+    } = await checkProperty(property, subject, this.#options);
+    return result;
   }
 }
 

@@ -1,8 +1,8 @@
 import { type AccessSite, type Coverage, type Supports } from '../../api/index.js';
-import { type ScenarioVerdict } from '../../scenarios/index.js';
+import { type ScenarioResult } from '../../scenarios/index.js';
 import { type PlainFailure } from '../failure.js';
 import { type CandidateGroup } from './candidate.js';
-import { type Cell, type CellVerdict } from './cell.js';
+import { type Cell, type CellResult } from './cell.js';
 
 export interface JudgeOptions {
   /** Runs of each cell. */
@@ -23,7 +23,7 @@ export interface JudgeJob {
   /** Names of scenarios, played after the cells; by what is no prototype, none. */
   readonly scenarios: readonly string[];
   readonly options: JudgeOptions;
-  /** The descriptor of a file for the events of the run under way, which is read when the process has to be killed. */
+  /** The descriptor of a file for the events of the run under way, one a line as JSON, which is read when the process has to be killed. */
   readonly blackBox?: number;
 }
 
@@ -57,7 +57,7 @@ export type JudgeMessage =
   | { readonly kind: 'declared'; readonly declared: Declared }
   /** Index into the job's cells, and after them its scenarios. */
   | { readonly kind: 'begin'; readonly index: number }
-  | { readonly kind: 'verdict'; readonly index: number; readonly result: CellVerdict }
-  | { readonly kind: 'played'; readonly verdict: ScenarioVerdict }
+  | { readonly kind: 'cell'; readonly index: number; readonly result: CellResult }
+  | { readonly kind: 'scenario'; readonly result: ScenarioResult }
   /** Nothing comes after this. */
   | { readonly kind: 'over' };

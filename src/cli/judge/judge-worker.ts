@@ -1,6 +1,6 @@
 import { ftruncateSync, writeSync } from 'node:fs';
 import { DemandPagingError } from '../../api/index.js';
-import { type CheckOptions, narrate, type TimelineEntry } from '../../conformance/index.js';
+import { type CheckOptions } from '../../conformance/index.js';
 import { type JudgedUapi, playScenario, SCENARIOS } from '../../scenarios/index.js';
 import { type PlainFailure } from '../failure.js';
 import { type Candidate } from './candidate.js';
@@ -47,7 +47,7 @@ async function judgeCells(judging: CellJudge, { cells }: JudgeJob): Promise<void
   for (const [index, cell] of cells.entries()) {
     send({ kind: 'begin', index });
     if (index === 0) await declare(judging);
-    send({ kind: 'verdict', index, result: await judging.judge(cell) });
+    send({ kind: 'cell', index, result: await judging.judge(cell) });
   }
 }
 
@@ -55,7 +55,7 @@ async function play(uapi: JudgedUapi, { cells, scenarios }: JudgeJob): Promise<v
   for (const [index, name] of scenarios.entries()) {
     send({ kind: 'begin', index: cells.length + index });
     const scenario = SCENARIOS.find((candidate) => candidate.name === name)!;
-    send({ kind: 'played', verdict: await playScenario(scenario, uapi) });
+    send({ kind: 'scenario', result: await playScenario(scenario, uapi) });
   }
 }
 
@@ -75,20 +75,20 @@ function checkOptions({ options, blackBox }: JudgeJob): CheckOptions {
   return blackBox === undefined ? checking : { ...checking, watch: recorder(blackBox) };
 }
 
+/** More events than any run has that comes to an end. */
+const MOST_EVENTS = 100_000;
+
 /** Keeps the events of the run under way in a file, by its descriptor, each as soon as it happens. */
 function recorder(file: number): NonNullable<CheckOptions['watch']> {
-  let entries: TimelineEntry[] = [];
+  let events = 0;
+  let end = 0;
   return {
     run() {
-      entries = [];
+      events = end = 0;
       ftruncateSync(file, 0);
     },
-    note(entry) {
-      entries.push(entry);
-      // Names depend on who came before, so the story is told anew.
-      const text = narrate(entries).join('\n');
-      ftruncateSync(file, 0);
-      writeSync(file, text, 0);
+    event(entry) {
+      if (events++ < MOST_EVENTS) end += writeSync(file, `${JSON.stringify(entry)}\n`, end);
     },
   };
 }

@@ -1,6 +1,13 @@
 import { type AccessSite } from '../../api/index.js';
+import {
+  formatTrace,
+  type Result,
+  resultText,
+  SKIPPED_TEXT,
+  type TraceEntry,
+} from '../../conformance/index.js';
 import { paragraph } from '../paragraph.js';
-import { type CellVerdict, COLUMNS, isOutOfReach, type JudgedCell, OUT_OF_REACH } from './cell.js';
+import { type CellResult, COLUMNS } from './cell.js';
 import { type Judgement } from './judgement.js';
 
 /** A judgement for people: what it declares, where nobody stands, and each property with its sites. */
@@ -25,28 +32,23 @@ export function judgementLines(judgement: Judgement, columns: number): string[] 
   ];
 }
 
-const KINDS = [
+const OUTCOMES = [
   'holds',
   'fails',
   'unmediated',
   'not-applicable',
-] as const satisfies readonly CellVerdict['verdict'][];
+  'skipped',
+] as const satisfies readonly Result['outcome'][];
 
 /** How many cells came out how. */
-export function countsOf(cells: readonly JudgedCell[]): Readonly<Record<CellVerdict['verdict'], number>> {
-  const of = (kind: CellVerdict['verdict']): number =>
-    cells.filter(({ result }) => result.verdict === kind).length;
-  return {
-    holds: of('holds'),
-    fails: of('fails'),
-    unmediated: of('unmediated'),
-    'not-applicable': of('not-applicable'),
-  };
-}
+export const countsOf = (cells: readonly CellResult[]): Readonly<Record<Result['outcome'], number>> =>
+  Object.fromEntries(
+    OUTCOMES.map((outcome) => [outcome, cells.filter((cell) => cell.outcome === outcome).length]),
+  ) as Record<Result['outcome'], number>;
 
 function countLine({ candidate, cells }: Judgement): string {
   const counts = countsOf(cells);
-  return `${candidate}: ${KINDS.map((kind) => `${counts[kind]} ${kind.replace('-', ' ')}`).join(', ')}`;
+  return `${candidate}: ${OUTCOMES.map((outcome) => `${counts[outcome]} ${outcome.replace('-', ' ')}`).join(', ')}`;
 }
 
 /** Sites by what a missing page does to them. */
@@ -66,57 +68,73 @@ function effectLines({ declared }: Judgement, columns: number): string[] {
 function beyondLines({ declared }: Judgement, columns: number): string[] {
   const beyond = declared ? COLUMNS.filter((site) => !declared.sites.includes(site)) : [];
   return beyond.length > 0
-    ? paragraph(`  not tried   ${beyond.join(', ')}: ${OUT_OF_REACH}`, columns, 14)
+    ? paragraph(`  not tried   ${beyond.join(', ')}: ${SKIPPED_TEXT}`, columns, 14)
     : [];
 }
 
 /** Once a site, with an access that goes through. */
-function unmediatedLines(cells: readonly JudgedCell[], columns: number): string[] {
-  return cells.flatMap(({ site, result }) =>
-    result.verdict === 'unmediated' && result.story.length > 0
-      ? ['', ...paragraph(`UNMEDIATED    ${site!}: ${result.what}`, columns, 14), ...storyLines(result.story)]
+function unmediatedLines(cells: readonly CellResult[], columns: number): string[] {
+  return cells.flatMap((cell) =>
+    cell.outcome === 'unmediated' && cell.failure
+      ? [
+          '',
+          ...paragraph(`UNMEDIATED    ${cell.site!}: ${resultText(cell)}`, columns, 14),
+          ...traceLines(cell.trace),
+        ]
       : [],
   );
 }
 
-function propertyLines(property: string, cells: readonly JudgedCell[], columns: number): string[] {
-  const groups = new Map<string, JudgedCell[]>();
+function propertyLines(property: string, cells: readonly CellResult[], columns: number): string[] {
+  const groups = new Map<string, CellResult[]>();
   for (const cell of cells) {
     // Said once, above.
-    if (isOutOfReach(cell.result) || (cell.result.verdict === 'unmediated' && cells.length > 1)) continue;
-    const key = keyOf(cell.result);
+    if (cell.outcome === 'skipped' || (cell.outcome === 'unmediated' && cells.length > 1)) continue;
+    const key = resultKey(cell);
     groups.set(key, [...(groups.get(key) ?? []), cell]);
   }
   return [...groups.values()].flatMap((group) => {
     const [first] = group;
     const sites = group.flatMap(({ site }) => site ?? []);
     const title = sites.length > 0 ? `${property}: ${sites.join(', ')}` : property;
-    return resultLines(first!.result, title, columns);
+    return resultLines(first!, title, columns);
   });
 }
 
-/** Cells with the same key are said in one line. */
-function keyOf(result: CellVerdict): string {
-  if (result.verdict === 'holds') return 'holds';
-  if (result.verdict === 'unmediated') return 'unmediated';
-  // The same failure at another site differs in the accessor's name only.
-  return result.verdict === 'fails' ? `fails ${result.what.replaceAll(/[a-z-]+#\d+/g, '')}` : result.reason;
+/** What tells accessors apart. */
+const OF_ACCESSORS: readonly string[] = ['accessor', 'awaited', 'waiting'];
+
+/** Results with the same key differ in their accessors only. */
+export function resultKey(result: Result): string {
+  switch (result.outcome) {
+    case 'fails':
+      return JSON.stringify(result.failure, (name, value: unknown) =>
+        OF_ACCESSORS.includes(name) ? undefined : value,
+      );
+    case 'not-applicable':
+      return result.reason;
+    default:
+      return result.outcome;
+  }
 }
 
-function resultLines(result: CellVerdict, title: string, columns: number): string[] {
-  switch (result.verdict) {
+function resultLines(result: Result, title: string, columns: number): string[] {
+  const said = resultText(result);
+  switch (result.outcome) {
     case 'holds':
-      return paragraph(`holds         ${title} (${result.runs} runs)`, columns, 14);
+      return paragraph(`holds         ${title} (${said})`, columns, 14);
     case 'unmediated':
       return paragraph(`unmediated    ${title}`, columns, 14);
     case 'not-applicable':
-      return paragraph(`n/a           ${title}: ${result.reason}`, columns, 14);
+    case 'skipped':
+      return paragraph(`n/a           ${title}: ${said}`, columns, 14);
     case 'fails': {
-      const { what, story, seed, path } = result;
-      const again = seed === undefined ? '' : `; again with seed ${seed}, path '${path ?? ''}'`;
-      return [...paragraph(`FAILS         ${title}: ${what}${again}`, columns, 14), ...storyLines(story)];
+      const { trace, replay } = result;
+      const again = replay ? `; again with seed ${replay.seed}, path '${replay.path}'` : '';
+      return [...paragraph(`FAILS         ${title}: ${said}${again}`, columns, 14), ...traceLines(trace)];
     }
   }
 }
 
-const storyLines = (story: readonly string[]): string[] => story.map((line) => `        ${line}`);
+const traceLines = (trace: readonly TraceEntry[]): string[] =>
+  formatTrace(trace).map((line) => `        ${line}`);

@@ -1,11 +1,12 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { closeSync, fstatSync, readSync } from 'node:fs';
 import { entryFile } from '../../api/package-entry.js';
-import { type CaseVerdict, SCENARIOS, type ScenarioVerdict } from '../../scenarios/index.js';
+import { condensed, failureText, type ProcessFailure, type TraceEntry } from '../../conformance/index.js';
+import { type CaseResult, SCENARIOS, type ScenarioResult } from '../../scenarios/index.js';
 import { ENDING_SIGNALS } from '../ending-signals.js';
 import { type PlainFailure } from '../failure.js';
 import { unnamedFile } from '../unnamed-file.js';
-import { type Cell, cellName, type CellVerdict, type JudgedCell } from './cell.js';
+import { type Cell, cellName, type CellResult } from './cell.js';
 import {
   BLACK_BOX,
   type CandidateFacts,
@@ -26,9 +27,9 @@ export interface Judgement {
   readonly unavailable: string | undefined;
   /** Why it could not be loaded. */
   readonly refused: PlainFailure | undefined;
-  readonly cells: readonly JudgedCell[];
+  readonly cells: readonly CellResult[];
   /** None of what is no prototype. */
-  readonly scenarios: readonly ScenarioVerdict[];
+  readonly scenarios: readonly ScenarioResult[];
 }
 
 export interface JudgingOptions extends JudgeOptions {
@@ -75,9 +76,9 @@ class Judging {
   readonly #candidate: string;
   readonly #cells: readonly Cell[];
   readonly #options: JudgingOptions;
-  readonly #verdicts: (CellVerdict | undefined)[];
+  readonly #results: (CellResult | undefined)[];
   readonly #scenarios: readonly string[];
-  readonly #played = new Map<string, ScenarioVerdict>();
+  readonly #played = new Map<string, ScenarioResult>();
   #facts: CandidateFacts | undefined;
   #declared: Declared | undefined;
   #unavailable: string | undefined;
@@ -87,7 +88,7 @@ class Judging {
     this.#candidate = candidate;
     this.#cells = cells;
     this.#options = options;
-    this.#verdicts = cells.map(() => undefined);
+    this.#results = cells.map(() => undefined);
     this.#scenarios = options.scenarios ?? [];
   }
 
@@ -101,8 +102,8 @@ class Judging {
         this.#refused ??= { code: 'MODULE_FAILED', message: this.#loadingEnd(end), hint: undefined };
         break;
       }
-      if (index < length) this.#verdicts[index] = await this.#verdictOn(index, end);
-      else this.#stuckIn(this.#scenarios[index - length]!, this.#endText(end), end);
+      if (index < length) this.#results[index] = await this.#unfinished(index, this.#failureOf(end));
+      else this.#stuckIn(this.#scenarios[index - length]!, this.#failureOf(end));
       next = index + 1;
       if (--patience > 0) continue;
       this.#giveUp(next, index);
@@ -114,10 +115,7 @@ class Judging {
       declared: this.#declared,
       unavailable: this.#unavailable,
       refused: this.#refused,
-      cells: this.#cells.flatMap((cell, at) => {
-        const result = this.#verdicts[at];
-        return result ? [{ ...cell, result }] : [];
-      }),
+      cells: this.#results.filter((result) => result !== undefined),
       scenarios: this.#scenarios.flatMap((name) => this.#played.get(name) ?? []),
     };
   }
@@ -166,15 +164,15 @@ class Judging {
       case 'declared':
         this.#declared ??= message.declared;
         break;
-      case 'verdict':
-        this.#verdicts[from + message.index] = message.result;
+      case 'cell':
+        this.#results[from + message.index] = message.result;
         break;
-      case 'played':
-        this.#played.set(message.verdict.scenario, message.verdict);
+      case 'scenario':
+        this.#played.set(message.result.scenario, message.result);
         break;
       case 'over':
     }
-    const judged = this.#verdicts.filter((verdict) => verdict !== undefined).length;
+    const judged = this.#results.filter((result) => result !== undefined).length;
     this.#options.hear?.({
       facts: this.#facts,
       done: judged + this.#played.size,
@@ -182,12 +180,13 @@ class Judging {
     });
   }
 
-  /** What is said of a cell at which the process fell silent or died; played again, it leaves its last events behind. */
-  async #verdictOn(index: number, end: Exclude<ProcessEnd['end'], 'done'>): Promise<CellVerdict> {
+  /** The result of a cell at which the process fell silent or died; played again, it leaves its last events behind. */
+  async #unfinished(index: number, failure: ProcessFailure): Promise<CellResult> {
+    const cell = this.#cells[index]!;
     const blackBox = unnamedFile();
     const job: JudgeJob = {
       candidate: this.#candidate,
-      cells: [this.#cells[index]!],
+      cells: [cell],
       scenarios: [],
       options: this.#judging,
       blackBox: BLACK_BOX,
@@ -198,39 +197,43 @@ class Judging {
       () => {},
       blackBox,
     );
-    const story = linesOf(blackBox);
+    const trace = condensed(eventsIn(blackBox));
     closeSync(blackBox);
-    return { verdict: 'fails', what: this.#endText(end), story, runs: 0 };
+    return { ...cell, outcome: 'fails', failure, trace, runs: 0 };
   }
 
   #giveUp(next: number, index: number): void {
     const { length } = this.#cells;
     const last =
       index < length ? cellName(this.#cells[index]!) : `the scenario ${this.#scenarios[index - length]!}`;
-    const why = `not judged: it stopped answering, or ended its process, too often, at last in ${last}`;
-    for (let at = next; at < length; at++)
-      this.#verdicts[at] = { verdict: 'fails', what: why, story: [], runs: 0 };
-    for (const name of this.#scenarios.slice(Math.max(0, next - length))) this.#stuckIn(name, why, 'silent');
+    const failure: ProcessFailure = { kind: 'not-evaluated', last };
+    for (const [at, cell] of this.#cells.entries())
+      if (at >= next) this.#results[at] = { ...cell, outcome: 'fails', failure, trace: [], runs: 0 };
+    for (const name of this.#scenarios.slice(Math.max(0, next - length))) this.#stuckIn(name, failure);
   }
 
   /** A scenario that came to no end: none of its cases is told from the others. */
-  #stuckIn(name: string, says: string, end: Exclude<ProcessEnd['end'], 'done'>): void {
-    const grade = end === 'silent' || end.died === IDLE ? 'hangs' : 'fails';
+  #stuckIn(name: string, failure: ProcessFailure): void {
+    const outcome = failure.kind === 'process-ended' ? 'fails' : 'hangs';
     const cases = Object.keys(SCENARIOS.find((scenario) => scenario.name === name)!.cases).map(
-      (of): CaseVerdict => ({ case: of, grade, says, figures: {}, timeline: [] }),
+      (of): CaseResult => ({
+        case: of,
+        outcome,
+        seen: { kind: 'process', failure },
+        figures: {},
+        trace: [],
+      }),
     );
-    this.#played.set(name, { scenario: name, uapi: this.#facts?.name ?? this.#candidate, grade, cases });
+    this.#played.set(name, { scenario: name, uapi: this.#facts?.name ?? this.#candidate, outcome, cases });
   }
 
   #loadingEnd(end: Exclude<ProcessEnd['end'], 'done'>): string {
-    return `${this.#candidate} cannot be loaded: ${this.#endText(end)}`;
+    return `${this.#candidate} cannot be loaded: ${failureText(this.#failureOf(end))}`;
   }
 
-  #endText(end: Exclude<ProcessEnd['end'], 'done'>): string {
-    if (end === 'silent') return `it does not answer: nothing came back for ${this.#answer_ms / 1000} s`;
-    if (end.died === IDLE)
-      return 'it does not answer: it waits for something, and nothing is under way that could bring it';
-    return `it ended its process: ${end.died}`;
+  #failureOf(end: Exclude<ProcessEnd['end'], 'done'>): ProcessFailure {
+    if (end === 'silent') return { kind: 'no-answer', after_ms: this.#answer_ms };
+    return end.died === IDLE ? { kind: 'idle' } : { kind: 'process-ended', how: end.died };
   }
 }
 
@@ -311,11 +314,10 @@ function statusText(code: number | null): string {
   return `status ${code ?? 'unknown'}`;
 }
 
-function linesOf(file: number): string[] {
+/** The events that a process has left in its black box, without one that it was just writing. */
+function eventsIn(file: number): readonly TraceEntry[] {
   const text = Buffer.alloc(fstatSync(file).size);
   readSync(file, text, 0, text.length, 0);
-  return text
-    .toString()
-    .split('\n')
-    .filter((line) => line !== '');
+  const lines = text.toString().split('\n').slice(0, -1);
+  return lines.map((line) => JSON.parse(line) as TraceEntry);
 }

@@ -20,7 +20,7 @@ export interface MatrixCommandOptions {
   readonly json: boolean;
 }
 
-/** Judges everybody, writes the page and its data, and says the counts. A verdict is a result, whatever it is. */
+/** Judges everybody, writes the page and its data, and says the counts. What fails is a result like any other. */
 export async function matrixCommand(
   options: MatrixCommandOptions,
   { terminal, exit }: CommandContext,
@@ -78,7 +78,13 @@ function summary(document: MatrixDocument, columns: number, files: readonly stri
     const counts = countsOf(row.cells);
     const why = row.unavailable ?? row.refused?.message;
     return why === undefined
-      ? [row.candidate, counts.holds, counts.fails, counts.unmediated, counts['not-applicable']]
+      ? [
+          row.candidate,
+          counts.holds,
+          counts.fails,
+          counts.unmediated,
+          counts['not-applicable'] + counts.skipped,
+        ]
       : [row.candidate, '-', '-', '-', why.split('\n')[0]!];
   });
   return [

@@ -1,18 +1,12 @@
 import { type AccessSite, classOf } from '../../api/index.js';
-import { titleOf } from '../../conformance/index.js';
-import {
-  type CaseVerdict,
-  type Grade,
-  publishedFits,
-  SCENARIOS,
-  type ScenarioVerdict,
-} from '../../scenarios/index.js';
+import { condensed, titleOf } from '../../conformance/index.js';
+import { type CaseResult, publishedFits, SCENARIOS, type ScenarioResult } from '../../scenarios/index.js';
 import { hostFacts } from '../host-facts.js';
 import { CANDIDATES } from './candidate.js';
-import { type Cell, type CellVerdict, cellsOf, COLUMNS, JUDGED } from './cell.js';
+import { type Cell, type CellResult, cellsOf, COLUMNS, JUDGED } from './cell.js';
 import { judgeCandidate, type Judgement, type JudgingOptions } from './judgement.js';
 import { type FaultSample, measureFaults } from './latency.js';
-import { THREAD_HAZARDS, type ThreadHazard } from './thread-hazards.js';
+import { shows, type Shown, THREAD_HAZARDS, type ThreadHazard } from './thread-hazards.js';
 
 /** One row of the matrix: a candidate, and all that was found out about it. */
 export type MatrixRow = Judgement;
@@ -22,23 +16,22 @@ export interface HazardRow {
   readonly name: string;
   readonly title: string;
   readonly said: string;
-  /** What shows it, in words. */
-  readonly shownBy: string;
+  /** What shows it. */
+  readonly shown: Shown;
   readonly has: readonly HazardShown[];
   /** Rows in which it was looked for and is not. */
   readonly hasNot: readonly string[];
 }
 
-/** A row that has a hazard: what was seen, and who did what. */
+/** A row that has a hazard, and the result that shows it. */
 export interface HazardShown {
   readonly candidate: string;
-  readonly what: string;
-  readonly story: readonly string[];
+  readonly result: CellResult | CaseResult;
 }
 
 /** Everything that the page shows. Plain data. */
 export interface MatrixDocument {
-  readonly format: 'demand-paging matrix, version 1';
+  readonly format: 'demand-paging matrix, version 2';
   /** When it was made, ISO 8601. */
   readonly date: string;
   readonly host: {
@@ -115,11 +108,11 @@ export async function makeMatrix(options: MatrixOptions): Promise<MatrixDocument
   ]);
   const rows = [...judgedLive, ...judged].map((row) => ({
     ...row,
-    scenarios: row.scenarios.map(withoutTales),
+    scenarios: row.scenarios.map(shortened),
   }));
   const { kernel, architecture, cpus, node } = hostFacts();
   return {
-    format: 'demand-paging matrix, version 1',
+    format: 'demand-paging matrix, version 2',
     date: new Date().toISOString(),
     host: { kernel, architecture, cpus, node },
     options: { runs: options.runs, liveRuns: options.liveRuns, seed: options.seed },
@@ -199,21 +192,15 @@ async function inTurns<T, R>(
   return results;
 }
 
-const TOLD_LINES = 40;
+/** Of a trace that goes round in circles, events from its beginning and from its end. */
+const KEPT = 40;
 
-/** Who goes round in circles is told by how it begins and how it ends. */
-function shortened(lines: readonly string[]): readonly string[] {
-  const left = lines.length - 2 * TOLD_LINES;
-  if (left <= 0) return lines;
-  return [...lines.slice(0, TOLD_LINES), `      … ${left} more`, ...lines.slice(-TOLD_LINES)];
-}
-
-/** What works needs no telling. */
-const withoutTales = (verdict: ScenarioVerdict): ScenarioVerdict => ({
-  ...verdict,
-  cases: verdict.cases.map((each) => ({
+/** What works needs no trace. */
+const shortened = (result: ScenarioResult): ScenarioResult => ({
+  ...result,
+  cases: result.cases.map((each) => ({
     ...each,
-    timeline: each.grade === 'works' ? [] : shortened(each.timeline),
+    trace: each.outcome === 'works' ? [] : condensed(each.trace, KEPT),
   })),
 });
 
@@ -225,26 +212,13 @@ export function hazardRow(hazard: ThreadHazard, rows: readonly MatrixRow[]): Haz
     const found = find(hazard, row);
     const candidate = row.facts?.name ?? row.candidate;
     if (found === 'absent') hasNot.push(candidate);
-    else if (found) has.push({ candidate, ...found });
+    else if (found) has.push({ candidate, result: found });
   }
-  const { name, title, said } = hazard;
-  return { name, title, said, shownBy: shownBy(hazard), has, hasNot };
+  const { name, title, said, shown } = hazard;
+  return { name, title, said, shown, has, hasNot };
 }
 
-function shownBy({ shown }: ThreadHazard): string {
-  switch (shown.by) {
-    case 'site':
-      return `unmediated at ${shown.site}`;
-    case 'property':
-      return `fails ${shown.property}`;
-    case 'scenario':
-      return `scenario ${shown.scenario}, ${shown.case}: ${isGrades(shown.seen) ? shown.seen.join(' or ') : shown.seen.source}`;
-  }
-}
-
-const isGrades = (seen: readonly Grade[] | RegExp): seen is readonly Grade[] => !(seen instanceof RegExp);
-
-type Found = Omit<HazardShown, 'candidate'> | 'absent' | undefined;
+type Found = HazardShown['result'] | 'absent' | undefined;
 
 function find({ shown }: ThreadHazard, row: MatrixRow): Found {
   switch (shown.by) {
@@ -260,37 +234,29 @@ function find({ shown }: ThreadHazard, row: MatrixRow): Found {
 const WITNESS = 'no-zero-leak';
 
 function atSite(site: AccessSite, { cells }: MatrixRow): Found {
-  const result = cells.find((cell) => cell.property === WITNESS && cell.site === site)?.result;
-  if (!result || result.verdict === 'not-applicable') return undefined;
-  return result.verdict === 'unmediated' ? { what: result.what, story: result.story } : 'absent';
+  const result = cells.find((cell) => cell.property === WITNESS && cell.site === site);
+  if (!result || result.outcome === 'not-applicable' || result.outcome === 'skipped') return undefined;
+  return result.outcome === 'unmediated' ? result : 'absent';
 }
 
-type FailedCell = Extract<CellVerdict, { verdict: 'fails' }>;
-
-function ofProperty(
-  { property, says, unless = [] }: Extract<ThreadHazard['shown'], { by: 'property' }>,
-  { cells }: MatrixRow,
-): Found {
-  const failing = (title: string): readonly FailedCell[] =>
-    cells.flatMap(({ property: of, result }) => (of === title && result.verdict === 'fails' ? [result] : []));
+function ofProperty(shown: Extract<Shown, { by: 'property' }>, { cells }: MatrixRow): Found {
+  const { property, unless = [] } = shown;
+  const failing = (title: string): readonly CellResult[] =>
+    cells.filter((cell) => cell.property === title && cell.outcome === 'fails');
   if (unless.some((title) => failing(title).length > 0)) return undefined;
-  const found = failing(property).find(({ what }) => says.test(what));
-  if (found) return { what: found.what, story: found.story };
+  const found = failing(property).find((result) => shows(shown, result));
+  if (found) return found;
   // What breaks otherwise says nothing of this.
   const judged = cells.filter((cell) => cell.property === property);
-  return judged.some(({ result: { verdict } }) => verdict === 'holds') && failing(property).length === 0
+  return judged.some(({ outcome }) => outcome === 'holds') && failing(property).length === 0
     ? 'absent'
     : undefined;
 }
 
-function inScenario(
-  { scenario, case: of, seen }: Extract<ThreadHazard['shown'], { by: 'scenario' }>,
-  { scenarios }: MatrixRow,
-): Found {
-  const verdict: CaseVerdict | undefined = scenarios
-    .find((candidate) => candidate.scenario === scenario)
-    ?.cases.find((candidate) => candidate.case === of);
-  if (!verdict) return undefined;
-  const shows = isGrades(seen) ? seen.includes(verdict.grade) : seen.test(verdict.says);
-  return shows ? { what: verdict.says, story: verdict.timeline } : 'absent';
+function inScenario(shown: Extract<Shown, { by: 'scenario' }>, { scenarios }: MatrixRow): Found {
+  const result = scenarios
+    .find(({ scenario }) => scenario === shown.scenario)
+    ?.cases.find((each) => each.case === shown.case);
+  if (!result) return undefined;
+  return shows(shown, result) ? result : 'absent';
 }

@@ -1,5 +1,5 @@
 import { type AccessSite } from '../../api/index.js';
-import { titleOf, type AnyProperty, PROPERTIES } from '../../conformance/index.js';
+import { titleOf, type AnyProperty, type Failure, PROPERTIES } from '../../conformance/index.js';
 import {
   balloonInPostCopy,
   broughtBeforeWaiting,
@@ -7,26 +7,43 @@ import {
   tornWhileBrought,
   zeroWhileBrought,
 } from '../../prototypes/index.js';
-import { type Grade } from '../../scenarios/index.js';
+import { type CaseOutcome, type CaseResult, type WaiterGot } from '../../scenarios/index.js';
+import { type CellResult } from './cell.js';
+
+/** Facts that a failure must have. */
+export type FailureFacts = Partial<Record<string, string>> & { readonly kind: Failure['kind'] };
 
 /** What in the matrix shows a hazard. */
 export type Shown =
-  /** Nobody stands at the site. */
+  /** Nothing intercepts accesses of the site. */
   | { readonly by: 'site'; readonly site: AccessSite }
-  /** The property fails somewhere, saying this; not where `unless` fails, which is worse and comes before. */
+  /** The property fails somewhere with these facts; not where `unless` fails, which is worse and comes before. */
   | {
       readonly by: 'property';
       readonly property: string;
-      readonly says: RegExp;
+      readonly failure: FailureFacts;
       readonly unless?: readonly string[];
     }
-  /** A case of the scenario comes out so, or says this. */
+  /** A case of the scenario comes out so, or the guest or KVM gets this. */
   | {
       readonly by: 'scenario';
       readonly scenario: string;
       readonly case: string;
-      readonly seen: readonly Grade[] | RegExp;
+      readonly seen: readonly CaseOutcome[] | WaiterGot;
     };
+
+/** Whether a result shows a hazard. */
+export function shows(shown: Shown, result: CellResult | CaseResult): boolean {
+  if (shown.by === 'property') {
+    if (result.outcome !== 'fails' || !('failure' in result)) return false;
+    const facts: Readonly<Record<string, unknown>> = { ...result.failure };
+    return Object.entries(shown.failure).every(([name, value]) => facts[name] === value);
+  }
+  if (shown.by === 'site') return result.outcome === 'unmediated';
+  if (!('case' in result)) return false;
+  if (typeof shown.seen !== 'string') return shown.seen.includes(result.outcome);
+  return result.seen.kind === 'waiters' && [result.seen.guest, result.seen.kvm].includes(shown.seen);
+}
 
 /** Something that the thread fears of a UAPI. */
 export interface ThreadHazard {
@@ -52,7 +69,7 @@ const scenario = (
   name: string,
   title: string,
   said: string,
-  [which, of, seen]: readonly [string, string, readonly Grade[] | RegExp],
+  [which, of, seen]: readonly [string, string, readonly CaseOutcome[] | WaiterGot],
 ): ThreadHazard => ({ name, title, said, shown: { by: 'scenario', scenario: which, case: of, seen } });
 
 const SEED = 'Oliver Upton, 7 Nov 2023';
@@ -98,13 +115,13 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
     name: 'published-early',
     title: 'a page that counts as present before its contents are there reads as zeros',
     said: `${HOUGHTON}: store-release after the contents`,
-    shown: { by: 'property', property: titleOf(zeroWhileBrought), says: /read zeros while it was brought/ },
+    shown: { by: 'property', property: titleOf(zeroWhileBrought), failure: { kind: 'zeros-read' } },
   },
   {
     name: 'half-a-page',
     title: 'half a page is seen while it is written',
     said: `${HOUGHTON}: store-release after the contents`,
-    shown: { by: 'property', property: titleOf(tornWhileBrought), says: /saw .*words of/ },
+    shown: { by: 'property', property: titleOf(tornWhileBrought), failure: { kind: 'torn-page' } },
   },
   {
     name: 'late-set-ignored',
@@ -113,7 +130,7 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
     shown: {
       by: 'property',
       property: titleOf(lateMissing),
-      says: /went on though the page was marked missing/,
+      failure: { kind: 'not-stopped' },
     },
   },
   {
@@ -123,7 +140,7 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
     shown: {
       by: 'property',
       property: suite('coverage-is-true'),
-      says: /declared 'exits', and a missing page there: errors/,
+      failure: { kind: 'wrong-effect', declared: 'exits', seen: 'errors' },
     },
   },
   {
@@ -133,7 +150,7 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
     shown: {
       by: 'property',
       property: suite('duplicate-wakes'),
-      says: /nothing goes on any more/,
+      failure: { kind: 'stuck' },
       unless: [titleOf(broughtBeforeWaiting), suite('coverage-is-true')],
     },
   },
@@ -141,7 +158,7 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
     name: 'ready-overtakes-accept',
     title: 'a ready that overtakes the accepting of its token is lost',
     said: 'Nikita Kalyazin, asynchronous page faults',
-    shown: { by: 'property', property: titleOf(broughtBeforeWaiting), says: /nothing goes on any more/ },
+    shown: { by: 'property', property: titleOf(broughtBeforeWaiting), failure: { kind: 'stuck' } },
   },
   {
     name: 'balloon-unannounced',
@@ -150,7 +167,7 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
     shown: {
       by: 'property',
       property: titleOf(balloonInPostCopy),
-      says: /given back before, read/,
+      failure: { kind: 'stale-contents' },
       unless: [titleOf(broughtBeforeWaiting)],
     },
   },
@@ -185,13 +202,13 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
     'handler-death-zeros',
     'the handler dies, and missing pages read as zeros',
     `${BONZINI}, multi-process VMMs`,
-    ['handler-process', 'dies-with-descriptor', /reads zeros/],
+    ['handler-process', 'dies-with-descriptor', 'zeros'],
   ),
   scenario(
     'handler-death-hangs',
     'the handler dies, and who waits waits for ever',
     `${BONZINI}, multi-process VMMs`,
-    ['handler-process', 'dies-with-descriptor', /waits for ever/],
+    ['handler-process', 'dies-with-descriptor', 'waits'],
   ),
   scenario('poison-passes', "a poisoned page reads as zeros to the VMM's system calls", MATLACK, [
     'poison',

@@ -1,14 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { entryFile } from '../../api/package-entry.js';
+import { seenText } from '../../conformance/index.js';
 import { type Wrong } from './oracle.js';
 import { type Record, type RecordedEvent, type RecordedVerb } from './record.js';
 
 export interface ReproducerText {
   /** `no-zero-leak at kernel-copy, on userfaultfd`. */
   readonly title: string;
-  /** Who did what. */
-  readonly story: readonly string[];
+  /** Who did what, one event a line. */
+  readonly trace: readonly string[];
 }
 
 /** The C that every reproducer begins with, a file of this package. */
@@ -37,12 +38,12 @@ export function cReproducer(record: Record, wrong: Wrong, text: ReproducerText):
     if (step === undefined) return undefined;
     steps.push(...step);
   }
-  const { title, story } = text;
+  const { title, trace } = text;
   const comment = [
     title,
-    `What is wrong: ${wrong.touch.site} of page ${wrong.touch.page}: ${wrong.what}.`,
+    `What is wrong: ${wrong.touch.site} of page ${wrong.touch.page}: ${wrong.seen ? `it reads ${seenText(wrong.seen)}` : 'it never ends'}.`,
     '',
-    ...story,
+    ...trace,
   ];
   const touches = record.events.filter(({ kind }) => kind === 'touch' || kind === 'discard').length;
   return `/*

@@ -1,4 +1,4 @@
-import { Contents } from '../../conformance/index.js';
+import { Contents, type Seen } from '../../conformance/index.js';
 import { type Record, type RecordedEvent } from './record.js';
 
 type RecordedTouch = Extract<RecordedEvent, { kind: 'touch' }>;
@@ -6,7 +6,8 @@ type RecordedTouch = Extract<RecordedEvent, { kind: 'touch' }>;
 /** A read that got what it must not, or an access that never ended. */
 export interface Wrong {
   readonly touch: RecordedTouch;
-  readonly what: string;
+  /** What it has read; absent where it never ended. */
+  readonly seen?: Seen;
 }
 
 /**
@@ -18,10 +19,10 @@ export function wrongIn({ events, page_bytes }: Record): Wrong | undefined {
   const touches = events.filter((event): event is RecordedTouch => event.kind === 'touch');
   for (const touch of touches) {
     const end = events.find((event) => event.kind === 'end' && event.id === touch.id);
-    if (!end) return { touch, what: 'it never ends' };
+    if (!end) return { touch };
     if (end.kind !== 'end' || !end.seen || isTouchedOtherwise(touch, events)) continue;
-    if (contents.recognise(end.seen, touch.page, touch.offset) !== 'original')
-      return { touch, what: `it reads ${contents.tell(end.seen, touch.page, touch.offset)}` };
+    const seen = contents.recognise(end.seen, touch.page, touch.offset);
+    if (seen !== 'original') return { touch, seen };
   }
   return undefined;
 }

@@ -1,5 +1,11 @@
 import { type AccessSite } from '../../api/index.js';
-import { type CheckOptions, checkProperty, type RealSubject } from '../../conformance/index.js';
+import {
+  type CheckOptions,
+  checkProperty,
+  failureText,
+  formatTrace,
+  type RealSubject,
+} from '../../conformance/index.js';
 import { propertyOf } from '../judge/cell.js';
 import { cReproducer } from './c-program.js';
 import { type Wrong, wrongIn } from './oracle.js';
@@ -7,10 +13,9 @@ import { Record } from './record.js';
 import { recordedSubject } from './recorded-backend.js';
 
 /** A failure that was played again with everything at the kernel recorded: a program that shows it, or why there is none. */
-export type RecordedFailure =
-  { readonly wrong: Wrong; readonly program: string } | { readonly program: undefined; readonly why: string };
+export type RecordedFailure = { readonly wrong: Wrong; readonly program: string } | { readonly why: string };
 
-const without = (why: string): RecordedFailure => ({ program: undefined, why });
+const without = (why: string): RecordedFailure => ({ why });
 
 /**
  * Plays a property on a real kernel until it fails, recording what happens at the kernel, and makes a C program of the
@@ -24,8 +29,8 @@ export async function recordFailure(
 ): Promise<RecordedFailure> {
   const record = new Record();
   const at = site === undefined ? subject : { ...subject, sites: [site] };
-  const report = await checkProperty(propertyOf(title)!, recordedSubject(at, record), options);
-  if (report.outcome !== 'failed') return without('played again, it did not fail');
+  const result = await checkProperty(propertyOf(title)!, recordedSubject(at, record), options);
+  if (result.outcome !== 'fails') return without('played again, it did not fail');
   // A subject that wraps nothing about its kernel has no traffic to be made a program of.
   if (record.pageCount === 0) return without(`the programs know userfaultfd alone, not ${subject.name}`);
   const wrong = wrongIn(record);
@@ -33,8 +38,8 @@ export async function recordFailure(
     return without('what fails is not to be seen at the kernel: no access hangs or reads what it must not');
   const where = site === undefined ? title : `${title} at ${site}`;
   const program = cReproducer(record, wrong, {
-    title: `${where}, on ${subject.name}: ${report.counterexample.what.split('\n')[0]}`,
-    story: report.counterexample.story,
+    title: `${where}, on ${subject.name}: ${failureText(result.failure).split('\n')[0]}`,
+    trace: formatTrace(result.trace),
   });
   return program === undefined
     ? without('the run has what the programs have no words for')

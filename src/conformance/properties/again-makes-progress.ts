@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { mustBeServed, mustSucceed, isExpected, wrongContents } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { type Action, covers, everything, played, play, possible, scenario } from '../scenario.js';
@@ -49,25 +50,17 @@ export const againMakesProgress = property<Plan>({
         : action,
     );
     yield* play(stage, mixed({ ...plan, removals }), into);
-    for (const { page, bytes, end, name } of into.reads) {
-      must(end === 'done', `${name} ${end}`);
-      must(
-        stage.contents.recognise(bytes, page) === 'original',
-        () => `${name} read ${stage.contents.describe(bytes)}`,
-      );
-    }
+    for (const read of into.reads) mustBeServed(stage, read);
     const all = stage.pager.do('ensure', everything(stage));
     yield settled(all);
-    must(all.error === undefined, `bringing every page ended with ${all.error}`);
+    mustSucceed(all);
     for (let page = 0; page < PAGES; page++) {
       const bytes = stage.look(page);
       const removed = into.removals.some(({ pages }) => covers(pages, page));
-      must(bytes !== undefined, `page ${page} was brought and is not there`);
+      must(bytes !== undefined, () => ({ kind: 'page-absent', page, because: 'brought' }));
       const seen = stage.contents.recognise(bytes, page);
-      must(
-        seen === 'original' || (removed && seen === 'zeros'),
-        () => `page ${page} holds ${stage.contents.describe(bytes)}`,
-      );
+      const expected = removed ? 'original-or-zeros' : 'original';
+      must(isExpected(seen, expected), () => wrongContents({ page }, seen, expected));
     }
   },
 });

@@ -1,4 +1,4 @@
-import { must } from '../failure.js';
+import { type Failure, must } from '../failure.js';
 import { property } from '../property.js';
 import { type Action, play, played, scenario } from '../scenario.js';
 
@@ -22,17 +22,11 @@ export const boundedInFlight = property<readonly Action[]>({
   synchronous: () => false,
   *body(stage, actions) {
     const { maxInFlight } = stage.pager.policy;
-    stage.watch(() =>
-      stage.source.underWay > maxInFlight
-        ? `${stage.source.underWay} fetches are under way; the policy allows ${maxInFlight}`
-        : undefined,
-    );
+    const tooMany = (seen: number): Failure => ({ kind: 'too-many-fetches', seen, allowed: maxInFlight });
+    stage.watch(() => (stage.source.underWay > maxInFlight ? tooMany(stage.source.underWay) : undefined));
     yield* play(stage, actions, played());
     const { mostUnderWay } = stage.source;
-    stage.note('source', `had at most ${mostUnderWay} reads under way`);
-    must(
-      mostUnderWay <= maxInFlight,
-      `${mostUnderWay} fetches were under way; the policy allows ${maxInFlight}`,
-    );
+    stage.note({ actor: { kind: 'source' }, kind: 'fetches-counted', most: mostUnderWay });
+    must(mostUnderWay <= maxInFlight, () => tooMany(mostUnderWay));
   },
 });

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { mustSucceed } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { act, type Action, type Played, played, scenario, waitingSites } from '../scenario.js';
@@ -47,13 +48,14 @@ export const closeIsDefinite = property<{
     const lateReads = Array.from({ length: late }, (_, page) => stage.touch({ site, page }));
     closes.push(stage.pager.close());
     yield settled(...closes);
-    must(
-      closes.every(({ error }) => error === undefined),
-      `closing failed with ${closes.map(({ error }) => error).join(', ')}`,
-    );
+    closes.forEach(mustSucceed);
     yield settled(...into.tasks, ...lateReads);
     const after = stage.pager.do('ensure', { first: 0, count: 1 });
     yield settled(after);
-    must(after.error !== undefined, 'a request after closing was granted');
+    must(after.error !== undefined, () => ({
+      kind: 'operation-granted',
+      operation: after.ref,
+      after: 'close',
+    }));
   },
 });

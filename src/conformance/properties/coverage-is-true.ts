@@ -1,25 +1,20 @@
 import fc from 'fast-check';
 import { type AccessSite, type Effect } from '../../api/index.js';
-import { must } from '../failure.js';
+import { mustBeServed, mustEnd } from '../expectations.js';
+import { type EffectSeen, must } from '../failure.js';
 import { property } from '../property.js';
 import { BareResolver } from '../resolving.js';
 import { canRead, canWrite } from '../scenario.js';
 import { pause, settled, type Stage, type Touch } from '../stage.js';
 
 /** What was seen to become of an access to a missing page. */
-function effectSeen(touch: Touch, delivered: boolean): string {
-  if (!touch.settled) return delivered ? (touch.exits ? 'exits' : 'blocks') : 'waits, and nobody is told';
-  if (delivered) return `${touch.end}, though a fault was delivered`;
-  return touch.end === 'done'
-    ? 'unmediated'
-    : touch.end === 'errored'
-      ? 'errors'
-      : touch.end === 'injected'
-        ? 'injects'
-        : 'killed';
+function effectSeen({ end, exits }: Touch, delivered: boolean): EffectSeen {
+  if (end === undefined) return delivered ? (exits ? 'exits' : 'blocks') : 'not-delivered';
+  if (delivered) return 'delivered-and-ended';
+  return ({ done: 'unmediated', errored: 'errors', injected: 'injects', killed: 'killed' } as const)[end];
 }
 
-const agrees = (declared: Effect, seen: string, stage: Stage): boolean =>
+const agrees = (declared: Effect, seen: EffectSeen, stage: Stage): boolean =>
   // Whether a real vCPU left the kernel or waits in it cannot be told from outside.
   declared === seen || (!stage.exact && declared === 'exits' && seen === 'blocks');
 
@@ -48,26 +43,22 @@ export const coverageIsTrue = property<{
     }
     bare.take();
     const seen = effectSeen(touch, bare.faults.length > 0);
-    must(
-      agrees(declared, seen, stage),
-      `${site} is declared '${declared}', and a missing page there: ${seen}`,
-    );
+    must(agrees(declared, seen, stage), () => ({ kind: 'wrong-effect', site, declared, seen }));
     if (bare.faults.length > 0) {
-      must(
-        row?.address !== 'exact' || bare.faults[0]!.page === page,
-        `the fault says page ${bare.faults[0]!.page}, the access was to page ${page}`,
-      );
+      const reported = bare.faults[0]!.page;
+      must(row?.address !== 'exact' || reported === page, () => ({
+        kind: 'wrong-address',
+        access: touch.ref,
+        reported,
+      }));
       yield* bare.through({ first: page, count: 1 }, stage.contents.page(page));
       yield settled(touch);
-      must(touch.end === 'done', `${site}, with its page installed: ${touch.end}`);
+      mustEnd(touch, 'done');
     } else if (declared === 'errors' && mayFail.includes(site) && canRead(site)) {
       yield* bare.through({ first: page, count: 1 }, stage.contents.page(page));
       const again = stage.touch({ site, page });
       yield settled(again);
-      must(
-        again.end === 'done' && stage.contents.recognise(again.bytes, page) === 'original',
-        `${site}, tried again with its page installed: ${again.end}`,
-      );
+      mustBeServed(stage, again);
     }
   },
 });

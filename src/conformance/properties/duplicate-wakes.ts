@@ -1,8 +1,7 @@
 import fc from 'fast-check';
 import { type AccessSite } from '../../api/index.js';
-import { must } from '../failure.js';
 import { type Manifest, property } from '../property.js';
-import { BareResolver } from '../resolving.js';
+import { BareResolver, mustHaveOutcome } from '../resolving.js';
 import { canRead, waitingSites } from '../scenario.js';
 import { pause, settled } from '../stage.js';
 
@@ -32,10 +31,10 @@ export const duplicateWakes = property<{ readonly sites: readonly number[]; read
       yield pause;
     }
     const first = bare.install(pages, stage.contents.page(page), false);
-    must(first.outcome === 'installed', `a missing page was ${first.outcome} (errno ${first.errno})`);
+    mustHaveOutcome(page, first, 'installed');
     yield pause;
     const again = bare.install(pages, stage.contents.page(page));
-    must(again.outcome === 'already-present', `installing a page again was ${again.outcome}`);
+    mustHaveOutcome(page, again, 'already-present');
     yield settled(...waiters);
   },
 });

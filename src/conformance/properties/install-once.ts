@@ -1,7 +1,7 @@
 import fc from 'fast-check';
-import { must } from '../failure.js';
+import { mustReadBytes } from '../expectations.js';
 import { property } from '../property.js';
-import { BareResolver } from '../resolving.js';
+import { BareResolver, mustHaveOutcome } from '../resolving.js';
 import { canRead, stamp, waitingSites } from '../scenario.js';
 import { pause, settled } from '../stage.js';
 
@@ -33,7 +33,7 @@ export const installOnce = property<{
       ? Array.from({ length: Math.min(waiting, count) }, (_, page) => stage.touch({ site, page }))
       : [];
     const first = yield* bare.through(pages, bare.original(pages));
-    must(first.outcome === 'installed', `a missing page was ${first.outcome} (errno ${first.errno})`);
+    mustHaveOutcome(pages.first, first, 'installed');
     yield settled(...waiters);
     const writes = written
       .filter((page) => page < count)
@@ -41,23 +41,18 @@ export const installOnce = property<{
     yield settled(...writes);
     for (let page = 0; page < count; page++) {
       const again = bare.install({ first: page, count: 1 }, stage.contents.foreign(page));
-      must(
-        again.outcome === 'already-present' && again.done === 0,
-        `installing page ${page} again was ${again.outcome}, ${again.done} done`,
-      );
+      mustHaveOutcome(page, again, 'already-present', 0);
       yield pause;
     }
     const reads = Array.from({ length: count }, (_, page) =>
       stage.touch({ page, length: stage.contents.page_bytes }),
     );
     yield settled(...reads);
-    for (const { page, bytes } of reads) {
-      const expected = stage.contents.page(page).slice();
-      if (written.includes(page)) expected.set(stamp(page), OFFSET);
-      must(
-        Buffer.compare(bytes, expected) === 0,
-        () => `page ${page} holds ${stage.contents.describe(bytes)}`,
-      );
+    for (const read of reads) {
+      const bytes = stage.contents.page(read.page).slice();
+      const isWritten = written.includes(read.page);
+      if (isWritten) bytes.set(stamp(read.page), OFFSET);
+      mustReadBytes(stage, read, bytes, isWritten ? 'written' : 'original');
     }
   },
 });

@@ -1,5 +1,5 @@
 import { type Effect } from '../../api/index.js';
-import { must } from '../failure.js';
+import { mustBeServed, mustEnd, mustRead, mustSucceed } from '../expectations.js';
 import { type Manifest, property } from '../property.js';
 import { type Action, play, played, scenario } from '../scenario.js';
 import { settled } from '../stage.js';
@@ -27,13 +27,7 @@ export const kernelAccessBlocks = property<readonly Action[]>({
   *body(stage, actions) {
     const into = played();
     yield* play(stage, actions, into, { whole: true, pieces: 2 });
-    for (const { page, bytes, end, name, errno } of into.reads) {
-      must(end === 'done', `${name} ${end} (errno ${errno})`);
-      must(
-        stage.contents.recognise(bytes, page) === 'original',
-        () => `${name} read ${stage.contents.describe(bytes)}`,
-      );
-    }
+    for (const read of into.reads) mustBeServed(stage, read);
   },
 });
 
@@ -51,20 +45,16 @@ export const kernelAccessRetries = property<readonly Action[]>({
   *body(stage, actions) {
     const into = played();
     yield* play(stage, actions, into, { whole: true });
-    for (const { page, end, bytes, name } of into.reads) {
-      must(
-        end === 'errored' || stage.contents.recognise(bytes, page) === 'original',
-        () => `${name}: ${end}, ${stage.contents.describe(bytes)}`,
-      );
+    for (const read of into.reads) {
+      const { page } = read;
+      mustEnd(read, 'errored', 'done');
+      if (read.end === 'done') mustRead(stage, read, 'original');
       const ensure = stage.pager.do('ensure', { first: page, count: 1 });
       yield settled(ensure);
-      must(ensure.error === undefined, `bringing page ${page} failed with ${ensure.error}`);
+      mustSucceed(ensure);
       const again = stage.touch({ site: SITE, page, length: stage.contents.page_bytes });
       yield settled(again);
-      must(
-        again.end === 'done' && stage.contents.recognise(again.bytes, page) === 'original',
-        `tried again with its page there: ${again.end}`,
-      );
+      mustBeServed(stage, again);
     }
   },
 });

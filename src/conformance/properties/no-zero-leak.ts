@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { type AccessSite } from '../../api/index.js';
-import { must } from '../failure.js';
+import { mustNotReadZeros, mustRead } from '../expectations.js';
 import { type Manifest, property } from '../property.js';
 import { type Action, canRead, play, played, scenario, waitingSites } from '../scenario.js';
 import { settled } from '../stage.js';
@@ -51,15 +51,10 @@ export const noZeroLeak = property<{
     const reads = [...into.reads, ...late.map((page) => stage.touch({ site, page, offset }))];
     if (closes) yield settled(stage.pager.close());
     yield settled(...reads);
-    for (const { page, bytes, end, name } of reads) {
-      if (end !== 'done') continue;
-      const zeros = stage.contents.recognise(bytes, page, offset) === 'zeros';
-      if (told.includes(page))
-        must(
-          zeros,
-          () => `${name}, of which the source told zeros, read ${stage.contents.describe(bytes, offset)}`,
-        );
-      else must(!zeros, `${name} read zeros at offset ${offset}`);
+    for (const read of reads) {
+      if (read.end !== 'done') continue;
+      if (told.includes(read.page)) mustRead(stage, read, 'zeros');
+      else mustNotReadZeros(stage, read);
     }
   },
 });

@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { type AccessSite, type PageIndex, type PageRange } from '../../api/index.js';
+import { mustBeServed, mustEnd, mustSucceed } from '../expectations.js';
 import { must } from '../failure.js';
 import { type Manifest, property } from '../property.js';
-import { BareResolver } from '../resolving.js';
+import { BareResolver, mustHaveOutcome } from '../resolving.js';
 import { type Action, canRead, covers, play, played, scenario, waitingSites } from '../scenario.js';
 import { pause, settled } from '../stage.js';
 
@@ -45,7 +46,7 @@ export const poisonIsSticky = property<{
     const before = waits ? [stage.touch({ site, page: 1 })] : [];
     yield pause;
     const result = bare.row({ verb: 'poison', pages: { first: 1, count: 1 } });
-    must(result.outcome === 'installed', `poisoning a missing page was ${result.outcome}`);
+    mustHaveOutcome(1, result, 'installed');
     yield settled(...before);
     bare.take();
     const asked = bare.faults.length;
@@ -55,8 +56,8 @@ export const poisonIsSticky = property<{
         bare.take();
         yield pause;
       }
-      must(bare.faults.length === asked, `access ${time + 1} to a poisoned page was asked about`);
-      must(touch.end === 'errored', `access ${time + 1} to a poisoned page: ${touch.end}`);
+      must(bare.faults.length === asked, () => ({ kind: 'fault-for-poison', access: touch.ref }));
+      mustEnd(touch, 'errored');
     }
   },
 });
@@ -84,13 +85,12 @@ export const poisonOutlastsRequests = property<{
   *body(stage, { poisoned, actions }, manifest) {
     const poison = stage.pager.do('poison', { first: poisoned, count: 1 });
     yield settled(poison);
-    must(poison.error === undefined, `poisoning a missing page failed with ${poison.error}`);
+    mustSucceed(poison);
     const into = played();
     yield* play(stage, actions, into);
     const last = stage.touch({ site: failing(manifest)[0]!, page: poisoned });
     yield settled(last);
-    for (const { page, end, name } of [...into.reads, last])
-      must(page !== poisoned || end === 'errored', `${name}, which is poisoned: ${end}`);
+    for (const read of [...into.reads, last]) if (read.page === poisoned) mustEnd(read, 'errored');
   },
 });
 
@@ -134,24 +134,16 @@ export const poisonGoesWithThePage = property<{
   *body(stage, { site, poisoned, dropped, by }) {
     const poison = stage.pager.do('poison', poisoned);
     yield settled(poison);
-    must(poison.error === undefined, `poisoning missing pages failed with ${poison.error}`);
+    mustSucceed(poison);
     const drop = stage.pager.do(by, { first: dropped, count: 1 });
     yield settled(drop);
-    must(drop.error === undefined, () => `${drop.name} failed with ${drop.error}`);
+    mustSucceed(drop);
     const reads = Array.from({ length: PAGES }, (_, page) => stage.touch({ site, page }));
     yield settled(...reads);
-    for (const { page, end, name, bytes } of reads) {
-      const isPoisoned = page !== dropped && covers(poisoned, page);
-      must(
-        end === (isPoisoned ? 'errored' : 'done'),
-        `${name}, which ${isPoisoned ? 'is poisoned' : 'is not poisoned'}: ${end}`,
-      );
-      if (isPoisoned) continue;
-      const expected = page === dropped && by === 'remove' ? 'zeros' : 'original';
-      must(
-        stage.contents.recognise(bytes, page) === expected,
-        () => `${name} read ${stage.contents.describe(bytes)}`,
-      );
+    for (const read of reads) {
+      const isDropped = read.page === dropped;
+      if (!isDropped && covers(poisoned, read.page)) mustEnd(read, 'errored');
+      else mustBeServed(stage, read, isDropped && by === 'remove' ? 'zeros' : 'original');
     }
   },
 });

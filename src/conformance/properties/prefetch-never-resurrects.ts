@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { must } from '../failure.js';
+import { mustBeServed } from '../expectations.js';
 import { property } from '../property.js';
 import { act, type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
 import { pause, settled } from '../stage.js';
@@ -48,12 +48,6 @@ export const prefetchNeverResurrects = property<{
     );
     const reads = removed.map((page) => stage.touch({ page }));
     yield settled(...reads);
-    for (const { page, bytes, end, name } of reads) {
-      must(end === 'done', `${name} ${end}`);
-      must(
-        stage.contents.recognise(bytes, page) === 'zeros',
-        () => `${name}, removed before, read ${stage.contents.describe(bytes)}`,
-      );
-    }
+    for (const read of reads) mustBeServed(stage, read, 'zeros');
   },
 });

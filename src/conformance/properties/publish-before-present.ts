@@ -1,3 +1,4 @@
+import { wrongContents } from '../expectations.js';
 import { property } from '../property.js';
 import { type Action, play, played, scenario } from '../scenario.js';
 
@@ -24,10 +25,13 @@ export const publishBeforePresent = property<readonly Action[]>({
         if (present === held[page]) continue;
         held[page] = present;
         const bytes = present ? stage.look(page) : undefined;
-        if (!present || (bytes && stage.contents.recognise(bytes, page) === 'original')) continue;
+        const seen = bytes && stage.contents.recognise(bytes, page);
+        if (!present || seen === 'original') continue;
         // It may have been withdrawn again since the presence was read, where threads are real.
         if (!stage.exact && !stage.pager.isPresent(page)) continue;
-        return `page ${page} counts as present and ${bytes ? `holds ${stage.contents.describe(bytes)}` : 'is not there'}`;
+        return seen
+          ? wrongContents({ page }, seen, 'original')
+          : { kind: 'page-absent', page, because: 'present-state' };
       }
       return undefined;
     });

@@ -1,4 +1,4 @@
-import { must } from '../failure.js';
+import { mustEnd, mustRead } from '../expectations.js';
 import { property } from '../property.js';
 import { type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
 
@@ -21,14 +21,12 @@ export const removeBeforeFault = property<readonly Action[]>({
   *body(stage, actions) {
     const into = played();
     yield* play(stage, actions, into);
-    for (const { page, bytes, end, name, started, ended } of into.reads) {
-      must(end === 'done', `${name} ${end}`);
+    for (const read of into.reads) {
+      const { page, started, ended } = read;
+      mustEnd(read, 'done');
       const touched = stage.exact ? ended : started; // the latest moment at which it cannot yet have touched the page
       if (!into.removals.some(({ pages, task }) => covers(pages, page) && task.ended < touched)) continue;
-      must(
-        stage.contents.recognise(bytes, page) === 'zeros',
-        () => `${name} touched it after its removal and read ${stage.contents.describe(bytes)}`,
-      );
+      mustRead(stage, read, 'zeros');
     }
   },
 });

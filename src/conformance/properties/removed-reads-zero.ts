@@ -1,4 +1,4 @@
-import { must } from '../failure.js';
+import { mustEnd, mustRead } from '../expectations.js';
 import { property } from '../property.js';
 import { type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
 
@@ -27,13 +27,11 @@ export const removedReadsZero = property<readonly Action[]>({
   *body(stage, actions) {
     const into = played();
     yield* play(stage, actions, into);
-    for (const { page, bytes, end, name, started } of into.reads) {
-      must(end === 'done', `${name} ${end}`);
+    for (const read of into.reads) {
+      const { page, started } = read;
+      mustEnd(read, 'done');
       if (!into.removals.some(({ pages, task }) => covers(pages, page) && task.ended <= started)) continue;
-      must(
-        stage.contents.recognise(bytes, page) === 'zeros',
-        () => `${name}, removed before, read ${stage.contents.describe(bytes)}`,
-      );
+      mustRead(stage, read, 'zeros');
     }
   },
 });

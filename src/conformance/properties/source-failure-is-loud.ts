@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { type FailurePolicy } from '../../api/index.js';
+import { mustBeServed, mustEnd } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { waitingSites } from '../scenario.js';
@@ -53,34 +54,29 @@ export const sourceFailureIsLoud = property<Plan>({
     stage.source.fail(page, fault);
     const touch = stage.touch({ site, page });
     yield settled(touch);
-    must(
-      touch.end === 'errored',
-      () =>
-        `the page could not be had, and the access is ${touch.end}: ${stage.contents.describe(touch.bytes)}`,
-    );
+    mustEnd(touch, 'errored');
     // Notices arrive on their own way, where threads are real.
     yield {
-      what: 'the pager to say so',
+      for: 'the-source-failed-event',
       until: () =>
         stage.exact || stage.pager.notices.some(({ kind }) => kind === 'source-failed' || kind === 'stopped'),
     };
-    const kinds = stage.pager.notices.map(({ kind }) => kind);
-    must(
-      kinds.includes('source-failed') && kinds.includes('stopped') === (policy === 'stop'),
-      `the pager said ${kinds.join(', ') || 'nothing'}`,
-    );
+    const seen = stage.pager.notices.map(({ kind }) => kind);
+    const expected = ['source-failed', ...(policy === 'stop' ? ['stopped'] : [])];
+    must(seen.includes('source-failed') && seen.includes('stopped') === (policy === 'stop'), () => ({
+      kind: 'wrong-events',
+      seen,
+      expected,
+    }));
     if (policy === 'stop') return;
     const other = stage.touch({ site, page: (page + 1) % PAGES });
     yield settled(other);
-    must(other.end === 'done', `another page, which can be had: ${other.end}`);
+    mustEnd(other, 'done');
     if (policy === 'poison') return;
     stage.source.fail(page, fault, 0);
     yield pause;
     const again = stage.touch({ site, page });
     yield settled(again);
-    must(
-      again.end === 'done' && stage.contents.recognise(again.bytes, page) === 'original',
-      `the source is well again, and the access is ${again.end}`,
-    );
+    mustBeServed(stage, again);
   },
 });

@@ -13,7 +13,7 @@ const PAGES = 4;
  */
 export const unnoticedAccess = property<number>({
   name: 'no-zero-leak',
-  part: 'where nobody stands',
+  part: 'where it is not intercepted',
   about: 'accesses',
   claim: 'an access to a page that has not come is noticed',
   level: 'port',
@@ -29,11 +29,11 @@ export const unnoticedAccess = property<number>({
       yield pause;
     }
     if (touch.end === 'done' && bare.faults.length === 0)
-      stage.note('resolver', 'was told nothing of {}; its contents are still at the source', page);
-    must(touch.end !== 'done' || bare.faults.length > 0, () =>
-      canRead(site)
-        ? `${touch.name} read ${stage.contents.tell(touch.bytes, page)} of a page that had not come, and nobody was told`
-        : `${touch.name} wrote to a page that had not come, and nobody was told: around what it wrote are zeros`,
-    );
+      stage.note({ actor: { kind: 'resolver' }, kind: 'fault-missed', page });
+    must(touch.end !== 'done' || bare.faults.length > 0, () => ({
+      kind: 'not-noticed',
+      access: touch.ref,
+      seen: canRead(site) ? stage.contents.recognise(touch.bytes, page) : undefined,
+    }));
   },
 });

@@ -58,17 +58,22 @@ export const unsupportedChangesNothing = property<{
       verb === 'direct' ? { verb: 'copy', pages, from: 0, direct: true } : rowOf(verb, pages),
     );
     yield pause;
-    if (declared) return must(result.outcome !== 'refused', `${verb} is declared and was refused`);
-    must(
-      result.outcome === 'refused' && result.done === 0,
-      `${verb} is not declared, and was ${result.outcome} with ${result.done} done`,
-    );
+    const { outcome, done } = result;
+    if (declared) return must(outcome !== 'refused', () => ({ kind: 'declared-but-refused', verb }));
+    must(outcome === 'refused' && done === 0, () => ({
+      kind: 'not-declared-but-done',
+      verb,
+      outcome,
+      done,
+    }));
     const bytes = stage.look(1);
-    must((bytes !== undefined) === put, `${verb} is not declared, and changed whether the page is there`);
-    must(
-      !bytes || stage.contents.recognise(bytes, 1) === 'original',
-      () => `${verb} is not declared, and left ${stage.contents.describe(bytes!)}`,
-    );
+    const seen = bytes ? stage.contents.recognise(bytes, 1) : 'absent';
+    must(seen === (put ? 'original' : 'absent'), () => ({
+      kind: 'not-declared-but-changed',
+      verb,
+      page: 1,
+      seen,
+    }));
   },
 });
 
@@ -88,9 +93,9 @@ function* refusesWithdraw(
     refused(error);
   }
   // A rejection arrives between runs of a stepped stage: it is only waited for where it can come.
-  yield { what: 'the refusal', until: () => over || exact };
-  must(
-    code === 'NOT_SUPPORTED' || (exact && !over),
-    `withdrawing is not declared, and ended with ${code ?? 'no error'}`,
-  );
+  yield { for: 'the-refusal', until: () => over || exact };
+  must(code === 'NOT_SUPPORTED' || (exact && !over), () => ({
+    kind: 'not-declared-but-discarded',
+    error: code,
+  }));
 }

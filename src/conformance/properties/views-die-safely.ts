@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { DemandPagingError } from '../../api/index.js';
+import { wrongContents } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { settled } from '../stage.js';
@@ -20,10 +21,8 @@ export const viewsDieSafely = property<readonly number[]>({
       const ensure = stage.pager.do('ensure', { first: page, count: 1 });
       yield settled(ensure);
       stage.pager.load(page, into);
-      must(
-        stage.contents.recognise(into, page) === 'original',
-        () => `page ${page} reads ${stage.contents.describe(into)}`,
-      );
+      const seen = stage.contents.recognise(into, page);
+      must(seen === 'original', () => wrongContents({ page }, seen, 'original'));
     }
     // Whatever is missing stays missing: closing must not depend on the backend's poison.
     const rest = stage.pager.do('ensure', { first: 0, count: PAGES });
@@ -37,7 +36,7 @@ export const viewsDieSafely = property<readonly number[]>({
         if (!(error instanceof DemandPagingError)) throw error;
         code = error.code;
       }
-      must(code === 'CLOSED', `reading page ${page} after closing: ${code ?? 'it gave bytes'}`);
+      must(code === 'CLOSED', () => ({ kind: 'closed-memory-read', page, error: code }));
     }
   },
 });

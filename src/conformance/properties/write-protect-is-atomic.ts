@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { mustEnd } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { act, type Action, covers, everything, play, played, scenario, waitingSites } from '../scenario.js';
@@ -45,13 +46,14 @@ export const writeProtectIsAtomic = property<{
     const protect = stage.pager.do('protect', everything(stage));
     yield settled(protect);
     yield* play(stage, after, into, { offset: 32 });
-    for (const { page, started, end, name } of into.writes) {
-      must(end === 'done', `${name} ${end}`);
+    for (const write of into.writes) {
+      const { page, started } = write;
+      mustEnd(write, 'done');
       if (started <= protect.ended) continue;
       const reported = (): boolean =>
         stage.pager.notices.some((notice) => notice.kind === 'written' && covers(notice.pages, page));
-      if (!stage.exact) yield { what: `the write to page ${page} to be reported`, until: reported };
-      must(reported(), `${name} wrote after the page was protected, and nobody was told`);
+      if (!stage.exact) yield { for: 'the-written-event', until: reported };
+      must(reported(), () => ({ kind: 'event-lost', event: 'written', access: write.ref }));
     }
   },
 });

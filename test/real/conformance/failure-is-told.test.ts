@@ -20,7 +20,7 @@ const failing = property<number>({
     for (let page = 0; page < PAGES; page++) stage.source.hold(page);
     for (let page = 0; page < PAGES; page++) stage.touch({ site: 'vmm-load', page });
     for (let moment = 0; moment < MOMENTS; moment++) yield pause;
-    throw new PropertyFailure('on purpose');
+    throw new PropertyFailure({ kind: 'page-absent', page: 0, because: 'brought' });
   },
 });
 
@@ -32,7 +32,7 @@ test('what fails while loads of this process wait is told, and does not end the 
     .list.find(({ met }) => !met);
   if (lacking) context.skip(`${lacking.what}: ${lacking.remedy}`);
   for (let time = 0; time < 10; time++) {
-    const report = await checkProperty(failing, subject, { runs: 1 });
-    expect(report).toMatchObject({ outcome: 'failed', counterexample: { what: 'on purpose' } });
+    const result = await checkProperty(failing, subject, { runs: 1 });
+    expect(result).toMatchObject({ outcome: 'fails', failure: { kind: 'page-absent' } });
   }
 });

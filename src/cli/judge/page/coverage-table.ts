@@ -1,9 +1,10 @@
 import { type AccessSite, type Effect } from '../../../api/index.js';
-import { type JudgedCell, OUT_OF_REACH } from '../cell.js';
+import { formatTrace, resultText, SKIPPED_TEXT } from '../../../conformance/index.js';
+import { type CellResult } from '../cell.js';
 import { type MatrixDocument, type MatrixRow } from '../matrix.js';
 import { EFFECTS } from './look.js';
 import { html, type Markup } from './markup.js';
-import { opener, type Popover, storyMarkup } from './popover.js';
+import { opener, type Popover, traceMarkup } from './popover.js';
 import { groupedRows, isJudged, nameOf, scrolling } from './table.js';
 import { propertyId } from './property-table.js';
 
@@ -12,7 +13,7 @@ const siteId = (row: number, site: AccessSite): string => `at-${row}-${site}`;
 const effectOf = ({ declared }: MatrixRow, site: AccessSite): Effect =>
   declared?.coverage.find((row) => row.site === site)?.effect ?? 'unmediated';
 
-const cellsAt = ({ cells }: MatrixRow, site: AccessSite): readonly JudgedCell[] =>
+const cellsAt = ({ cells }: MatrixRow, site: AccessSite): readonly CellResult[] =>
   cells.filter((cell) => cell.site === site);
 
 /** Candidates by access sites: what a missing page does there, and what fails. */
@@ -39,7 +40,7 @@ export function coverageTable({ sites, rows }: MatrixDocument): Markup {
 
 function cellOf(row: MatrixRow, at: number, site: AccessSite): Markup {
   const effect = EFFECTS[effectOf(row, site)];
-  const fails = cellsAt(row, site).filter(({ result }) => result.verdict === 'fails').length;
+  const fails = cellsAt(row, site).filter(({ outcome }) => outcome === 'fails').length;
   const beyond = row.declared?.sites.includes(site) === false && effect.sign !== 'open';
   const label = `${effect.sign}${fails > 0 ? ` ✗${fails}` : ''}${beyond ? '*' : ''}`;
   const says = `${nameOf(row)} at ${site}: ${effect.means}${fails > 0 ? `; ${fails} properties fail` : ''}${beyond ? '; declared, and not tried on this host' : ''}`;
@@ -54,31 +55,27 @@ function sitePopover(row: MatrixRow, at: number, site: AccessSite): Popover {
   const declared = row.declared?.coverage.find((candidate) => candidate.site === site);
   const effect = effectOf(row, site);
   const cells = cellsAt(row, site);
-  const of = (verdict: JudgedCell['result']['verdict']): readonly JudgedCell[] =>
-    cells.filter(({ result }) => result.verdict === verdict);
-  const witness = cells.find(
-    ({ result }) => result.verdict === 'unmediated' && result.story.length > 0,
-  )?.result;
-  const beyond = cells.some(
-    ({ result }) => result.verdict === 'not-applicable' && result.reason === OUT_OF_REACH,
-  );
+  const of = (outcome: CellResult['outcome']): readonly CellResult[] =>
+    cells.filter((cell) => cell.outcome === outcome);
+  const witness = cells.find((cell) => cell.outcome === 'unmediated' && cell.failure !== undefined);
+  const beyond = of('skipped').length > 0;
   const holding = of('holds').map(({ property }) => property);
   const body = html`<p>
-      <span class="verdict ${EFFECTS[effect].look}">${effect}</span> ${EFFECTS[effect].means}.
+      <span class="outcome ${EFFECTS[effect].look}">${effect}</span> ${EFFECTS[effect].means}.
       ${declared && effect !== 'unmediated' ? html`<span class="soft">In units of ${declared.granule_bytes} bytes; the fault ${declared.address === 'exact' ? 'says which page' : 'does not say which page'}; ${declared.evidence}.</span>` : ''}
     </p>
     ${
-      witness?.verdict === 'unmediated'
-        ? html`<p>${witness.what}:</p>
-            ${storyMarkup(witness.story)}`
+      witness?.outcome === 'unmediated'
+        ? html`<p>${resultText(witness)}:</p>
+            ${traceMarkup(formatTrace(witness.trace))}`
         : ''
     }
-    ${beyond ? html`<p class="soft">${OUT_OF_REACH} on this host.</p>` : ''}
+    ${beyond ? html`<p class="soft">${SKIPPED_TEXT} on this host.</p>` : ''}
     ${
       of('fails').length > 0
         ? html`<p>Fails here:</p>
             <ul>
-              ${of('fails').map(({ property, result }) => html`<li><button class="link plain" popovertarget="${propertyId(at, property)}">${property}</button>${result.verdict === 'fails' ? `: ${result.what}` : ''}</li>`)}
+              ${of('fails').map((cell) => html`<li><button class="link plain" popovertarget="${propertyId(at, cell.property)}">${cell.property}</button>: ${resultText(cell)}</li>`)}
             </ul>`
         : ''
     }

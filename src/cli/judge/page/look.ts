@@ -1,6 +1,6 @@
 import { type Effect } from '../../../api/index.js';
-import { type Grade } from '../../../scenarios/index.js';
-import { type CellVerdict } from '../cell.js';
+import { type CaseOutcome } from '../../../scenarios/index.js';
+import { type Result } from '../../../conformance/index.js';
 
 /** How things look: a class, and a sign that says the same without colour. */
 export interface Look {
@@ -8,11 +8,12 @@ export interface Look {
   readonly sign: string;
 }
 
-export const VERDICTS: Readonly<Record<CellVerdict['verdict'], Look & { readonly means: string }>> = {
+export const OUTCOMES: Readonly<Record<Result['outcome'], Look & { readonly means: string }>> = {
   holds: { look: 'holds', sign: '✓', means: 'holds' },
   fails: { look: 'fails', sign: '✗', means: 'fails; press for who did what' },
-  unmediated: { look: 'open', sign: '○', means: 'unmediated: nobody stands there' },
+  unmediated: { look: 'open', sign: '○', means: 'unmediated: not intercepted' },
   'not-applicable': { look: 'none', sign: '–', means: 'not applicable; press for why' },
+  skipped: { look: 'none', sign: '·', means: 'skipped: the access cannot be made here' },
 };
 
 export const EFFECTS: Readonly<Record<Effect, Look & { readonly means: string }>> = {
@@ -23,7 +24,7 @@ export const EFFECTS: Readonly<Record<Effect, Look & { readonly means: string }>
   unmediated: { look: 'open', sign: 'open', means: 'unmediated: it goes through, and nobody is told' },
 };
 
-export const GRADES: Readonly<Record<Grade, Look>> = {
+export const CASE_OUTCOMES: Readonly<Record<CaseOutcome, Look>> = {
   works: { look: 'holds', sign: '✓ works' },
   'needs-vmm': { look: 'exits', sign: '✓ needs VMM' },
   slow: { look: 'errors', sign: 'slow' },

@@ -2,7 +2,7 @@ import { type MatrixDocument } from '../matrix.js';
 import { countsOf } from '../judgement-text.js';
 import { coveragePopovers, coverageTable } from './coverage-table.js';
 import { hazardList, hazardPopovers } from './hazard-list.js';
-import { EFFECTS, VERDICTS } from './look.js';
+import { EFFECTS, OUTCOMES } from './look.js';
 import { html, Markup } from './markup.js';
 import { STYLE } from './page-style.js';
 import { faultPlot, latencyPlot, scalingPlot } from './plots.js';
@@ -62,7 +62,7 @@ export function matrixPage(document: MatrixDocument): string {
               The named properties, each over the sites that it is about. A number says at how many sites.
               Press a cell for the sites, and for the smallest counterexample where it fails.
             </p>
-            ${legend(Object.values(VERDICTS))} ${propertyTable(document)}
+            ${legend(Object.values(OUTCOMES))} ${propertyTable(document)}
           </section>
           <section id="hazards">
             <h2>${SECTIONS.hazards}</h2>

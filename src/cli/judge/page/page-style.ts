@@ -102,8 +102,8 @@ button.cell:hover { outline: 2px solid var(--accent); outline-offset: -1px; }
 button.close, button.link { font: inherit; cursor: pointer; background: none; border: 1px solid var(--line); color: inherit; border-radius: 6px; padding: .05rem .6rem; }
 button.link { color: var(--accent); }
 button.link.plain { border: 0; padding: 0; text-decoration: underline; text-underline-offset: 2px; }
-.verdict { display: inline-block; border-radius: 4px; padding: 0 .45rem; font-size: .86rem; }
-pre.story { margin: .5rem 0 1rem; padding: .7rem .9rem; background: var(--paper); border: 1px solid var(--line); border-radius: 7px; overflow-x: auto; font: 12.5px/1.55 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; tab-size: 2; }
+.outcome { display: inline-block; border-radius: 4px; padding: 0 .45rem; font-size: .86rem; }
+pre.trace { margin: .5rem 0 1rem; padding: .7rem .9rem; background: var(--paper); border: 1px solid var(--line); border-radius: 7px; overflow-x: auto; font: 12.5px/1.55 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; tab-size: 2; }
 code { font: .92em ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 
 .hazards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(27rem, 100%), 1fr)); gap: .8rem; padding: 0; list-style: none; margin: .8rem 0 0; }

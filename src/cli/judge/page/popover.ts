@@ -22,5 +22,5 @@ export const opener = (id: string, look: string, label: string, says: string): M
     ${label}
   </button>`;
 
-export const storyMarkup = (story: readonly string[]): Markup | undefined =>
-  story.length === 0 ? undefined : html`<pre class="story" tabindex="0">${story.join('\n')}</pre>`;
+export const traceMarkup = (lines: readonly string[]): Markup | undefined =>
+  lines.length === 0 ? undefined : html`<pre class="trace" tabindex="0">${lines.join('\n')}</pre>`;

@@ -1,18 +1,20 @@
-import { type JudgedCell, type CellVerdict } from '../cell.js';
+import { formatTrace, type Result, resultText } from '../../../conformance/index.js';
+import { type CellResult } from '../cell.js';
+import { resultKey } from '../judgement-text.js';
 import { type MatrixDocument, type MatrixRow } from '../matrix.js';
-import { VERDICTS } from './look.js';
+import { OUTCOMES } from './look.js';
 import { html, type Markup } from './markup.js';
-import { opener, type Popover, storyMarkup } from './popover.js';
+import { opener, type Popover, traceMarkup } from './popover.js';
 import { groupedRows, isJudged, nameOf, scrolling } from './table.js';
 
 export const propertyId = (row: number, property: string): string =>
   `of-${row}-${property.replaceAll(/[^a-z]+/g, '-')}`;
 
-const cellsOf = ({ cells }: MatrixRow, property: string): readonly JudgedCell[] =>
+const cellsOf = ({ cells }: MatrixRow, property: string): readonly CellResult[] =>
   cells.filter((cell) => cell.property === property);
 
 /** From what matters most to what says least. */
-const RANK: readonly CellVerdict['verdict'][] = ['fails', 'holds', 'unmediated', 'not-applicable'];
+const RANK: readonly Result['outcome'][] = ['fails', 'holds', 'unmediated', 'not-applicable', 'skipped'];
 
 /** Candidates by properties: over the sites, what matters most. */
 export function propertyTable({ properties, rows }: MatrixDocument): Markup {
@@ -34,66 +36,62 @@ export function propertyTable({ properties, rows }: MatrixDocument): Markup {
 }
 
 /** A failure, or else that it holds somewhere; where it does neither, what is so at most sites. */
-function leading(cells: readonly JudgedCell[]): CellVerdict['verdict'] {
-  const count = (kind: CellVerdict['verdict']): number =>
-    cells.filter(({ result }) => result.verdict === kind).length;
+function leading(cells: readonly CellResult[]): Result['outcome'] {
+  const count = (outcome: Result['outcome']): number =>
+    cells.filter((cell) => cell.outcome === outcome).length;
   if (count('fails') > 0) return 'fails';
   if (count('holds') > 0) return 'holds';
-  return count('unmediated') > count('not-applicable') ? 'unmediated' : 'not-applicable';
+  if (count('unmediated') > count('not-applicable') + count('skipped')) return 'unmediated';
+  return count('not-applicable') >= count('skipped') ? 'not-applicable' : 'skipped';
 }
 
 function cellMarkup(row: MatrixRow, at: number, property: string): Markup {
   const cells = cellsOf(row, property);
-  const verdict = leading(cells);
-  const those = cells.filter(({ result }) => result.verdict === verdict);
+  const outcome = leading(cells);
+  const those = cells.filter((cell) => cell.outcome === outcome);
   const sites = those.filter(({ site }) => site !== undefined).length;
-  const { look, sign, means } = VERDICTS[verdict];
-  const counted = verdict === 'fails' || verdict === 'holds';
+  const { look, sign, means } = OUTCOMES[outcome];
+  const counted = outcome === 'fails' || outcome === 'holds';
   const says = `${nameOf(row)}, ${property}: ${means}${sites > 0 && counted ? ` at ${sites} sites` : ''}`;
   return opener(propertyId(at, property), look, sites > 0 && counted ? `${sign}${sites}` : sign, says);
 }
 
 /** What opens from its cells. */
-export const propertyPopovers = ({ properties, rows, options }: MatrixDocument): Popover[] =>
+export const propertyPopovers = ({ properties, rows }: MatrixDocument): Popover[] =>
   rows.flatMap((row, at) =>
     isJudged(row)
       ? properties.map(({ property, claim }) => ({
           id: propertyId(at, property),
           title: `${nameOf(row)}: ${property}`,
           body: html`<p>Claim: ${claim}.</p>
-            ${groupsOf(row, property).map((group) => groupMarkup(group, row, options.seed))}`,
+            ${groupsOf(row, property).map((group) => groupMarkup(group, row))}`,
         }))
       : [],
   );
 
 /** Cells that say the same, with their sites. */
 interface Group {
-  readonly result: CellVerdict;
+  readonly result: CellResult;
   readonly sites: string[];
 }
 
 function groupsOf(row: MatrixRow, property: string): readonly Group[] {
   const groups = new Map<string, Group>();
-  for (const { site, result } of cellsOf(row, property)) {
-    const key = `${RANK.indexOf(result.verdict)} ${wordsOf(result)}`;
+  for (const result of cellsOf(row, property)) {
+    const key = `${RANK.indexOf(result.outcome)} ${resultKey(result)}`;
     const group = groups.get(key);
-    if (group) group.sites.push(site ?? '');
-    else groups.set(key, { result, sites: [site ?? ''] });
+    if (group) group.sites.push(result.site ?? '');
+    else groups.set(key, { result, sites: [result.site ?? ''] });
   }
   return [...groups].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, group]) => group);
 }
 
-function wordsOf(result: CellVerdict): string {
-  if (result.verdict === 'fails') return result.what.replaceAll(/[a-z-]+#\d+/g, '');
-  return result.verdict === 'not-applicable' ? result.reason : '';
-}
-
-function groupMarkup({ result, sites }: Group, row: MatrixRow, seed: number): Markup {
-  const { look, sign } = VERDICTS[result.verdict];
+function groupMarkup({ result, sites }: Group, row: MatrixRow): Markup {
+  const { look, sign } = OUTCOMES[result.outcome];
   const where = sites.filter((site) => site !== '').join(', ');
-  const head = html`<span class="verdict ${look}">${sign} ${result.verdict.replace('-', ' ')}</span>
+  const head = html`<span class="outcome ${look}">${sign} ${result.outcome.replace('-', ' ')}</span>
     ${where ? `at ${where}` : 'for the backend as a whole'}`;
-  switch (result.verdict) {
+  switch (result.outcome) {
     case 'holds':
       return html`<p>
         ${head}: ${result.runs} runs${sites.length > 1 ? ' each, or as many as there was time for' : ''}.
@@ -101,10 +99,13 @@ function groupMarkup({ result, sites }: Group, row: MatrixRow, seed: number): Ma
     case 'unmediated':
       return html`<p>${head}.</p>`;
     case 'not-applicable':
-      return html`<p>${head}: ${result.reason}.</p>`;
-    case 'fails':
-      return html`<p>${head}: <strong>${result.what}</strong></p>
-        ${storyMarkup(result.story)}
-        ${result.path === undefined ? '' : html`<p class="soft">Found with seed ${result.seed ?? seed}; path <code>${result.path}</code> of the suite plays it again on ${nameOf(row)}. The run: <code>${result.plan ?? ''}</code></p>`}`;
+    case 'skipped':
+      return html`<p>${head}: ${resultText(result)}.</p>`;
+    case 'fails': {
+      const { replay, trace } = result;
+      return html`<p>${head}: <strong>${resultText(result)}</strong></p>
+        ${traceMarkup(formatTrace(trace))}
+        ${replay && html`<p class="soft">Found with seed ${replay.seed}; path <code>${replay.path}</code> of the suite plays it again on ${nameOf(row)}. The run: <code>${replay.plan}</code></p>`}`;
+    }
   }
 }

@@ -1,7 +1,8 @@
 import { type MatrixDocument, type MatrixRow } from '../matrix.js';
-import { GRADES } from './look.js';
+import { caseText, formatScenarioTrace } from '../../../scenarios/index.js';
+import { CASE_OUTCOMES } from './look.js';
 import { html, type Markup } from './markup.js';
-import { opener, type Popover, storyMarkup } from './popover.js';
+import { opener, type Popover, traceMarkup } from './popover.js';
 import { groupedRows, nameOf, scrolling } from './table.js';
 
 const scenarioId = (row: MatrixRow, scenario: string): string =>
@@ -18,10 +19,10 @@ export function scenarioTable({ scenarios, rows }: MatrixDocument): Markup {
   </thead>`;
   const body = groupedRows(played, scenarios.length, (row) =>
     scenarios.map(({ name, title }) => {
-      const verdict = row.scenarios.find(({ scenario }) => scenario === name);
-      if (!verdict) return html`–`;
-      const { look, sign } = GRADES[verdict.grade];
-      return opener(scenarioId(row, name), look, sign, `${nameOf(row)}, ${title}: ${verdict.grade}`);
+      const result = row.scenarios.find(({ scenario }) => scenario === name);
+      if (!result) return html`–`;
+      const { look, sign } = CASE_OUTCOMES[result.outcome];
+      return opener(scenarioId(row, name), look, sign, `${nameOf(row)}, ${title}: ${result.outcome}`);
     }),
   );
   return scrolling(
@@ -32,7 +33,7 @@ export function scenarioTable({ scenarios, rows }: MatrixDocument): Markup {
   );
 }
 
-const TOLD: readonly string[] = ['fails', 'hangs', 'silent'];
+const TRACED: readonly string[] = ['fails', 'hangs', 'silent'];
 
 export const scenarioPopovers = ({ scenarios, rows }: MatrixDocument): Popover[] =>
   rows.flatMap((row) =>
@@ -41,12 +42,14 @@ export const scenarioPopovers = ({ scenarios, rows }: MatrixDocument): Popover[]
       title: `${nameOf(row)}: ${scenarios.find(({ name }) => name === scenario)?.title ?? scenario}`,
       body: html`<p class="soft">${scenarios.find(({ name }) => name === scenario)?.plays}</p>
         ${cases.map(
-          ({ case: name, grade, says, timeline }) =>
+          (result) =>
             html`<p>
-                <span class="verdict ${GRADES[grade].look}">${GRADES[grade].sign}</span>
-                <strong>${name}</strong>: ${says}.
+                <span class="outcome ${CASE_OUTCOMES[result.outcome].look}"
+                  >${CASE_OUTCOMES[result.outcome].sign}</span
+                >
+                <strong>${result.case}</strong>: ${caseText(result)}.
               </p>
-              ${TOLD.includes(grade) ? storyMarkup(timeline) : ''}`,
+              ${TRACED.includes(result.outcome) ? traceMarkup(formatScenarioTrace(result.trace)) : ''}`,
         )}`,
     })),
   );

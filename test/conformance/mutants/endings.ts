@@ -1,11 +1,12 @@
 import { type Notice, type ReadAnswer, Resolver } from 'demand-paging';
 import { type Engine } from 'demand-paging/conformance';
-import { sin } from './sin.js';
+import { mutant } from './mutant.js';
 
 /** A source that fails is taken for one that gave zeros. */
-export const failureTurnedToZeros = sin({
+export const failureTurnedToZeros = mutant({
   name: 'a source that fails gives zeros',
   breaks: 'source-failure-is-loud',
+  kind: 'wrong-end',
   engine: (options): Engine => {
     const { source } = options;
     const zeros = (into: Uint8Array): number => into.fill(0).length;
@@ -33,9 +34,10 @@ export const failureTurnedToZeros = sin({
 });
 
 /** What failed is said to nobody. */
-export const failsSilently = sin({
+export const failsSilently = mutant({
   name: 'fails silently',
   breaks: 'source-failure-is-loud',
+  kind: 'wrong-events',
   engine: (options) =>
     new Resolver({
       ...options,
@@ -44,9 +46,10 @@ export const failsSilently = sin({
 });
 
 /** A handler that has failed goes on as if nothing had happened, and takes nothing more. */
-export const deathUnseen = sin({
+export const deathUnseen = mutant({
   name: 'a handler that fails sits still',
   breaks: 'handler-death-is-seen',
+  kind: 'stuck',
   port: ({ port }) => {
     let dead = false;
     return {
@@ -64,16 +67,18 @@ export const deathUnseen = sin({
 });
 
 /** Nothing bounds what is under way. */
-export const unboundedInFlight = sin({
+export const unboundedInFlight = mutant({
   name: 'fetches without bound',
   breaks: 'bounded-in-flight',
+  kind: 'too-many-fetches',
   engine: (options) => new Resolver({ ...options, policy: { ...options.policy, maxInFlight: 1_000 } }),
 });
 
 /** Memory that was closed still answers. */
-export const viewsLive = sin({
+export const viewsLive = mutant({
   name: 'memory that was closed still gives bytes',
   breaks: 'views-die-safely',
+  kind: 'closed-memory-read',
   attachment: ({ memory, close }) => {
     let closed = false;
     return {

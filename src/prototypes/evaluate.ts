@@ -4,26 +4,28 @@ import {
   checkProperties,
   type CheckOptions,
   PROPERTIES,
-  type Report,
+  resultText,
+  failsText,
+  type PropertyResult,
   titleOf,
 } from '../conformance/index.js';
 import { HAZARDS } from './hazards.js';
 import { type Uapi, type UapiUse } from './uapi.js';
 
 /** What the suite found about a prototype. */
-export interface Verdict {
+export interface UapiEvaluation {
   readonly name: string;
   readonly coverage: Coverage;
   /** Sites at which a missing page goes unnoticed. */
   readonly unmediated: readonly AccessSite[];
-  readonly reports: readonly Report[];
+  readonly results: readonly PropertyResult[];
   /** The names of the properties that do not hold. */
   readonly failed: readonly string[];
-  /** All of it in plain text, each failure with its smallest counterexample: who did what, in order. */
+  /** All of it in plain text, each failure with the trace of its smallest counterexample. */
   readonly text: string;
 }
 
-export interface VerdictOptions extends CheckOptions {
+export interface EvaluateOptions extends CheckOptions {
   /** Which properties: by name, with all of its parts, or by the title of one part, as the text has it. Default: all. */
   readonly only?: readonly string[];
   /** As in {@link CheckOptions}. It belongs to one property: name that one in `only`. */
@@ -32,7 +34,7 @@ export interface VerdictOptions extends CheckOptions {
 
 const ALL: readonly AnyProperty[] = [...PROPERTIES, ...HAZARDS];
 
-function chosen({ only, path }: VerdictOptions): readonly AnyProperty[] {
+function chosen({ only, path }: EvaluateOptions): readonly AnyProperty[] {
   const unknown = only?.find((name) => !ALL.some((each) => each.name === name || titleOf(each) === name));
   if (unknown !== undefined)
     throw new RangeError(
@@ -56,34 +58,29 @@ function chosen({ only, path }: VerdictOptions): readonly AnyProperty[] {
  * the default of 1000 runs a property, for some seconds. A property that does not hold is a result, no exception.
  * Errors: RangeError for a name in `only` that is none, or a `path` without one property to play it.
  */
-export async function verdict<Options extends object>(
+export async function evaluate<Options extends object>(
   uapi: Uapi<Options>,
   use: UapiUse<Options> = {},
-  options: VerdictOptions = {},
-): Promise<Verdict> {
+  options: EvaluateOptions = {},
+): Promise<UapiEvaluation> {
   const subject = uapi.subject(use);
-  const reports = await checkProperties(chosen(options), subject, options);
+  const results = await checkProperties(chosen(options), subject, options);
   const coverage = uapi.coverage(use);
   const unmediated = unmediatedSites(coverage);
-  const failed = [...new Set(reports.filter(({ outcome }) => outcome === 'failed').map(({ name }) => name))];
+  const failed = [...new Set(results.filter(({ outcome }) => outcome === 'fails').map(({ name }) => name))];
   const lines = [
     uapi.matrix(use),
     '',
     unmediated.length > 0 ? `unmediated: ${unmediated.join(', ')}` : 'every access site is mediated',
     '',
-    ...reports.map(line),
+    ...results.map(line),
   ];
-  return { name: subject.name, coverage, unmediated, reports, failed, text: lines.join('\n') };
+  return { name: subject.name, coverage, unmediated, results, failed, text: lines.join('\n') };
 }
 
-function line(report: Report): string {
-  const title = titleOf(report);
-  switch (report.outcome) {
-    case 'held':
-      return `holds           ${title} (${report.runs} runs)`;
-    case 'skipped':
-      return `not applicable  ${title}: ${report.reason}`;
-    case 'failed':
-      return `FAILS           ${title}\n${report.message.replaceAll(/^/gm, '    ')}`;
-  }
+function line(result: PropertyResult): string {
+  const title = titleOf(result);
+  return result.outcome === 'fails'
+    ? `FAILS           ${title}\n${failsText(result).replaceAll(/^/gm, '    ')}`
+    : `${result.outcome.replace('-', ' ').padEnd(14)}  ${title}: ${resultText(result)}`;
 }

@@ -12,7 +12,7 @@ import {
   type ResolverOptions,
   VERB,
 } from 'demand-paging';
-import { type Engine, type PropertyName, type SteppedSubject } from 'demand-paging/conformance';
+import { type Engine, type Failure, type PropertyName, type SteppedSubject } from 'demand-paging/conformance';
 import {
   memoryBackend,
   type ModelAttachment,
@@ -22,21 +22,23 @@ import {
 import { modelSubject } from '../model-subject.js';
 
 /** A backend or an engine that does one thing wrong. */
-export interface Sin {
+export interface Mutant {
   readonly name: string;
   /** The property that it breaks. */
   readonly breaks: PropertyName;
+  /** What goes wrong then. */
+  readonly kind: Failure['kind'];
   /** Others that it touches, so that they fail with some plans; why is said there. */
   readonly mayBreak?: readonly PropertyName[];
   readonly subject: SteppedSubject;
 }
 
-/** What a sinful port can use: the model's port beneath, and the kernel, to do what a kernel could not. */
-export interface Beneath {
+/** What a mutated port can use: the model's own port, and its kernel, to do what a kernel could not. */
+export interface Inner {
   readonly port: FaultPort;
   readonly kernel: ModelKernel;
   readonly attachment: ModelAttachment;
-  /** Carries out one row on the port beneath, with the outcome in the caller's row if there is one. */
+  /** Carries out one row on the model's port. */
   row(verb: number, page: PageIndex, span: number, from?: number, flags?: number): RowOutcome;
 }
 
@@ -47,14 +49,15 @@ export interface RowOutcome {
 }
 
 /** What is wrong with a port: what it replaces. */
-export type PortSin = (beneath: Beneath) => Partial<Pick<FaultPort, 'take' | 'resolve' | 'resident'>>;
+export type PortMutation = (inner: Inner) => Partial<Pick<FaultPort, 'take' | 'resolve' | 'resident'>>;
 
-export interface SinOptions {
+export interface MutantOptions {
   readonly name: string;
   readonly breaks: PropertyName;
+  readonly kind: Failure['kind'];
   readonly mayBreak?: readonly PropertyName[];
-  readonly port?: PortSin;
-  readonly attachment?: (attachment: Attachment, beneath: ModelAttachment) => Partial<Attachment>;
+  readonly port?: PortMutation;
+  readonly attachment?: (attachment: Attachment, inner: ModelAttachment) => Partial<Attachment>;
   /** How the backend drops pages instead. */
   readonly withdraw?: (kernel: ModelKernel) => ModelKernel['withdraw'];
   readonly engine?: (options: ResolverOptions) => Engine;
@@ -62,22 +65,22 @@ export interface SinOptions {
   readonly more?: Partial<SteppedSubject>;
 }
 
-/** Wraps the model in a sin. */
-export function sin(options: SinOptions): Sin {
-  const { name, breaks, mayBreak = [], engine, model = {}, more = {} } = options;
+/** Wraps the model in one fault. */
+export function mutant(options: MutantOptions): Mutant {
+  const { name, breaks, kind, mayBreak = [], engine, model = {}, more = {} } = options;
   const base = modelSubject(name, model, more);
   let last: ModelAttachment | undefined;
   const backend = (): Backend => {
-    const inner = memoryBackend({ staging_bytes: 6 * 4096, ...model });
+    const backend = memoryBackend({ staging_bytes: 6 * 4096, ...model });
     return {
       name,
-      probe: () => inner.probe(),
+      probe: () => backend.probe(),
       async attach(layout) {
-        const beneath = await inner.attach(layout);
-        last = beneath;
-        const withdraw = options.withdraw?.(beneath.kernel);
-        if (withdraw) beneath.kernel.withdraw = withdraw;
-        return wrap(beneath, options, await openPort(beneath.shards[0]!.port));
+        const inner = await backend.attach(layout);
+        last = inner;
+        const withdraw = options.withdraw?.(inner.kernel);
+        if (withdraw) inner.kernel.withdraw = withdraw;
+        return wrap(inner, options, await openPort(inner.shards[0]!.port));
       },
     };
   };
@@ -87,32 +90,32 @@ export function sin(options: SinOptions): Sin {
     stepping: () => last!.kernel,
     ...(engine && { engine }),
   };
-  return { name, breaks, mayBreak, subject };
+  return { name, breaks, kind, mayBreak, subject };
 }
 
 function wrap(
-  beneath: ModelAttachment,
-  { port: portSin, attachment: attachmentSin }: SinOptions,
-  inner: FaultPort,
+  inner: ModelAttachment,
+  { port: portMutation, attachment: attachmentMutation }: MutantOptions,
+  innerPort: FaultPort,
 ): Attachment {
-  const port = portSin ? sinfulPort(inner, portSin, beneath) : inner;
+  const port = portMutation ? mutatedPort(innerPort, portMutation, inner) : innerPort;
   const attachment: Attachment = {
-    layout: beneath.layout,
-    coverage: beneath.coverage,
-    supports: beneath.supports,
-    memory: beneath.memory,
-    shards: [{ ...beneath.shards[0]!, port: { where: 'here', open: () => port } }],
-    withdraw: (pages) => beneath.withdraw(pages),
-    moved: () => beneath.moved(),
-    abandonChild: (fd) => beneath.abandonChild(fd),
-    close: () => beneath.close(),
+    layout: inner.layout,
+    coverage: inner.coverage,
+    supports: inner.supports,
+    memory: inner.memory,
+    shards: [{ ...inner.shards[0]!, port: { where: 'here', open: () => port } }],
+    withdraw: (pages) => inner.withdraw(pages),
+    moved: () => inner.moved(),
+    abandonChild: (fd) => inner.abandonChild(fd),
+    close: () => inner.close(),
   };
-  return { ...attachment, ...attachmentSin?.(attachment, beneath) };
+  return { ...attachment, ...attachmentMutation?.(attachment, inner) };
 }
 
-function sinfulPort(port: FaultPort, portSin: PortSin, attachment: ModelAttachment): FaultPort {
+function mutatedPort(port: FaultPort, portMutation: PortMutation, attachment: ModelAttachment): FaultPort {
   const one = new Batch(1);
-  const row: Beneath['row'] = (verb, page, span, from = 0, flags = 0) => {
+  const row: Inner['row'] = (verb, page, span, from = 0, flags = 0) => {
     one.clear();
     one.pushRow(verb, page, span, from, flags);
     port.resolve(one);
@@ -126,10 +129,10 @@ function sinfulPort(port: FaultPort, portSin: PortSin, attachment: ModelAttachme
     resident: (page) => port.resident(page),
     close: () => port.close(),
   };
-  return Object.assign(wrapped, portSin({ port, kernel: attachment.kernel, attachment, row }));
+  return Object.assign(wrapped, portMutation({ port, kernel: attachment.kernel, attachment, row }));
 }
 
-/** One row of a batch, as a sin sees it. */
+/** One row of a batch, as a mutant sees it. */
 export interface Row {
   readonly verb: number;
   readonly page: PageIndex;
@@ -143,12 +146,12 @@ export interface Row {
  * the row's outcome; undefined leaves the row as it is.
  */
 export const rows =
-  (beneath: Beneath, instead: (row: Row) => RowOutcome | undefined): FaultPort['resolve'] =>
+  (inner: Inner, instead: (row: Row) => RowOutcome | undefined): FaultPort['resolve'] =>
   (batch) => {
     for (let at = 0; at < batch.count; at++) {
       const row = rowOf(batch, at);
-      const own = isWellFormed(beneath, row) ? instead(row) : undefined;
-      const { outcome, done, errno } = own ?? asItIs(beneath, row);
+      const own = isWellFormed(inner, row) ? instead(row) : undefined;
+      const { outcome, done, errno } = own ?? passThrough(inner, row);
       batch.settle(at, outcome, done, errno);
     }
   };
@@ -161,10 +164,10 @@ export const rowOf = (batch: ResolutionBatch, at: number): Row => ({
   flags: batch.flags[at]!,
 });
 
-export const asItIs = ({ row }: Beneath, { verb, page, span, from, flags }: Row): RowOutcome =>
+export const passThrough = ({ row }: Inner, { verb, page, span, from, flags }: Row): RowOutcome =>
   row(verb, page, span, from, flags);
 
-function isWellFormed({ attachment, port }: Beneath, { page, span, from, flags }: Row): boolean {
+function isWellFormed({ attachment, port }: Inner, { page, span, from, flags }: Row): boolean {
   const inside =
     Number.isInteger(page) && page >= 0 && span >= 1 && page + span <= attachment.layout.pageCount;
   return inside && from >= 0 && from + span * 4096 <= port.staging.length && !(flags & FLAG.direct);

@@ -1,6 +1,6 @@
 import { type Coverage, type Effect, type AccessSite, VERB, type Verb } from 'demand-paging';
 import { blocking, erroring, type ModelMechanism, watchedSites } from 'demand-paging/backends/memory';
-import { rows, sin } from './sin.js';
+import { rows, mutant } from './mutant.js';
 
 const declare = (coverage: Coverage, site: AccessSite, effect: Effect): Coverage =>
   coverage.map((row) =>
@@ -10,9 +10,10 @@ const declare = (coverage: Coverage, site: AccessSite, effect: Effect): Coverage
 const { 'external-vhost': _vhost, ...withoutVhost } = watchedSites(() => blocking());
 
 /** Says that an access fails which in truth nobody notices. */
-export const coverageTooProud = sin({
+export const coverageTooProud = mutant({
   name: 'declares more coverage than there is',
   breaks: 'coverage-is-true',
+  kind: 'wrong-effect',
   // Nor does poison stop an access that nothing stops.
   mayBreak: ['poison-is-sticky'],
   model: { sites: withoutVhost },
@@ -20,27 +21,30 @@ export const coverageTooProud = sin({
 });
 
 /** Says that nobody notices an access which in truth waits. */
-export const coverageTooModest = sin({
+export const coverageTooModest = mutant({
   name: 'declares less coverage than there is',
   breaks: 'coverage-is-true',
+  kind: 'wrong-effect',
   attachment: ({ coverage }) => ({ coverage: declare(coverage, 'vmm-syscall', 'unmediated') }),
 });
 
 /** Carries out what it does not declare. */
-export const verbTooModest = sin({
+export const verbTooModest = mutant({
   name: 'carries out a verb that it does not declare',
   breaks: 'unsupported-changes-nothing',
+  kind: 'not-declared-but-done',
   attachment: ({ supports }) => ({
     supports: { ...supports, verbs: supports.verbs.filter((verb): verb is Verb => verb !== 'move') },
   }),
 });
 
 /** Refuses what it declares. */
-export const verbTooProud = sin({
+export const verbTooProud = mutant({
   name: 'refuses a verb that it declares',
   breaks: 'unsupported-changes-nothing',
-  port: (beneath) => ({
-    resolve: rows(beneath, (row) => (row.verb === VERB.move ? { outcome: 4, done: 0, errno: 0 } : undefined)),
+  kind: 'declared-but-refused',
+  port: (inner) => ({
+    resolve: rows(inner, (row) => (row.verb === VERB.move ? { outcome: 4, done: 0, errno: 0 } : undefined)),
   }),
 });
 
@@ -66,9 +70,10 @@ function impatient(): ModelMechanism {
 }
 
 /** The kernel's own access waits once, and goes on whether its page has come or not. */
-export const kernelDoesNotWait = sin({
+export const kernelDoesNotWait = mutant({
   name: "the kernel's own access looks no second time",
   breaks: 'kernel-access-blocks',
+  kind: 'zeros-read',
   // It reads what is not there, in whatever property it reads.
   mayBreak: ['no-zero-leak', 'no-torn-page', 'again-makes-progress', 'freeze-is-reversible'],
   model: { sites: kernelSites(impatient()) },
@@ -91,9 +96,10 @@ function unforgiving(): ModelMechanism {
 }
 
 /** The kernel's own access fails, and fails again when its page is there. */
-export const kernelNeverRecovers = sin({
+export const kernelNeverRecovers = mutant({
   name: "the kernel's own access never recovers",
   breaks: 'kernel-access-errors-then-retries',
+  kind: 'wrong-end',
   mayBreak: ['coverage-is-true'],
   model: { sites: kernelSites(unforgiving()) },
 });

@@ -1,46 +1,49 @@
 import { DemandPagingError, FLAG, OUTCOME, VERB } from 'demand-paging';
-import { ALL_DONE, asItIs, isInstall, type Row, rowOf, rows, sin } from './sin.js';
+import { ALL_DONE, passThrough, isInstall, type Row, rowOf, rows, mutant } from './mutant.js';
 
 /** Wakes whoever waits for the first page of a row, and forgets its neighbours. */
-export const lostWake = sin({
+export const lostWake = mutant({
   name: 'wakes only the first page of a row',
   breaks: 'no-lost-wake',
-  port: (beneath) => ({
-    resolve: rows(beneath, (row) => {
+  kind: 'stuck',
+  port: (inner) => ({
+    resolve: rows(inner, (row) => {
       if (!isInstall(row) || row.span === 1) return undefined;
-      const result = beneath.row(row.verb, row.page, row.span, row.from, row.flags | FLAG.noWake);
-      if (result.done > 0) beneath.row(VERB.wake, row.page, 1);
+      const result = inner.row(row.verb, row.page, row.span, row.from, row.flags | FLAG.noWake);
+      if (result.done > 0) inner.row(VERB.wake, row.page, 1);
       return result;
     }),
   }),
 });
 
 /** The kernel's own EEXIST: it wakes nobody. */
-export const existsWakesNobody = sin({
+export const existsWakesNobody = mutant({
   name: 'EEXIST without a wake-up',
   breaks: 'duplicate-wakes',
-  port: (beneath) => ({
-    resolve: rows(beneath, (row) => {
-      if (row.verb !== VERB.copy || !beneath.port.resident(row.page)) return undefined;
+  kind: 'stuck',
+  port: (inner) => ({
+    resolve: rows(inner, (row) => {
+      if (row.verb !== VERB.copy || !inner.port.resident(row.page)) return undefined;
       return { outcome: OUTCOME['already-present'], done: 0, errno: 17 };
     }),
   }),
 });
 
 /** The end poisons what is missing, and wakes nobody; and nothing is released. */
-export const closeLeavesWaiters = sin({
+export const closeLeavesWaiters = mutant({
   name: 'close leaves waiters',
   breaks: 'close-is-definite',
-  port: (beneath) => {
-    const { pageCount } = beneath.attachment.layout;
+  kind: 'stuck',
+  port: (inner) => {
+    const { pageCount } = inner.attachment.layout;
     return {
       resolve: (batch) => {
         const all = Array.from({ length: batch.count }, (_, at) => rowOf(batch, at));
         const isWakeOfAll = (row: Row): boolean => row.verb === VERB.wake && row.span === pageCount;
         const isEnd = all.some(isWakeOfAll) && all.some(({ verb }) => verb === VERB.poison);
-        rows(beneath, (row) => {
+        rows(inner, (row) => {
           if (!isEnd) return undefined;
-          if (row.verb === VERB.poison) return asItIs(beneath, { ...row, flags: row.flags | FLAG.noWake });
+          if (row.verb === VERB.poison) return passThrough(inner, { ...row, flags: row.flags | FLAG.noWake });
           return isWakeOfAll(row) ? ALL_DONE(row.span) : undefined;
         })(batch);
       },
@@ -62,18 +65,19 @@ export const closeLeavesWaiters = sin({
 });
 
 /** A thread that ends while it waits is taken for the end of the process. */
-export const deathIsTheEnd = sin({
+export const deathIsTheEnd = mutant({
   name: 'a killed accessor ends the pager',
   breaks: 'exit-while-blocked-terminates',
-  port: (beneath) => {
+  kind: 'stuck',
+  port: (inner) => {
     let dead = false;
-    const forget = beneath.kernel.forget.bind(beneath.kernel);
-    beneath.kernel.forget = (access) => {
+    const forget = inner.kernel.forget.bind(inner.kernel);
+    inner.kernel.forget = (access) => {
       dead ||= access.state === 'blocked';
       forget(access);
     };
     return {
-      resolve: rows(beneath, (row) =>
+      resolve: rows(inner, (row) =>
         dead && isInstall(row) ? { outcome: OUTCOME.gone, done: 0, errno: 3 } : undefined,
       ),
     };

@@ -7,7 +7,7 @@ import {
   Resolver,
   ROW,
 } from 'demand-paging';
-import { ALL_DONE, isInstall, rows, sin } from './sin.js';
+import { ALL_DONE, isInstall, rows, mutant } from './mutant.js';
 
 /** Takes rows out of a batch. */
 function without(batch: FaultBatch, from: number, unwanted: (row: number) => boolean): number {
@@ -32,9 +32,10 @@ function without(batch: FaultBatch, from: number, unwanted: (row: number) => boo
 }
 
 /** Removal events are read, and told to nobody. */
-export const droppedRemove = sin({
+export const droppedRemove = mutant({
   name: 'drops removal events',
   breaks: 'removed-reads-zero',
+  kind: 'stale-contents',
   mayBreak: ['remove-before-fault', 'prefetch-never-resurrects', 'again-makes-progress'],
   port: ({ port }) => ({
     take: (batch, wait, timeout_ms) => {
@@ -46,9 +47,10 @@ export const droppedRemove = sin({
 });
 
 /** A removal that is read behind a fault on its pages is taken for older than that. */
-export const removeBehindFault = sin({
+export const removeBehindFault = mutant({
   name: 'ignores a removal behind a fault on the same page',
   breaks: 'remove-before-fault',
+  kind: 'wrong-end',
   port: ({ port }) => ({
     take: (batch, wait, timeout_ms) => {
       const before = batch.count;
@@ -70,9 +72,10 @@ export const removeBehindFault = sin({
 });
 
 /** EAGAIN counts as success. */
-export const againSwallowed = sin({
+export const againSwallowed = mutant({
   name: 'swallows EAGAIN',
   breaks: 'again-makes-progress',
+  kind: 'wrong-end',
   // A page that is not there, and counts as present, is found lost in the end: that stops the pager.
   mayBreak: [
     'publish-before-present',
@@ -81,19 +84,20 @@ export const againSwallowed = sin({
     'no-torn-page',
     'remove-before-fault',
   ],
-  port: (beneath) => ({
-    resolve: rows(beneath, (row) => {
+  port: (inner) => ({
+    resolve: rows(inner, (row) => {
       if (!isInstall(row)) return undefined;
-      const result = beneath.row(row.verb, row.page, row.span, row.from, row.flags);
+      const result = inner.row(row.verb, row.page, row.span, row.from, row.flags);
       return result.outcome === OUTCOME.again ? ALL_DONE(row.span) : result;
     }),
   }),
 });
 
 /** The answer field, -11, read as an unsigned number of bytes: all of them. */
-export const signedAgain = sin({
+export const signedAgain = mutant({
   name: 'reads a signed EAGAIN as bytes',
   breaks: 'again-makes-progress',
+  kind: 'page-absent',
   // A page that is not there, and counts as present, is found lost in the end: that stops the pager.
   mayBreak: [
     'publish-before-present',
@@ -102,10 +106,10 @@ export const signedAgain = sin({
     'no-torn-page',
     'remove-before-fault',
   ],
-  port: (beneath) => ({
-    resolve: rows(beneath, (row) => {
+  port: (inner) => ({
+    resolve: rows(inner, (row) => {
       if (!isInstall(row)) return undefined;
-      const result = beneath.row(row.verb, row.page, row.span, row.from, row.flags);
+      const result = inner.row(row.verb, row.page, row.span, row.from, row.flags);
       return result.outcome === OUTCOME.again && result.done === 0 ? { ...result, done: row.span } : result;
     }),
   }),
@@ -115,9 +119,10 @@ export const signedAgain = sin({
  * Lets the removal go on, and tells of it only once what was being fetched is installed: by then the
  * pages may be dropped already.
  */
-export const resurrects = sin({
+export const resurrects = mutant({
   name: 'tells of a removal after what was being fetched',
   breaks: 'prefetch-never-resurrects',
+  kind: 'stale-contents',
   // A page that an access waits for is brought back as well.
   mayBreak: ['remove-before-fault'],
   engine: (options) => {
