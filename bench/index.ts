@@ -49,10 +49,7 @@ function checkHost(): void {
     .probe()
     .list.find(({ met }) => !met);
   if (lacking)
-    throw new CannotMeasure(
-      `userfaultfd is not to be had: ${lacking.what}: ${lacking.found}`,
-      lacking.remedy,
-    );
+    throw new CannotMeasure(`userfaultfd is unavailable: ${lacking.what}: ${lacking.found}`, lacking.remedy);
 }
 
 function progress(name: string, round: number, count: number): void {

@@ -91,7 +91,7 @@ class VcpuThread {
         else reject(new Error(`a vCPU came to no end: ${message.why}`));
       });
     });
-    this.done.catch(() => {}); // whoever awaits it sees it
+    this.done.catch(() => {}); // its awaiter receives the error
     this.gone = new Promise((resolve) => worker.on('exit', () => resolve()));
   }
 }

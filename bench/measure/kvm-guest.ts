@@ -85,7 +85,7 @@ const WAYS: readonly Way[] = [
   ...chunked('2 MiB', 2 * MIB, { atLeast: 0.7 }),
 ];
 
-/** As the kernel's own test has it: a handler a vCPU. */
+/** As in the kernel's own test: one handler for each vCPU. */
 const HANDLER_A_VCPU: Way = {
   ...WAYS[0]!,
   name: 'userfaultfd, a page at a time, a resolver a vCPU',
@@ -107,7 +107,7 @@ export function guestsLacking(): { readonly what: string; readonly hint: string 
   }
 }
 
-/** A guest's image and who works on which part of it, the same for every side. */
+/** A guest's image and the part of it that each vCPU works on, the same for every side. */
 class Work implements Disposable {
   readonly shares: readonly Share[];
   readonly image: Mapping;

@@ -64,7 +64,7 @@ export class Library {
     });
   }
 
-  /** Brings everything by `prefetch`; nobody touches. */
+  /** Populates everything by `prefetch`, without accesses. */
   populate(policy: Partial<PagerPolicy>, place: Place): Promise<Measured> {
     return this.#measure({ policy, place, touchers: 1 }, async (pager) => {
       const start = performance.now();

@@ -74,8 +74,8 @@ function sequential(sides: Sides, place: Place, where: string): Comparison {
     name: `sequential, blocking, ${where}`,
     ours: librarySide(sides, 'block', 'sequential', place, { faultAroundPages: SEQUENTIAL_AROUND_PAGES }),
     references: [
-      // On one cpu a fault costs the C handler only four or five pages' copying: nobody can be five times as
-      // fast.
+      // On one cpu a fault costs the C handler only four or five pages' copying: no handler can be five times
+      // as fast.
       place === APART ? { ...blocking, goal: { atLeast: 5 } } : blocking,
       { ...cBulk(sides, place), goal: { atLeast: 0.6 } },
     ],

@@ -1,4 +1,4 @@
-/** The memory of a measurement: as much of the same kind on both sides, filled from the same snapshot. */
+/** The memory of a measurement: the same kind and size on both sides, populated from the same snapshot. */
 export interface Memory {
   readonly pages: number;
   readonly pageSize: number;

@@ -7,9 +7,9 @@ export interface TraceEvent {
   readonly name: string;
   /** All of the line behind the name. */
   readonly text: string;
-  /** What stands in it as `name=value`. */
+  /** Its `name=value` fields. */
   readonly fields: ReadonlyMap<string, string>;
-  /** Functions, the innermost first: the probed one, who called it, and so on. */
+  /** Functions, the innermost first: the probed one, its caller, and so on. */
   readonly stack: readonly string[];
 }
 

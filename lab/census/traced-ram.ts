@@ -55,7 +55,7 @@ export class TracedRam implements RecordedRam {
     const { result: observed, trace } = this.tracer.during(() => this.ram.observe(operation));
     this.lost += trace.lost;
     const census = takeCensus(trace.events, new GuestPages(this.slots, PAGE));
-    // What fails at once, because the page is gone for good, is no fault that anybody serves.
+    // An access that fails at once, because the page is gone for good, is no fault that is served.
     const touched = census.touched.filter(({ page }) => !this.#gone.has(page));
     this.operations.push({ effects: observed.effects, census: { ...census, touched } });
     return observed;

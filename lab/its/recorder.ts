@@ -20,7 +20,7 @@ export type RecordedRam = Pick<
   'reset' | 'slots' | 'setWord' | 'missPage' | 'protectPage' | 'fillPage' | 'observe'
 >;
 
-/** What a recording needs of a GIC: that of a real KVM, or what stands in for it. */
+/** What a recording needs of a GIC: a real KVM's, or a replacement for it. */
 export type RecordedGic = Pick<
   GicVm,
   | 'setIts'

@@ -90,7 +90,7 @@ export class PrivateApt {
     return command('apt-get', ['-q', ...own, ...args], this.#options);
   }
 
-  /** The versioned packages that a meta-package stands for: those of its name that it would install. */
+  /** The versioned packages that a meta-package would install. */
   async resolve(metaPackage: string): Promise<string[]> {
     const plan = await this.#get([
       '-s',

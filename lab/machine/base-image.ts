@@ -64,7 +64,7 @@ export async function baseImage(request: BaseRequest): Promise<BaseImage> {
       if (error instanceof LabFailure && error.status === unavailable('').status) throw error;
       const reason = error instanceof Error ? error.message : String(error);
       throw unavailable(
-        `the ${choice} kernel for ${target.name} cannot be had: ${reason}`,
+        `the ${choice} kernel for ${target.name} is unavailable: ${reason}`,
         'Nothing was kept of it; the next run fetches it anew',
         error,
       );

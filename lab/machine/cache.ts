@@ -39,7 +39,7 @@ export async function readCached<T>(folder: string, recipe: string): Promise<T |
 
 /**
  * A folder of the cache, made if it is not there. It is made under another name and takes its own only
- * when it is complete, so that nobody meets half of one, however this ends.
+ * when it is complete, so that no process finds half of one, however this ends.
  */
 export async function cached<T>(
   folder: string,
@@ -66,7 +66,7 @@ export async function cached<T>(
 /** Puts a complete folder in the place of another. */
 async function replaceFolder(fresh: string, folder: string): Promise<void> {
   if (existsSync(folder)) {
-    // Away first, then removed: whoever has its files open keeps them.
+    // Renamed first, then removed: a process that has its files open keeps them.
     const old = await mkdtemp(join(dirname(folder), `${basename(folder)}.partial-`));
     await rename(folder, join(old, 'old'));
     await rename(fresh, folder);

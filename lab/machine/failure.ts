@@ -15,7 +15,7 @@ export class LabFailure extends Error {
   }
 }
 
-/** Something that the lab is made of cannot be had here. */
+/** A part of the lab is unavailable here. */
 export function unavailable(message: string, hint?: string, cause?: unknown): LabFailure {
   return new LabFailure(message, { status: STATUS.unavailable, cause, ...(hint ? { hint } : {}) });
 }

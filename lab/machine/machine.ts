@@ -67,7 +67,7 @@ function start(qemu: string, args: readonly string[]): ChildProcess {
   return spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
-/** How to start a program so that the kernel ends it when this process was killed and nobody else can. */
+/** How to start a program so that the kernel kills it when this process is killed. */
 export function boundToThis(program: string, args: readonly string[]): [string, ...string[]] {
   const setpriv = findProgram('setpriv');
   return setpriv === undefined ? [program, ...args] : [setpriv, '--pdeathsig', 'KILL', program, ...args];

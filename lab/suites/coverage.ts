@@ -25,14 +25,15 @@ interface Ended {
 
 const run = promisify(execFile);
 
-/** As the table of the documentation has it: what was only declared stands in brackets. */
+/** As in the table of the documentation: effects that were only declared are in brackets. */
 const cell = (row: SiteCoverage | undefined): string => {
   if (row === undefined) return '';
   return row.evidence === 'measured' ? row.effect : `[${row.effect}]`;
 };
 
 /**
- * Where a measured access that nobody notices is as declared: past KVM's slots, or through a second mapping.
+ * Where a measured access that is not intercepted is as declared: past KVM's slots, or through a second
+ * mapping.
  */
 const mayPass = (backend: string, site: string): boolean =>
   site === 'external-mapping' ||
@@ -85,7 +86,7 @@ test('the coverage of each backend, measured on this kernel', async () => {
     for (const { site, effect, evidence } of coverage!)
       assert.ok(
         evidence !== 'measured' || effect !== 'unmediated' || mayPass(name, site),
-        `${name}: nobody notices ${site}`,
+        `${name}: ${site} is not intercepted`,
       );
   assert.deepEqual(
     live.flatMap(({ name, otherwise }) =>

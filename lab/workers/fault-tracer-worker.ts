@@ -15,7 +15,7 @@ const log = new FaultLog(shared);
 const port = new UffdPort(uffd, 1);
 const poller = new Poller([uffd, end]);
 
-/** Whoever waits for the page would wait for ever, on a thread that cannot be told: this ends the process. */
+/** A thread that waits for the page would wait for ever and cannot be ended: this ends the process. */
 function giveUp(why: string): never {
   writeSync(2, `the fault tracer gave up: ${why}\n`);
   process.kill(process.pid, 'SIGKILL');
@@ -24,7 +24,7 @@ function giveUp(why: string): never {
 
 function serve(address: number, write: boolean): void {
   const page = address - (address % PAGE);
-  log.note(page - target, write); // before the page is there: whoever waited may read the log at once
+  log.note(page - target, write); // before the page is there: the accessor may read the log at once
   let result: number;
   do result = port.copy(page, source + (page - target), PAGE);
   while (result === -EAGAIN);

@@ -3,7 +3,10 @@ import { DemandPagingError } from './error.js';
 import { EventLoopTurns } from './event-loop-turns.js';
 import { type Answer, type Ask, type Program, WINDOW_BYTES } from './program.js';
 
-/** The guest memory that drivers answer programs from: what {@link GuestMemory} offers, and simple enough to stand in for. */
+/**
+ * The guest memory that drivers answer programs from: what {@link GuestMemory} offers, and simple enough to
+ * stand in for.
+ */
 export interface ProgramMemory {
   isPresent(range: GpaRange): boolean;
   readSync(address: Gpa, length: number): Uint8Array;
@@ -33,9 +36,10 @@ export interface AsyncDriveOptions extends DriveOptions {
 const EFAULT = 14;
 
 /**
- * The `block` policy: runs a program, waiting for each missing page as a blocked kernel would; the
- * event loop goes on meanwhile, also while it walks over pages that are there. An access outside the regions is answered with EFAULT. Rejects with the pager's error when a page
- * cannot be had. A page lost again between coming and being read (a removal) is waited for again.
+ * The `block` policy: runs a program, waiting for each missing page as a blocked kernel would; the event loop
+ * goes on meanwhile, also while it walks over pages that are there. An access outside the regions is answered
+ * with EFAULT. Rejects with the pager's error when a page is unavailable. A page lost again between coming
+ * and being read (a removal) is waited for again.
  */
 export async function drive<R>(
   program: Program<R>,
@@ -79,7 +83,10 @@ async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undef
   }
 }
 
-/** Runs a program on pages that are all present, without the event loop. Throws PAGE_MISSING at the first that is not; the program is then over. */
+/**
+ * Runs a program on pages that are all present, without the event loop. Throws PAGE_MISSING at the first that
+ * is not; the program is then over.
+ */
 export function driveSync<R>(program: Program<R>, memory: ProgramMemory, options: DriveOptions = {}): R {
   try {
     for (let step = program.next(); ;) {
@@ -93,8 +100,8 @@ export function driveSync<R>(program: Program<R>, memory: ProgramMemory, options
 }
 
 /**
- * The `error` policy: a missing page fails the access at once with EFAULT, as a mechanism does that
- * cannot wait, and the program goes on as it sees fit. `missed`: the windows that failed, in order, each once.
+ * The `error` policy: a missing page fails the access at once with EFAULT, as a mechanism does that cannot
+ * wait, and the program goes on as it sees fit. `missed`: the windows that failed, in order, each once.
  */
 export function driveErroring<R>(
   program: Program<R>,

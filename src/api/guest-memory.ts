@@ -58,7 +58,7 @@ export class GuestMemory {
     this.#o.raw.store(address, bytes);
   }
 
-  /** Copies bytes, bringing the pages first. The event loop goes on; rejects with the pager's error if they cannot be had. */
+  /** Copies bytes, bringing the pages first. The event loop goes on; rejects with the pager's error if they are unavailable. */
   async read(address: Gpa, length: number): Promise<Uint8Array> {
     await this.bring([{ start: address, length: BigInt(length) }]);
     return this.readSync(address, length);

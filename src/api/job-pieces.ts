@@ -75,7 +75,7 @@ export class JobPieces {
     return true;
   }
 
-  /** Whether a job has to leave a page aside: it cannot be had, or comes otherwise. */
+  /** Whether a job has to skip a page: it is unavailable, or arrives in another way. */
   #passes(job: RangeJob, page: PageIndex): boolean {
     const { states, wanted, fetching, installer, queue } = this.#o;
     const state = states.stateOf(page);

@@ -13,7 +13,7 @@ export const entryFile = (name: string): string =>
  * by NODE_OPTIONS, and should: they may say how a source's module is loaded. One of them, `--input-type`, says that no
  * file is run, and a worker of a file refuses to start; so the thread is given a script, which imports the file.
  * Blocks: nobody. What the entry throws arrives as the worker's `error`, whatever `--unhandled-rejections` says.
- * Errors: KERNEL where no thread is to be had; DataCloneError.
+ * Errors: KERNEL when no thread is available; DataCloneError.
  */
 export function startThread(name: string, options: Omit<WorkerOptions, 'eval'>): Worker {
   const url = pathToFileURL(entryFile(name)).href;

@@ -48,7 +48,7 @@ export class RangeJobs {
     for (const job of this.#ensuring) job.rewind();
   }
 
-  /** Some of these pages cannot be had: whoever asked for one by name learns it. */
+  /** Some of these pages are unavailable: the commands that requested one of them reject. */
   rejectCovering(pages: PageRange, code: ErrorCode, message: string, cause?: DemandPagingError): void {
     for (const job of this.#ensuring)
       if (job.covers(pages)) job.reject(new DemandPagingError(code, message, { cause }));

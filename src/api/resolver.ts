@@ -517,7 +517,7 @@ export class Resolver {
     this.#ledger.poisoned(pages);
   }
 
-  /** These pages cannot be had. Those who wait must learn it; nobody gets zeros. */
+  /** These pages are unavailable: waiting accesses must fail, and none may read zeros. */
   #giveUp(pages: PageRange, error: DemandPagingError): void {
     this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
     match(this.#o.policy.onSourceFailure)

@@ -87,7 +87,7 @@ export const isModuleSource = (ref: SourceRef): ref is ModuleSourceRef => 'modul
 export const isPortSource = (ref: SourceRef): ref is PortSourceRef => 'port' in ref;
 
 /**
- * Opens a source in this isolate. Throws SOURCE_FAILED when its module or export is not to be had.
+ * Opens a source in this isolate. Throws SOURCE_FAILED when its module or export is unavailable.
  * `calling`: called before and after the call of the module's export, which may never come back.
  */
 export async function openSource(ref: SourceRef, calling: () => void = () => {}): Promise<PageSource> {

@@ -24,9 +24,9 @@ import { Counters } from './statistics.js';
 const TERMINATE_WAIT_MS = 1000;
 
 /**
- * Starts a resolver on another thread. Neither the thread nor its port keeps the event loop going. An opening that is
- * aborted ends its thread, if no other resolver runs there; one that is inside a native call (a file system that hangs) is
- * left behind there.
+ * Starts a resolver on another thread. Neither the thread nor its port keeps the event loop going. An opening
+ * that is aborted ends its thread, if no other resolver runs there; one that is inside a native call (a file
+ * system that hangs) is left behind there.
  */
 export async function startWorker(options: HostOptions, signal: AbortSignal): Promise<ResolverHost> {
   signal.throwIfAborted();
@@ -50,14 +50,15 @@ interface Call {
 /**
  * The control thread's end of a resolver on another thread.
  *
- * The thread can end in three ways: as it was told, after it failed and cleaned up, or in the middle of anything (a source
- * that calls process.exit(), an uncaught error in a timer of the source, an exhausted heap, termination). Which it was is decided
- * by the shared word {@link WORD.settled}, and by nothing else: messages can be heard after the thread's end, and a thread
- * that was told to end may not have got so far. Where the word is not set, this side does what the thread has not.
+ * The thread can end in three ways: as it was told, after it failed and cleaned up, or in the middle of
+ * anything (a source that calls process.exit(), an uncaught error in a timer of the source, an exhausted
+ * heap, termination). Which it was is decided by the shared word {@link WORD.settled}, and by nothing else:
+ * messages can be heard after the thread's end, and a thread that was told to end may not have got so far.
+ * Where the word is not set, this side does what the thread has not.
  *
- * A thread can serve several resolvers. Where it ends because of one, the others go on, on another thread: nothing about
- * an accessor that waits is remembered, so a new resolver with the same shared states, which wakes all of them once, knows
- * what the old one knew. Except for what {@link #goesOn} asks for.
+ * A thread can serve several resolvers. Where it ends because of one, the others go on, on another thread:
+ * nothing about an accessor that waits is remembered, so a new resolver with the same shared states, which
+ * wakes all of them once, knows what the old one knew. Except for what {@link #goesOn} asks for.
  */
 class WorkerHost implements ResolverHost, Resident {
   readonly shard: Shard;
@@ -74,13 +75,15 @@ class WorkerHost implements ResolverHost, Resident {
   readonly #calls = new Map<number, Call>();
   /** Drops that were begun and not ended. */
   #drops = 0;
-  /** What a resolver that goes on elsewhere must be told: whose threads are whose, and what is listened to. */
+  /**
+   * What a resolver that goes on elsewhere must be told: whose threads are whose, and what is listened to.
+   */
   readonly #standing = new Map<unknown, Command>();
   #stopped = false;
   readonly #watchdog: NodeJS.Timeout;
   #nextId = 1;
-  /** What it was told to do with missing pages when it was told to end. */
-  #told: MissingAtClose | undefined;
+  /** The choice for missing pages, once closing was requested. */
+  #closeRequested: MissingAtClose | undefined;
   /** Why it is being ended from here. */
   #ending: DemandPagingError | undefined;
   /** Its thread has ended, or is left behind in native code. */
@@ -117,7 +120,7 @@ class WorkerHost implements ResolverHost, Resident {
   send(command: Command): Promise<unknown> {
     if (this.#gone) return Promise.reject(this.#gone);
     if (command.command === 'add-regions' && this.#answersLost) return Promise.reject(answersLost());
-    if (command.command === 'end') this.#told = command.missing;
+    if (command.command === 'end') this.#closeRequested = command.missing;
     this.#note(command);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -164,8 +167,8 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   /**
-   * The first message, sent before there is a thread: what cannot be cloned is refused with nothing begun. (Sent to the
-   * thread it would leave a port open that keeps the process alive for ever.)
+   * The first message, sent before there is a thread: what cannot be cloned is refused with nothing begun.
+   * (Sent to the thread it would leave a port open that keeps the process alive for ever.)
    */
   #setUp(placement: Placement, goesOn: boolean): void {
     const { source } = this.#options;
@@ -186,7 +189,10 @@ class WorkerHost implements ResolverHost, Resident {
     }
   }
 
-  /** A synchronous source must not share the thread on which it was opened: it is opened anew on one of its own. */
+  /**
+   * A synchronous source must not share the thread on which it was opened: it is opened anew on one of its
+   * own.
+   */
   #misplaced(): void {
     if (this.#ending) return;
     void this.#thread!.leave(this, TERMINATE_WAIT_MS);
@@ -199,9 +205,9 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   /**
-   * Ends an opening that is under way. On a thread that others share only this resolver leaves; unless the source's open is
-   * inside a call that does not come back: then the others go on elsewhere. Once the resolver opens its port it is
-   * through: its start is heard, and who aborted the opening closes the pager.
+   * Ends an opening that is under way. On a thread that others share only this resolver leaves; unless the
+   * source's open is inside a call that does not come back: then the others go on elsewhere. Once the
+   * resolver opens its port it is through: its start is heard, and who aborted the opening closes the pager.
    */
   giveUp(error: Error): void {
     if (this.#started || this.#over) return;
@@ -238,14 +244,15 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   /**
-   * Whether a new resolver can go on: this one has not failed, was not ended because of itself, and the thread ended in
-   * no place where something may be lost that is nowhere else. That is an event that was taken and not applied, and
-   * how often the kernel has announced a drop under way; and a source behind a port has ended with the thread.
+   * Whether a new resolver can go on: this one has not failed, was not ended because of itself, and the
+   * thread ended in no place where something may be lost that is nowhere else. That is an event that was
+   * taken and not applied, and how often the kernel has announced a drop under way; and a source behind a
+   * port has ended with the thread.
    */
   get #goesOn(): boolean {
     const reads = Atomics.load(this.#words, WORD.reading) % 2 !== 0;
     const lost = Atomics.load(this.#words, WORD.taking) === 1 || this.#drops > 0;
-    const over = this.#ending !== undefined || this.#told !== undefined || this.#stopped;
+    const over = this.#ending !== undefined || this.#closeRequested !== undefined || this.#stopped;
     return !reads && !lost && !over && !this.#options.cleanup.done && !isPortSource(this.#options.source);
   }
 
@@ -352,8 +359,8 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   /**
-   * Whether the thread is inside the call of the source still, or will not get beyond its end. It looks at the one word
-   * when it has set the other, as this side does: both cannot miss it.
+   * Whether the thread is inside the call of the source still, or will not get beyond its end. It looks at
+   * the one word when it has set the other, as this side does: both cannot miss it.
    */
   #condemn(reading: number): boolean {
     Atomics.store(this.#words, WORD.condemned, 1);
@@ -392,8 +399,8 @@ class WorkerHost implements ResolverHost, Resident {
     const { cleanup, notify } = this.#options;
     if (cleanup.done) return undefined;
     try {
-      if (this.#told === undefined) cleanup.abort(error, notify);
-      else if (this.#told !== 'leave') cleanup.end(this.#told);
+      if (this.#closeRequested === undefined) cleanup.abort(error, notify);
+      else if (this.#closeRequested !== 'leave') cleanup.end(this.#closeRequested);
       return undefined;
     } catch (thrown) {
       const cause = asDemandPagingError(thrown, 'HANDLER_DIED', 'no port can be opened from here');
@@ -405,7 +412,7 @@ class WorkerHost implements ResolverHost, Resident {
 
   #finish(error: DemandPagingError, unsettled: DemandPagingError | undefined): void {
     if (!this.#started) this.#placement?.opened();
-    if (this.#told === undefined || unsettled)
+    if (this.#closeRequested === undefined || unsettled)
       this.#die(unsettled ?? error, unsettled ? 'blocked' : this.#waiters);
     this.#refuse(new DemandPagingError('CLOSED', 'the pager was closed'));
     this.#failedToStart(this.#refusal ?? error);

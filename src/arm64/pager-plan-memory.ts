@@ -18,7 +18,7 @@ export interface HoldingPager {
 
 /**
  * The memory of a pager, for planning. Its `hold` covers a page before it is brought, so arrival and
- * hold are one. A page that is poisoned or cannot be had is an EFAULT of that page, as the kernel's own
+ * hold are one. A page that is poisoned or unavailable is an EFAULT of that page, as the kernel's own
  * access would meet; whatever else the pager rejects with rejects the plan.
  * Preconditions: the pager pages memory of this process (TypeError otherwise).
  */

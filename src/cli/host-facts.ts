@@ -16,7 +16,7 @@ export type DeviceState = 'usable' | 'not permitted' | 'not there';
 export interface HostFacts {
   readonly kernel: string;
   readonly architecture: string;
-  /** Undefined where native calls are not to be had. */
+  /** Undefined where native calls are unavailable. */
   readonly page_bytes: number | undefined;
   readonly cpus: number;
   readonly memory_bytes: number;

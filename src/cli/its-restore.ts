@@ -35,7 +35,7 @@ export class ItsRestore {
     this.#vgic = newVgic(vm.vector);
   }
 
-  /** Rejects with the memory's error where a page cannot be had. */
+  /** Rejects with the memory's error when a page is unavailable. */
   async run(): Promise<ItsResult> {
     const started = performance.now();
     for (const step of this.#vm.restore) await this.#step(step);

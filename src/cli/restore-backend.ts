@@ -51,7 +51,7 @@ export function chooseBackend({ backend: wish }: Pick<RestoreJob, 'backend'>): S
   });
 }
 
-/** Threads, a process and, where KVM is to be had, vCPUs. */
+/** Threads, a process and, where KVM is available, vCPUs. */
 function native(backend: Backend): Served {
   const guest = new RestoredGuest();
   return {

@@ -5,7 +5,7 @@ import { RestoreRun } from './restore-run.js';
 
 /*
  * The process that restores: apart from the one that talks to the user, because an access to a page that
- * cannot be had ends the process it is made in (SIGBUS), and the user is to hear why.
+ * is unavailable ends its process (SIGBUS), and the user has to be told why.
  */
 
 let run: RestoreRun | undefined;

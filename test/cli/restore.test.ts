@@ -60,7 +60,7 @@ function expectRight({ end, document }: { end: CliEnd; document: Document }): vo
   for (const accessor of accessors) expect(accessor).toMatchObject({ right: true, failures: 0 });
 }
 
-/** Why userfaultfd cannot be had here, if it cannot. */
+/** Why userfaultfd is unavailable here, if it is. */
 function lacking(): string | undefined {
   try {
     userfaultfdSupport();

@@ -42,7 +42,7 @@ test('pending runs: any requests: hold the requested chunks, pending chunks of o
           for (let page = first; page < first + count; page++) {
             expect(seen.has(page), `page ${page} is in two runs`).toBe(false);
             seen.add(page);
-            for (const hidden of shown) expect(inChunk(hidden, chunkOf(page))).toBe(false);
+            for (const mapped of shown) expect(inChunk(mapped, chunkOf(page))).toBe(false);
           }
         }
       },

@@ -60,7 +60,7 @@ test('without a source of packages the lab says what to add', async () => {
 test('a download that is cut off leaves nothing, and says what apt said', async () => {
   const fetching = fetchWith('cut');
   await expect(fetching).rejects.toThrow(
-    'the newest kernel for arm64 cannot be had: apt-get -q failed: E: Failed to fetch the kernel: connection closed',
+    'the newest kernel for arm64 is unavailable: apt-get -q failed: E: Failed to fetch the kernel: connection closed',
   );
   await expect(fetching).rejects.toMatchObject({ status: STATUS.unavailable });
   expect(leftovers()).toEqual([]);
@@ -70,7 +70,7 @@ test('a download that is cut off leaves nothing, and says what apt said', async 
 test('a package that is damaged leaves nothing, and is named', async () => {
   const fetching = fetchWith('damaged');
   await expect(fetching).rejects.toThrow(
-    /the newest kernel for arm64 cannot be had: dpkg-deb -x failed: .*unexpected end of file.*\.deb/,
+    /the newest kernel for arm64 is unavailable: dpkg-deb -x failed: .*unexpected end of file.*\.deb/,
   );
   await expect(fetching).rejects.toMatchObject({ status: STATUS.unavailable });
   expect(leftovers()).toEqual([]);

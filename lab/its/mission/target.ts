@@ -135,7 +135,7 @@ export class Target {
     const faults: bigint[] = [];
     const note: PagerEvents['fault'] = (fault) => void faults.push(RAM + BigInt(fault.page * PAGE));
     this.pager.on('fault', note);
-    await this.#roundTrip(); // the resolver reports faults only from when it hears that somebody listens
+    await this.#roundTrip(); // the resolver reports faults only once it knows of a listener
     return async () => {
       await this.#roundTrip();
       this.pager.off('fault', note);

@@ -124,7 +124,7 @@ async function issueTables(target: Target, mode: Mode, issue: () => number) {
     if (status === 0) return spent;
     assert.equal(status, -EFAULT);
     assert.equal(mode, 'errors');
-    // Nobody says which page it was: that the VMM guesses right each time is the plan's doing.
+    // The kernel does not report which page it was: the plan makes the VMM's guess right each time.
     const missing = planned.find((page) => !pager.memory!.isPresent(pageRange(page)));
     assert.ok(missing !== undefined, 'it fails with every page there');
     await pager.ensure([pageRange(missing)]);

@@ -23,9 +23,9 @@ const BOUNCE_BYTES = 0x4_0000;
 type Copy = (host: number, bytes: number, offset: number, bounce: NativeBlock) => number;
 
 /**
- * Local guest memory, reached through the kernel (process_vm_readv on this very process), so that a page
- * that cannot be had is an error and not the end of Node: a poisoned page is PAGE_POISONED, a
- * missing one where missing pages fail (SIGBUS mode) PAGE_MISSING. Elsewhere a missing page blocks.
+ * Local guest memory, copied by the kernel (process_vm_readv(2) on this process), so that an unavailable page
+ * is an error and does not end the process: a poisoned page is PAGE_POISONED, a missing one PAGE_MISSING
+ * where missing pages fail (SIGBUS mode). Elsewhere a missing page blocks.
  *
  * Of a user-mode-only userfaultfd that way would always fail: there the bytes are touched directly, a
  * missing page blocks, and a poisoned one ends the process.

@@ -51,7 +51,7 @@ export interface MatrixDocument {
   readonly scenarios: readonly { readonly name: string; readonly title: string; readonly plays: string }[];
   readonly rows: readonly MatrixRow[];
   readonly hazards: readonly HazardRow[];
-  /** Accesses to missing pages on this host; empty where userfaultfd is not to be had. */
+  /** Accesses to missing pages on this host; empty where userfaultfd is unavailable. */
   readonly faults: readonly FaultSample[];
   readonly scaling: readonly {
     readonly curve: string;

@@ -7,7 +7,7 @@ import { pause, settled } from '../stage.js';
 
 const PAGES = 6;
 
-/** Sites that wait for a page and say so when it cannot be had. */
+/** Sites that wait for a page and report when it is unavailable. */
 const sitesOf = (manifest: Manifest) => {
   const waiting = waitingSites(manifest);
   return (waiting.length > 0 ? waiting : manifest.sites).filter(

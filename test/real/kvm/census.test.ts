@@ -19,7 +19,7 @@ const TRACEFS = '/sys/kernel/tracing';
 const PAGE_FAULT = 'events/exceptions/page_fault_kernel';
 const PAGE = 4096;
 
-/** The tracefs of this host, mounted for as long as it is needed where nobody has. */
+/** The tracefs of this host, mounted for as long as it is needed if it is not mounted. */
 class Tracefs implements Disposable {
   private constructor(
     readonly folder: string,
@@ -73,7 +73,7 @@ async function pageFaults(
   }
 }
 
-/** A page fault in the kernel as the census knows it: where somebody waits for a page. */
+/** A page fault in the kernel as the census knows it: where an access waits for a page. */
 function asWait(event: TraceEvent): TraceEvent {
   const write = Number(event.fields.get('error_code')) & 2;
   return { ...event, name: WAIT, fields: new Map([...event.fields, ['flags', write === 0 ? '0' : '1']]) };

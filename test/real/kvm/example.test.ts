@@ -19,7 +19,7 @@ test.for(['userfaultfd', 'kvm-exit', 'memslot-hole', 'composite', 'guest-memfd']
     const { stdout } = await run(process.execPath, args, { cwd: ROOT });
     expect(stdout).toContain(`${name}: ${VCPUS} vCPUs, ${MEBIBYTES} MiB each, every page missing`);
     expect(stdout).toContain('the guest computed what it had to');
-    // Every page of data came by somebody's fault, in the backend's chunks.
+    // Every page of data was fetched for a fault, in the backend's chunks.
     const [, vcpu, kernel, other] = /faults: vCPU (\d+), KVM (\d+), other (\d+)/.exec(stdout)!.map(Number);
     expect(vcpu! + kernel! + other!).toBeGreaterThanOrEqual((MEBIBYTES * VCPUS * 1024) / 64);
   },

@@ -90,7 +90,7 @@ describe('memslots can no longer be changed: stopped event and failed exits', ()
       const touch = await rig.start<{ errno?: number }>({ kind: 'syscall', address: hva });
       expect((await touch.result).errno).toBe(14);
     }
-    await code(pager.close({ missing: 'leave' })); // the hook throws once more at the end, or is dead
+    await code(pager.close({ missing: 'leave' })); // the hook throws once more, or its thread has ended
     expectFree(rig);
   });
 });

@@ -23,7 +23,7 @@ test('installer: a file that supports write(2): pages are written by it', (conte
   needUserfaultfd(context);
   using file = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
   using reservation = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
-  // Not of the file: what is written here is seen by nobody.
+  // Not memory of the file: no mapping shows what is written here.
   using elsewhere = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
   using contents = mapMemory({ kind: 'anonymous', length: 2 * PAGE });
   contents.bytes().fill(7, 0, PAGE).fill(8, PAGE);

@@ -20,7 +20,7 @@ const FLAVOURS: readonly Flavour[] = ['kvm-exit', 'composite', 'guest-memfd'];
 const at = (page: number): number => PAGED + page * PAGE;
 const range = (page: number, count = 1) => [{ start: gpa(at(page)), length: BigInt(count * PAGE) }];
 
-/** Memory in a file that has a second mapping, through which somebody else fills it. */
+/** Memory in a file with a second mapping, through which the VMM populates it. */
 function fileOf(rig: Rig, flavour: Flavour): { second: Mapping; region: RegionSpec } {
   const length = PAGES * PAGE;
   const second =

@@ -214,7 +214,7 @@ export class Rig implements Disposable {
       workerData: { descriptor, run_bytes: this.kvm.run_bytes, token, deed },
     });
     this.#workers.push(worker);
-    // A thread that ends at once says all it has to say in one go: nobody may begin to listen later.
+    // A thread that ends at once sends all its messages together: every listener is added now.
     const ended = new Promise((resolve) => worker.once('exit', resolve));
     const said = (kind: string): Promise<{ thread: number; result: T }> =>
       new Promise((resolve, reject) => {
@@ -225,7 +225,7 @@ export class Rig implements Disposable {
       });
     const started = said('started');
     const result = said('ended').then((message) => message.result);
-    result.catch(() => {}); // whoever awaits it sees it
+    result.catch(() => {}); // its awaiter receives the error
     return { thread: (await started).thread, result, ended };
   }
 

@@ -31,14 +31,14 @@ test('slot-op-never-blocks-resolver: an access of KVM waits: memslot updates wai
   const present = (at: number): boolean => pager.memory!.isPresent({ start: gpa(at), length: BigInt(PAGE) });
   while (!present(page(0))) await new Promise((resolve) => setImmediate(resolve));
 
-  // Whoever changes a slot now waits for the page that does not come: a resolver that did would wait for
-  // itself.
+  // A thread that changes a memslot now waits for the page that does not arrive: a resolver that did would
+  // wait for itself.
   const slot = { slot: 3, gpa: 0x8000_0000, length: PAGE, userspace: rig.low.address };
   const careless = await rig.start<number>({ kind: 'slot', vm: rig.vm.fd, slot });
   let changed = false;
   void careless.result.then(() => (changed = true));
 
-  // Meanwhile the resolver serves everybody else.
+  // Meanwhile the resolver serves all other accessors.
   await pager.ensure([{ start: gpa(page(1)), length: BigInt(4 * PAGE) }]);
   const touch = await rig.start<{ value: bigint }>({
     kind: 'syscall',

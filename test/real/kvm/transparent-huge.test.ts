@@ -14,7 +14,7 @@ import { backendOf, ENTRY, PAGE, PAGED, pagerOver, PORT, Rig } from './rig.js';
 const HUGE = 0x20_0000;
 const PAGES = 6;
 
-/** Word `n` of the memory is its address: whoever sees another has seen another's. */
+/** Word `n` of the memory is its address: any other value is another word's. */
 function image(): SharedArrayBuffer {
   const shared = new SharedArrayBuffer(PAGES * HUGE);
   const words = new BigUint64Array(shared);

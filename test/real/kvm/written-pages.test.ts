@@ -24,7 +24,7 @@ test.for([
   const vcpu = rig.vcpu(ENTRY.scan, { rdi: BigInt(DATA), rsi: BigInt(COUNT) });
   const { result } = await rig.run(vcpu, backend.exitHandlerToken(0));
   expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done } });
-  // The slots of some written pages go before anybody has asked.
+  // The memslots of some written pages are deleted before the first call.
   await pager.withdraw([{ start: gpa(DATA), length: BigInt(8 * PAGE) }]);
   const written = Array.from({ length: COUNT }, (_, page) => PAGED_PAGE.data + page);
   expect(pagesOf(await backend.writtenPages())).toEqual(written);

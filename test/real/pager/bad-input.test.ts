@@ -22,18 +22,15 @@ test.each([
   ['nothing', 'SOURCE_FAILED'],
   ['throwing', 'SOURCE_FAILED'],
   ['promising', 'SOURCE_FAILED'],
-])(
-  'a source that answers wrongly (%s) is %s: the access fails, and nobody reads zeros',
-  async (source, code) => {
-    const pager = await openGuest({ source, policy: { retries: 1, retryDelay_ms: 1 } });
-    const stopped = stoppedOf(pager);
-    expect(() => pager.memory!.readBlocking(gpa(5 * PAGE), 1)).toThrow(failure('PAGE_POISONED'));
-    expect(await stopped).toMatchObject({ code });
-    expect(() => pager.memory!.readBlocking(gpa(40 * PAGE), 1)).toThrow(failure('PAGE_POISONED'));
-    await expect(pager.ensure(pages(6, 1))).rejects.toEqual(failure('STOPPED'));
-    await pager.close();
-  },
-);
+])('a source that answers wrongly (%s): %s; the access fails and reads no zeros', async (source, code) => {
+  const pager = await openGuest({ source, policy: { retries: 1, retryDelay_ms: 1 } });
+  const stopped = stoppedOf(pager);
+  expect(() => pager.memory!.readBlocking(gpa(5 * PAGE), 1)).toThrow(failure('PAGE_POISONED'));
+  expect(await stopped).toMatchObject({ code });
+  expect(() => pager.memory!.readBlocking(gpa(40 * PAGE), 1)).toThrow(failure('PAGE_POISONED'));
+  await expect(pager.ensure(pages(6, 1))).rejects.toEqual(failure('STOPPED'));
+  await pager.close();
+});
 
 /** What drops page 3 without a word to the pager: of private memory, and of a file. */
 const PUNCHED = [
@@ -45,7 +42,7 @@ const PUNCHED = [
 ] as const;
 
 test.each(PUNCHED)(
-  'memory punched behind the pager (%s) is said, and is not zeros',
+  'memory punched without the pager (%s): PAGE_VANISHED, not zeros',
   async (memory, punch) => {
     using file = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
     const fd = file.fd!;
@@ -73,7 +70,7 @@ test.each(PUNCHED)(
   },
 );
 
-test('a write-protected page of a file that is punched behind the pager is said, and does not wait for ever', async () => {
+test('a write-protected page of a file punched without the pager: PAGE_VANISHED, no endless wait', async () => {
   using file = mapMemory({ kind: 'shmem', length: PAGES * PAGE });
   const fd = file.fd!;
   const pager = await openPager({
@@ -98,7 +95,7 @@ test('a write-protected page of a file that is punched behind the pager is said,
   await pager.close();
 });
 
-test('a source served by the thread that would wait for it: refused, and served to who does not block', async () => {
+test('a source on the thread that would wait for it: a blocking access is refused, an asynchronous one served', async () => {
   const { port1, port2 } = new MessageChannel();
   const pager = await openPager({
     backend: userfaultfd(),
@@ -114,7 +111,7 @@ test('a source served by the thread that would wait for it: refused, and served 
   await pager.close();
 });
 
-test('a page that this thread keeps back is not waited for by it', async () => {
+test('an access to a page that this thread holds: refused, does not wait for itself', async () => {
   const pager = await openGuest();
   await pager.freeze(pages(1, 1));
   expect(() => pager.memory!.readBlocking(gpa(PAGE), 1)).toThrow(failure('DEADLOCK'));

@@ -197,7 +197,7 @@ describe('what the states say, and what is there', () => {
       expect(await code(open(userfaultfd(), region(PAGES, memory), states))).toBe('PAGE_VANISHED');
   });
 
-  test('a removed page comes as zeros, whoever asks, and never from the source', async () => {
+  test('a removed page, by any access: reads zeros, never the source', async () => {
     const pager = await open(userfaultfd(), region(PAGES), { present: bitmap(), removed: bitmap(5, 6) });
     expect(await touched(pager, 5)).toBe(0);
     await pager.prefetch();

@@ -140,7 +140,7 @@ describe('a synchronous source that does not come back', () => {
   /** Far less than a test may take, and far more than a read does. */
   const policy = { sourceTimeout_ms: 500, faultAroundPages: 1 };
 
-  test('from the kernel: whoever waits is let go loudly, and the pager can be closed', async () => {
+  test('a fault: waiting accesses fail with an error, and the pager can be closed', async () => {
     const fifo = join(folder, 'fifo');
     execFileSync('mkfifo', [fifo]);
     const fd = openSync(fifo, 'r+');

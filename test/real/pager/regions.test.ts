@@ -123,7 +123,7 @@ describe('a region that is added', () => {
     expect(pager.memory!.readBlocking(gpa(BASE + 3 * PAGE), 1)).toEqual(Uint8Array.of(contents(35)));
   });
 
-  test('is refused where the memory has pages that nobody spoke of; emptied or kept, if that is chosen', async () => {
+  test('with pages that the region does not declare: refused; discarded or kept if that is chosen', async () => {
     using mapping = mapMemory({ kind: 'anonymous', length: PAGES * PAGE });
     mapping.bytes().fill(0xee, 2 * PAGE, 3 * PAGE);
     const place = { hva: hva(mapping.address) };

@@ -115,7 +115,7 @@ describe.each([true, false])('a read that does not come back (synchronous: %s)',
     await getStuck();
     const waiting = accessor.access({ page: 4, length: 1 });
     const ensured = other.ensure(pages(6, 4));
-    // Its event is read by nobody before the neighbour goes on.
+    // No thread reads its event before the neighbour continues.
     const dropped = actor.call('madvise', Number(other.layout.hvaOf(0)), PAGE, MADV.DONTNEED);
     expect(await waiting).toEqual({ ok: true, bytes: Uint8Array.of(contents(4)) });
     await ensured;

@@ -43,7 +43,7 @@ test.each(SPLITS)('memory of which a part is %s is poisoned whole', async (_, sp
   expect(lost).toEqual([]);
 });
 
-test('a hole that nobody told of loses its pages and no others', async () => {
+test('an unannounced hole: its pages are lost, no others', async () => {
   const pager = await openGuest({ backend: { events: ['remove'] } });
   const unmapped: number[] = [];
   pager.on('unmapped', ({ first, count }) =>

@@ -31,7 +31,7 @@ const WIDTH = 680;
 /** What a missing page costs by site, each access a tick. */
 export function latencyPlot({ faults, host }: MatrixDocument): Markup {
   if (faults.length === 0)
-    return html`<p class="soft">userfaultfd is not to be had on this host: nothing was measured.</p>`;
+    return html`<p class="soft">userfaultfd is unavailable on this host: nothing was measured.</p>`;
   const sites = [...new Set(faults.map(({ site }) => site))];
   const middles = sites.map((site) => {
     const took = faults.filter((fault) => fault.site === site).map(({ took_us }) => took_us);
