@@ -88,6 +88,7 @@ export interface Libc {
   pwrite(fd: number, address: number, length: number, offset: number): number;
   read(fd: number, address: number, length: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
+  sched_getaffinity(thread: number, length: number, mask: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
   sigaction(signal: number, action: number, previous: number): number;
   socket(domain: number, type: number, protocol: number): number;
@@ -146,6 +147,7 @@ const SIGNATURES: Readonly<Record<Native, Signature>> = {
   pwrite: [LONG, INT, PTR, SIZE, LONG],
   read: [LONG, INT, PTR, SIZE],
   recvmsg: [LONG, INT, PTR, INT],
+  sched_getaffinity: [INT, INT, SIZE, PTR],
   sendmsg: [LONG, INT, PTR, INT],
   sigaction: [INT, INT, PTR, PTR],
   socket: [INT, INT, INT, INT],

@@ -2,20 +2,39 @@ import { type Requirement, refused } from '../api/capability.js';
 import { noThread } from '../api/package-entry.js';
 import { libc } from './ffi.js';
 import { makePipe } from './descriptor.js';
+import { ERRNO, systemError } from './failure.js';
 import { load64, NativeBlock } from './native-block.js';
 import * as raw from './raw.js';
 
 /**
  * Tests whether this process may have another thread: creates one and waits for its end, with as many
  * descriptors as a Node thread needs. The thread runs a function of the C library without effect. Blocks:
- * briefly. Errors: KERNEL naming clone (EAGAIN) or pipe2 (EMFILE). Source: pthread_create(3).
+ * briefly. Errors: KERNEL naming clone (EAGAIN) or pipe2 (EMFILE), NO_PERMISSION naming sched_getaffinity (EPERM).
+ * Source: pthread_create(3).
  */
 function tryThread(): void {
   using thread = new NativeBlock(8);
   const errno = libc().pthread_create(thread.address, 0, libc().dlsym(0, 'getpid'), 0);
   if (errno !== 0) throw noThread('this process can have no further thread', errno);
   libc().pthread_join(load64(thread.words, 0), 0);
+  tryStackLookup();
   tryDescriptors();
+}
+
+const MASK_BYTES = 1024; // of 8192 processors
+
+/**
+ * Node asks the C library where the stack of each of its threads lies, and the C library asks the kernel for the
+ * thread's processors with it. Where the kernel refuses that, Node takes the main thread's stack for the thread's,
+ * and a collection of garbage in that thread ends the process by SIGSEGV. ENOSYS does no harm: the C library goes on
+ * without. Source: pthread_getattr_np(3).
+ */
+function tryStackLookup(): void {
+  using mask = new NativeBlock(MASK_BYTES);
+  if (libc().sched_getaffinity(0, MASK_BYTES, mask.address) !== -1) return;
+  const errno = libc().errno();
+  if (errno === ERRNO.ENOSYS || errno === ERRNO.EINVAL) return;
+  throw systemError('sched_getaffinity', errno, 'Node.js cannot tell where the stack of a thread lies');
 }
 
 /**

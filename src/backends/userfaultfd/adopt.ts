@@ -7,13 +7,16 @@ import { PageStates } from '../../api/page-states.js';
 import { type Verb } from '../../api/resolution.js';
 import {
   aThread,
+  ERRNO,
   openProcess,
+  raw,
   setNonBlocking,
   UFFD_FEATURE,
   UffdArrivals,
+  UFFDIO,
   Userfaultfd,
-  userfaultfdSupport,
 } from '../../linux/index.js';
+import { isFiltered } from '../../linux/failure.js';
 import { AddressMap, type Segment, segmentOf } from './address-map.js';
 import { type OpenShard, UserfaultfdAttachment } from './attachment.js';
 import { declaredCoverage } from './coverage.js';
@@ -109,7 +112,7 @@ function attachForeign(
   options: AdoptOptions,
 ): Attachment {
   const features = options.threadIds ? UFFD_FEATURE.THREAD_ID : 0;
-  const verbs = foreignVerbs(choice.faults);
+  const verbs = foreignVerbs(options.uffd, choice.faults);
   const pages = { first: 0, count: layout.pageCount };
   const segments = layout.regions.map((region): Segment => {
     const segment = segmentOf(region, Number(region.hva), undefined, 0, pages)!;
@@ -162,22 +165,20 @@ function attachForeign(
 }
 
 /** What works on another process's memory. POISON needs no feature to be asked for, only a kernel that has it. */
-function foreignVerbs(faults: readonly FaultKind[]): Verb[] {
+function foreignVerbs(uffd: number, faults: readonly FaultKind[]): Verb[] {
   const verbs: Verb[] = ['copy', 'zeropage', 'wake'];
   if (faults.includes('minor')) verbs.push('continue');
   if (faults.includes('write-protect')) verbs.push('writeprotect');
   if (faults.includes('rwp')) verbs.push('rwprotect');
-  if (kernelHasPoison()) verbs.push('poison');
+  if (knowsPoison(uffd)) verbs.push('poison');
   return verbs;
 }
 
-/** The other process runs on this kernel. Asked in a way that needs no privilege. */
-function kernelHasPoison(): boolean {
-  try {
-    return (
-      (userfaultfdSupport({ via: 'syscall', userModeOnly: true }).mask & BigInt(UFFD_FEATURE.POISON)) !== 0n
-    );
-  } catch {
-    return false; // a seccomp filter: not declared, so refused
-  }
+/**
+ * Asked of the descriptor itself, with a structure that cannot be read: a kernel that has the verb says so (EFAULT, or EAGAIN
+ * while the memory changes), and an older one that there is none (EINVAL). A filter that refuses the verb does not refute it.
+ */
+function knowsPoison(uffd: number): boolean {
+  const result = raw.ioctl(uffd, UFFDIO.POISON, 0);
+  return result === -ERRNO.EFAULT || result === -ERRNO.EAGAIN || isFiltered(-result);
 }

@@ -309,7 +309,7 @@ export class UserfaultfdPort implements FaultPort {
       const count = Math.min(span - done, segment.count - skip);
       const errno = this.#pages(segment, skip, count, verb, from + done * segment.pageSize, flags);
       done += errno === 0 ? count : Math.floor(this.#bytes / segment.pageSize);
-      if (this.#filler?.failed) return batch.settle(row, OUTCOME.failed, done, errno, raw.failedCall());
+      if (this.#lookFailed) return batch.settle(row, OUTCOME.failed, done, errno, raw.failedCall());
       if (errno !== 0) return this.#settle(batch, row, done, errno, segment);
     }
     batch.settle(row, OUTCOME.installed, span, 0);
@@ -344,17 +344,23 @@ export class UserfaultfdPort implements FaultPort {
 
   /** Bytes finished by the last {@link #pages} that failed. */
   #bytes = 0;
+  /** Whether the last {@link #pages} failed by what asks for the state of memory: then its errno is not the verb's. */
+  #lookFailed = false;
 
   /** Carries a verb out on pages of one segment: 0 or a positive errno, with what was done in {@link #bytes}. */
   #pages(segment: Segment, skip: number, count: number, verb: number, from: number, flags: number): number {
     const { pageSize: size } = segment;
     const start = segment.start + skip * size;
+    this.#lookFailed = false;
     if (verb !== VERB.continue || !(flags & FLAG.fill))
       return this.#bytesOf(verb, start, count * size, from, flags, size);
     this.#filler ??= new PageCacheFiller(pageSize());
     this.#bytes = 0;
     const unmapped = this.#filler.unmapped(start, count, size);
-    if (unmapped < 0) return -unmapped;
+    if (unmapped < 0) {
+      this.#lookFailed = true;
+      return -unmapped;
+    }
     if (unmapped > 0) {
       const filled = this.#filler.fill(segment, skip * size, from, unmapped * size);
       if (filled < 0) return -filled;

@@ -36,22 +36,13 @@ export class PageCacheFiller {
   }
 
   /**
-   * What failed last was a call of the filler's own: its errno says nothing of the memory, and the same call will fail
-   * again. See {@link raw.failedCall}.
+   * How many of `count` pages from `address` are not mapped, up to the first that is; or `-errno`, which says nothing of the
+   * memory: the same call will fail again. See {@link raw.failedCall}.
    */
-  failed = false;
-
-  #fails(result: number): number {
-    this.failed = true;
-    return result;
-  }
-
-  /** How many of `count` pages from `address` are not mapped, up to the first that is; or `-errno`. */
   unmapped(address: number, count: number, pageSize: number): number {
-    this.failed = false;
     if (this.#pagemap < 0) {
       const fd = raw.open(PAGEMAP, O_RDONLY_CLOEXEC);
-      if (fd < 0) return this.#fails(fd);
+      if (fd < 0) return fd;
       this.#pagemap = fd;
     }
     const stride = pageSize / this.#basePage; // a huge page is mapped whole: its first entry speaks for it
@@ -61,7 +52,7 @@ export class PageCacheFiller {
       const entries = (look - 1) * stride + 1;
       const at = ((address + page * pageSize) / this.#basePage) * ENTRY_BYTES;
       const read = raw.pread(this.#pagemap, this.#entries.address, entries * ENTRY_BYTES, at);
-      if (read < 0) return this.#fails(read);
+      if (read < 0) return read;
       for (let i = 0; i < look; i++) if (isTaken(this.#entries.words[i * stride * 2 + 1]!)) return page + i;
     }
     return count;

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { constants } from 'node:os';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import { guestMemfd } from '../../../src/backends/guest-memfd/index.js';
 import { skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
 
 skipWithoutUserfaultfd();
@@ -47,6 +48,7 @@ const REFUSED: readonly (readonly [string, string, object, number])[] = [
   ['process_vm_readv', 'process_vm_readv', { calls: [310] }, ENOSYS],
   ['process_vm_writev', 'process_vm_writev', { calls: [311] }, EPERM],
   ['poll', 'poll', { calls: [7] }, EPERM],
+  ['sched_getaffinity', 'sched_getaffinity', { calls: [204] }, EPERM],
   ['clone and clone3', 'clone', { calls: [56, 435] }, EAGAIN],
   ['madvise of MADV_DONTFORK', 'madvise', madvise(10), EPERM],
   ['madvise of MADV_NOHUGEPAGE', 'madvise', madvise(15), EPERM],
@@ -77,6 +79,27 @@ describe.skipIf(process.arch !== 'x64')('where the kernel refuses a system call 
     expect(life).toMatchObject({ open: false, wrong: [] });
     expect(refusalsOf(life)).toContain('ioctl UFFDIO_COPY');
   });
+
+  test('userfaultfd, to one that has adopted one: the pager opens, works, and poisons what is missing', async () => {
+    const refusal = { calls: [323], errno: EPERM };
+    const life = await lifeOf('filtered.mjs', JSON.stringify({ name: 'adopt', refusal }));
+    expect(life).toMatchObject({ open: true, failures: [], wrong: [], left: NOTHING, probed: { met: true } });
+  });
+
+  // Node.js ends the process by SIGSEGV where a thread collects garbage and cannot tell where its stack lies.
+  test.for(['kvm-exit', 'composite', 'guest-memfd'])(
+    'sched_getaffinity, to %s: opening names it, and the process lives',
+    async (name, context) => {
+      const lacking = guestMemfd({ vm: 0, vcpus: 1 })
+        .probe()
+        .list.find(({ met }) => !met);
+      if (lacking) context.skip(`${lacking.what}: ${lacking.found}`);
+      const refusal = { calls: [203, 204], errno: EPERM };
+      const life = await lifeOf('filtered.mjs', JSON.stringify({ name, refusal }));
+      expect(life).toMatchObject({ open: false, wrong: [], left: NOTHING, probed: { met: false } });
+      expect(refusalsOf(life)).toContain('sched_getaffinity');
+    },
+  );
 
   test('fallocate, which memory without a file does not need: the pager opens and works', async () => {
     const refusal = { calls: [285], errno: EPERM };
