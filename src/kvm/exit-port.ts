@@ -4,6 +4,7 @@ import { DemandPagingError } from '../api/error.js';
 import { type FaultBatch, type OutsideFault, WRITE } from '../api/fault.js';
 import { FLAG, OUTCOME, OUTCOMES, type Outcome, type ResolutionBatch, VERB } from '../api/resolution.js';
 import {
+  check,
   answerOutsideFault,
   ERRNO,
   EventFd,
@@ -367,11 +368,9 @@ export class ExitPort implements FaultPort {
     const { first, count } = pages;
     switch (batch.verb[row]) {
       case VERB.wake:
-        this.#wake(region, first, count, RESULT.retry);
-        return undefined;
+        return this.#wake(region, first, count, RESULT.retry);
       case VERB.fail:
-        this.#wake(region, first, count, RESULT.failed);
-        return undefined;
+        return this.#wake(region, first, count, RESULT.failed);
       case VERB.rwprotect:
         return this.#freeze(region, pages, (batch.flags[row]! & FLAG.protect) !== 0);
       default:
@@ -402,8 +401,7 @@ export class ExitPort implements FaultPort {
     // A page that finds no mapping is mapped on its next access.
     if (errno !== 0 && errno !== ERRNO.ENOMEM) return { outcome: outcomeOf(errno), pages: 0, errno };
     this.#shared.mark('frozen', first, count, on);
-    if (!on) this.#wake(region, first, count, RESULT.retry);
-    return undefined;
+    return on ? undefined : this.#wake(region, first, count, RESULT.retry);
   }
 
   #install(region: SlotRegion, { first, count }: PageRange, verb: number, from: number): Stopped | undefined {
@@ -419,7 +417,8 @@ export class ExitPort implements FaultPort {
           this.#shared.mark('populated', page, 1, false);
           return { outcome: OUTCOME.failed, pages: done, errno: ERRNO.EHWPOISON };
         }
-        this.#wake(region, page, 1, RESULT.retry);
+        const stopped = this.#wake(region, page, 1, RESULT.retry);
+        if (stopped) return { ...stopped, pages: done };
         return { outcome: OUTCOME['already-present'], pages: done, errno: ERRNO.EEXIST };
       }
       let end = page + 1;
@@ -457,7 +456,10 @@ export class ExitPort implements FaultPort {
     const { roomAnswers } = this.#shared;
     if (roomAnswers === this.#seenRoom) return;
     this.#seenRoom = roomAnswers;
-    for (const page of this.#withoutRoom) this.#installer.wake(regionOf(this.#token.regions, page)!, page, 1);
+    for (const page of this.#withoutRoom) {
+      const woken = this.#installer.wake(regionOf(this.#token.regions, page)!, page, 1);
+      check(woken, 'ioctl UFFDIO_WAKE', 'waiters cannot be woken');
+    }
     this.#withoutRoom.clear();
     this.#budget.recount();
   }
@@ -507,10 +509,13 @@ export class ExitPort implements FaultPort {
     this.#shared.completeFaults(pages.first, pages.count);
   }
 
-  #wake(region: SlotRegion, first: PageIndex, count: number, result: number): void {
-    this.#installer.wake(region, first, count);
+  /** A thread that is not woken waits for ever: where the kernel refuses, no vCPU is answered either. */
+  #wake(region: SlotRegion, first: PageIndex, count: number, result: number): Stopped | undefined {
+    const woken = this.#installer.wake(region, first, count);
+    if (woken < 0) return { outcome: outcomeOf(-woken), pages: 0, errno: -woken };
     this.#shared.clearBlocked(first, count);
     this.#completeChunks(region, first, count, result);
+    return undefined;
   }
 
   /** Completes faults by whole chunks, since a vCPU waits for all of a chunk. */
@@ -549,6 +554,7 @@ export class ExitPort implements FaultPort {
         const count = end - page;
         if (count > 0 && this.#installer.remap(region, page, count) !== 0)
           this.#installer.poison(region, page, count);
+        // Where that is refused: the userfaultfd is closed next, which wakes every waiter.
         if (count > 0) this.#installer.wake(region, page, count);
         page = end + 1;
       }

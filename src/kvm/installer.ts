@@ -40,8 +40,8 @@ export interface PageInstaller {
    * errno.
    */
   remap(region: SlotRegion, first: PageIndex, count: number): number;
-  /** Wakes the threads that wait in a page fault. */
-  wake(region: SlotRegion, first: PageIndex, count: number): void;
+  /** Wakes the threads that wait in a page fault; 0 or `-errno`. */
+  wake(region: SlotRegion, first: PageIndex, count: number): number;
 }
 
 const addressOf = (region: SlotRegion, page: PageIndex): number =>
@@ -153,8 +153,8 @@ export class WrittenInstaller implements PageInstaller {
     return 0;
   }
 
-  wake(): void {
-    // no thread waits in a page fault
+  wake(): number {
+    return 0; // no thread waits in a page fault
   }
 }
 
@@ -196,7 +196,8 @@ function carryOut(
       most = Math.max(unit, Math.floor(asked / 2 / unit) * unit);
     else if (result !== -ERRNO.EEXIST) return { pages: Math.floor(done / region.pageSize), errno: -result };
     else {
-      uffd.wake(start + done, unit); // the kernel woke no waiter
+      const woken = uffd.wake(start + done, unit); // the kernel woke no waiter
+      if (woken < 0) return { pages: Math.floor(done / region.pageSize), errno: -woken };
       done += unit;
     }
   }
@@ -272,8 +273,8 @@ export class UffdInstaller implements PageInstaller {
     return 0;
   }
 
-  wake(region: SlotRegion, first: PageIndex, count: number): void {
-    this.#uffd.wake(addressOf(region, first), count * region.pageSize);
+  wake(region: SlotRegion, first: PageIndex, count: number): number {
+    return this.#uffd.wake(addressOf(region, first), count * region.pageSize);
   }
 }
 
@@ -341,8 +342,8 @@ export class GuestMemfdInstaller implements PageInstaller {
     return errno;
   }
 
-  wake(region: SlotRegion, first: PageIndex, count: number): void {
-    this.#uffd.wake(addressOf(region, first), count * region.pageSize);
+  wake(region: SlotRegion, first: PageIndex, count: number): number {
+    return this.#uffd.wake(addressOf(region, first), count * region.pageSize);
   }
 
   /**
@@ -375,8 +376,8 @@ export class GuestMemfdInstaller implements PageInstaller {
     const errno = this.#budget.take() ? mapFile(region, first, count) : ERRNO.ENOMEM;
     if (errno !== 0 && errno !== ERRNO.ENOMEM) return stopped(errno);
     if (errno !== 0) this.#unmapped();
-    this.#uffd.wake(addressOf(region, first), count * region.pageSize);
-    return whole(count);
+    const woken = this.#uffd.wake(addressOf(region, first), count * region.pageSize);
+    return woken < 0 ? stopped(-woken) : whole(count);
   }
 }
 

@@ -297,11 +297,11 @@ export class UserfaultfdAttachment implements Attachment {
       try {
         for (const { uffd, start, length } of segments) {
           raw.mprotect(start, length, PROT.NONE);
-          uffd.port.wake(start, length);
+          uffd.wake(start, length);
         }
         for (const { uffd, start, length } of segments) {
           await cover(start, length, empty);
-          uffd.port.wake(start, length);
+          uffd.wake(start, length);
         }
       } finally {
         raw.close(empty);

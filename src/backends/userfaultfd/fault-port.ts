@@ -329,9 +329,12 @@ export class UserfaultfdPort implements FaultPort {
 
   #settle(batch: ResolutionBatch, row: number, done: number, errno: number, segment: Segment): void {
     switch (errno) {
-      case ERRNO.EEXIST: // the kernel woke nobody
-        this.#uffd.wake(this.#map.addressOf(batch.page[row]! + done), segment.pageSize);
+      case ERRNO.EEXIST: {
+        // the kernel woke nobody
+        const woken = this.#uffd.wake(this.#map.addressOf(batch.page[row]! + done), segment.pageSize);
+        if (woken < 0) return batch.settle(row, OUTCOME.failed, done, -woken, raw.failedCall());
         return batch.settle(row, OUTCOME['already-present'], done, errno);
+      }
       case ERRNO.EAGAIN:
         return batch.settle(row, OUTCOME.again, done, errno);
       case ERRNO.ENOENT:

@@ -1,5 +1,6 @@
 import { type MemoryEvent, type FaultBatch, ROW, WRITE } from '../../api/fault.js';
 import {
+  check,
   ERRNO,
   UFFD_EVENT,
   UFFD_MSG_WORDS,
@@ -113,7 +114,7 @@ export class MessageReader {
         });
         this.#map.moveBytes(from, to, length);
         // An accessor that waits at the old place is reached by no resolution of the new one: it faults anew, or finds no memory.
-        this.#uffd.wake(from, length);
+        check(this.#uffd.wake(from, length), 'ioctl UFFDIO_WAKE', 'waiters cannot be woken');
         return this.#push(rows, batch);
       }
       case 'fault':
