@@ -86,16 +86,15 @@ const made = (event: TraceEvent | (() => TraceEvent)): TraceEvent =>
 /** A trace without what is repeated at once, and of many events the first and the last. */
 export function condensed<Event extends { readonly kind: string; readonly actor: Actor }>(
   entries: readonly Timed<Event | TraceEvent>[],
-  kept = KEPT,
 ): readonly Timed<Event | TraceEvent>[] {
   const all = entries.filter((entry, at) => at === 0 || !isRepeated(entries[at - 1]!, entry));
-  const count = all.length - 2 * kept;
+  const count = all.length - 2 * KEPT;
   if (count <= 0) return all;
-  const { moment } = all[kept]!;
+  const { moment } = all[KEPT]!;
   return [
-    ...all.slice(0, kept),
+    ...all.slice(0, KEPT),
     { moment, actor: { kind: 'suite' }, kind: 'omitted', count },
-    ...all.slice(-kept),
+    ...all.slice(-KEPT),
   ];
 }
 

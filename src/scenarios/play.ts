@@ -20,6 +20,7 @@ import {
   settle,
   type Stepper,
 } from '../backends/memory/index.js';
+import { condensed } from '../conformance/index.js';
 import { type UapiAttachment } from '../prototypes/index.js';
 import { type CaseOutcome, type CaseResult, type CaseSeen } from './scenario.js';
 import { type ScenarioEntry, type ScenarioEvent } from './scenario-event.js';
@@ -167,7 +168,7 @@ export class Play {
     seen: CaseSeen,
     figures: Readonly<Record<string, number>> = {},
   ): CaseResult {
-    return { case: name, outcome, seen, figures, trace: [...this.trace] };
+    return { case: name, outcome, seen, figures, trace: condensed(this.trace) };
   }
 
   /** Ends it all; nobody who waits is served any more. */

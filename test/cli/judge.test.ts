@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type CellResult, cellsOf, JUDGED } from '../../src/cli/judge/cell.js';
+import { type Failure } from 'demand-paging/conformance';
 import { caseText } from 'demand-paging/scenarios';
 import { judgeCandidate, type Judgement } from '../../src/cli/judge/judgement.js';
 
@@ -61,6 +62,15 @@ describe('a prototype judged in a process of its own', () => {
     expect(at(judgement, 'views-die-safely').outcome).toBe('holds');
   });
 
+  test('that throws at length: every cell has all of its text', async () => {
+    const { cells } = await judge('throws-at-length');
+    expect(cells).toHaveLength(CELLS.length);
+    for (const cell of cells) {
+      const { error } = (cell as { readonly failure: Extract<Failure, { kind: 'thrown' }> }).failure;
+      expect(error.length).toBeGreaterThan(1_200_000);
+    }
+  });
+
   test('that lies in its manifest is named by the property of that', async () => {
     const judgement = await judge('lies');
     expect(at(judgement, 'coverage-is-true', 'vcpu-load')).toMatchObject({
@@ -109,7 +119,8 @@ describe('scenarios are played on a prototype in its process', () => {
       NAMES.map((name) => `${name} of fixture`),
     );
     expect(scenarios[0]).toMatchObject({ outcome: 'silent' });
-    expect(scenarios[0]!.cases.every((result) => caseText(result) !== '')).toBe(true);
+    const cases = scenarios.flatMap((result) => result.cases);
+    expect(cases.filter((result) => result.seen.kind === 'process' || caseText(result) === '')).toEqual([]);
   });
 
   test('that takes its process along in one of them: that is said, and the others are played or given up', async () => {

@@ -10,13 +10,19 @@ import { loadCandidate } from './module-candidate.js';
 
 /** The process in which a candidate is judged: it may loop, throw or end, and nobody else is hurt. */
 
-const send = (message: JudgeMessage): void => void process.send?.(message);
+let sent = Promise.resolve();
+
+/** What is longer than the channel's pipe is still being written when this returns. */
+function send(message: JudgeMessage): void {
+  sent = new Promise((resolve) => process.send!(message, () => resolve()));
+}
 
 process.on('beforeExit', () => process.exit(IDLE_STATUS));
 process.on('disconnect', () => process.exit());
 process.once('message', (job: JudgeJob) => {
   process.channel!.unref(); // listened to for its end, and no work that is under way
-  void judge(job).finally(() => process.disconnect());
+  // The last message is written after all others.
+  void judge(job).finally(() => sent.then(() => process.disconnect()));
 });
 
 async function judge(job: JudgeJob): Promise<void> {

@@ -1,5 +1,5 @@
 import { type AccessSite, classOf } from '../../api/index.js';
-import { condensed, titleOf } from '../../conformance/index.js';
+import { titleOf } from '../../conformance/index.js';
 import { type CaseResult, publishedFits, SCENARIOS, type ScenarioResult } from '../../scenarios/index.js';
 import { hostFacts } from '../host-facts.js';
 import { CANDIDATES } from './candidate.js';
@@ -108,7 +108,7 @@ export async function makeMatrix(options: MatrixOptions): Promise<MatrixDocument
   ]);
   const rows = [...judgedLive, ...judged].map((row) => ({
     ...row,
-    scenarios: row.scenarios.map(shortened),
+    scenarios: row.scenarios.map(withoutTraces),
   }));
   const { kernel, architecture, cpus, node } = hostFacts();
   return {
@@ -192,16 +192,10 @@ async function inTurns<T, R>(
   return results;
 }
 
-/** Of a trace that goes round in circles, events from its beginning and from its end. */
-const KEPT = 40;
-
 /** What works needs no trace. */
-const shortened = (result: ScenarioResult): ScenarioResult => ({
+const withoutTraces = (result: ScenarioResult): ScenarioResult => ({
   ...result,
-  cases: result.cases.map((each) => ({
-    ...each,
-    trace: each.outcome === 'works' ? [] : condensed(each.trace, KEPT),
-  })),
+  cases: result.cases.map((each) => (each.outcome === 'works' ? { ...each, trace: [] } : each)),
 });
 
 /** Who has a hazard. Rows of which that cannot be said are in neither list: not judged, not applicable, broken otherwise. */
