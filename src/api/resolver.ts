@@ -56,6 +56,9 @@ export interface ResolverOptions {
 
 const ESRCH = 3;
 
+/** Commands whose effect on a page that is being discarded begins when it has gone. */
+const NEEDS_PAGES_GONE: ReadonlySet<Command['command']> = new Set(['poison', 'freeze', 'write-protect']);
+
 /** Told to end and to leave what waits to others: those have the messages that are unread, too. */
 const isLeaving = (command: Command): boolean => command.command === 'end' && command.missing === 'leave';
 
@@ -248,9 +251,13 @@ export class Resolver {
     }
   }
 
-  /** When a command of which no row is pending is done. A page that is being dropped is poisoned once it has gone. */
+  /**
+   * When a command of which no row is pending is done. Until a discard under way has ended, accesses can find its pages
+   * as they were: poison, frost and write protection hold once they have gone.
+   */
   #readyOf(command: Command): () => boolean {
-    if (command.command !== 'poison' || this.#drops.none()) return () => true;
+    if (this.#drops.none() || !NEEDS_PAGES_GONE.has(command.command) || !('ranges' in command))
+      return () => true;
     const ends = command.ranges.map((pages) => this.#drops.endOf(pages));
     return () => this.#ended || ends.every((over) => over());
   }

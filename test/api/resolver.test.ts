@@ -104,6 +104,18 @@ describe('Resolver', () => {
     expect(port.log).toEqual(['poison 0+1', 'poison 1+1', 'wake 1+2']);
   });
 
+  it.each(['freeze', 'write-protect'] as const)(
+    'answers %s of a page that is being discarded when it has gone',
+    (command) => {
+      const { execute, replies } = setUp();
+      execute({ command: 'drop-begin', ranges: [{ first: 1, count: 2 }], then: 'zero' });
+      execute({ command, ranges: [{ first: 0, count: 2 }] });
+      expect(replies).toHaveLength(1);
+      execute({ command: 'drop-end', ranges: [{ first: 1, count: 2 }] });
+      expect(replies).toMatchObject([{ ok: true }, { ok: true }, { ok: true }]);
+    },
+  );
+
   it('puts no zeros in a page whose poison the kernel has put off', () => {
     const { resolver, port, execute, states, replies, turn } = setUp();
     port.event({ kind: 'remove', pages: { first: 2, count: 1 } });

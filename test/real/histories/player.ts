@@ -614,7 +614,8 @@ class Run {
       case 'freeze':
       case 'thaw':
         return this.#anAccessMayWait();
-      case 'poison': // comes after what discards its pages
+      case 'poison':
+      case 'protect': // hold once what discards their pages has ended
         return this.#anAccessMayWait() && this.#pendingDiscard(pages);
       default:
         return false;
