@@ -352,13 +352,14 @@ export class Installer {
 
   /**
    * Takes `pages` out of the pending rows and wakes their accessors, so that they fault anew. Called when the states of
-   * these pages changed: what would install or poison them was decided by the old ones. The other pages of a row stay.
+   * these pages changed: what would install them was decided by the old ones, and what would poison them, unless `keepsPoison`.
+   * The other pages of a row stay.
    */
-  reconsider(pages: PageRange): void {
+  reconsider(pages: PageRange, keepsPoison: boolean): void {
     const rows = this.#batch.count;
     for (let row = 0; row < rows; row++) {
       const means = this.#means[row]!;
-      if (means === MEANS.wake || means === MEANS.other) continue;
+      if (means === MEANS.wake || means === MEANS.other || (keepsPoison && isPoisoning(means))) continue;
       const own = { first: this.#batch.page[row]!, count: this.#batch.span[row]! };
       const [stale] = intersection(own, pages);
       if (!stale) continue;

@@ -16,7 +16,7 @@ export interface ProtectionOptions {
   readonly counters: Counters;
   readonly installer: Installer;
   notify(notice: Notice): void;
-  /** Nothing on its way may reach these pages any more. */
+  /** Contents on their way may not reach these pages any more; poison does. */
   cancel(pages: PageRange): void;
 }
 

@@ -173,7 +173,7 @@ export class Resolver {
     });
     this.#protection = new Protection({
       ...shared,
-      cancel: (pages) => this.#cancel(pages),
+      cancel: (pages) => this.#cancel(pages, true),
     });
   }
 
@@ -422,8 +422,8 @@ export class Resolver {
   }
 
   /** Nothing on its way may reach these pages any more. Whoever waits for it is woken, and asks again. */
-  #cancel(pages: PageRange): void {
-    this.#installer.reconsider(pages);
+  #cancel(pages: PageRange, keepsPoison = false): void {
+    this.#installer.reconsider(pages, keepsPoison);
     for (const request of this.#fetching.underWay.drop(pages)) {
       request.job?.cancelled(request.pages, without(request.pages, pages));
       this.#installer.wake(request.pages);

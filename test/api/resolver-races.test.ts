@@ -249,6 +249,19 @@ describe('a removal that is read while rows wait for the memory to settle', () =
   });
 });
 
+describe('poison that waits for the memory to settle', () => {
+  it.each(['freeze', 'write-protect'] as const)('comes all the same when its pages get a %s', (command) => {
+    const { port, execute, states, turn } = setUp({ batchRows: 1 });
+    port.againLeft = Infinity;
+    execute({ command: 'poison', ranges: [{ first: 0, count: 4 }] });
+    execute({ command, ranges: one(2) });
+    port.againLeft = 0;
+    turn(2);
+    expect(port.pages.slice(0, 5)).toEqual([-1, -1, -1, -1, undefined]);
+    expect(states.stateOf(2)).toBe('poisoned');
+  });
+});
+
 describe('abort', () => {
   it('goes on until every missing page is poisoned, however long the memory changes', () => {
     const { resolver, port } = setUp();
