@@ -119,7 +119,9 @@ class Run {
   readonly #untold = new Set<Promise<void>>();
   readonly #timeline: string[] = [];
   readonly #written = new Map<number, number>();
-  /** Protected for sure: nothing that lifts it was begun since. */
+  /** The operation that was begun last, by page. */
+  readonly #latest = new Map<number, number>();
+  /** Protected for sure: nothing else was under way beside the protecting, and nothing that lifts it was begun since. */
   readonly #protected = new Set<number>();
   /** How often something that lifts protection was begun, by page. */
   readonly #lifts = new Map<number, number>();
@@ -313,6 +315,7 @@ class Run {
         this.#protected.delete(page);
         this.#lifts.set(page, (this.#lifts.get(page) ?? 0) + 1);
       }
+    const alone = pages.filter((page) => this.#oracles[page]!.pending === 0);
     const pending = this.#invoke(
       `${kind} ${pages[0]}+${pages.length}`,
       { kind, pages: rangeOf(pages) },
@@ -331,15 +334,11 @@ class Run {
       }
       if (code === undefined) {
         this.#complete(pending, 'ok');
-        if (kind === 'protect' && !this.#failure) this.#nowProtected(pages);
+        if (kind === 'protect' && !this.#failure)
+          for (const page of alone) if (this.#latest.get(page) === pending.id) this.#protected.add(page);
       } else this.#rejected(pending, code);
     });
     this.#count(kind);
-  }
-
-  /** Protected for sure are those that nothing else is done to meanwhile. */
-  #nowProtected(pages: readonly number[]): void {
-    for (const page of pages) if (this.#oracles[page]!.pending === 0) this.#protected.add(page);
   }
 
   #carryOut(kind: Exclude<CommandKind, 'mark'>, pages: readonly number[]): Promise<unknown> {
@@ -530,7 +529,10 @@ class Run {
   ): Pending {
     const id = this.#nextId++;
     this.#note(what);
-    for (const page of pages) this.#oracles[page]!.invoke(id, operation);
+    for (const page of pages) {
+      this.#oracles[page]!.invoke(id, operation);
+      this.#latest.set(page, id);
+    }
     const pending: Pending = { id, what, step, pages, accessor, site, settled: Promise.resolve() };
     this.#pending.set(id, pending);
     return pending;
