@@ -44,8 +44,6 @@ const config: KnipConfig = {
     'umount',
     'setpriv',
   ],
-  // A module that names one that is not there is a test's input.
-  ignoreUnresolved: [/nowhere\.mjs$/],
   // A contract's types are worth exporting before a second file needs them.
   ignoreExportsUsedInFile: true,
   rules: { dependencies: 'warn' },

@@ -239,15 +239,18 @@ export class Fetching {
     const holes = contents.zeros?.reduce((sum, zero) => sum + zero, 0) ?? 0;
     counters.add(COUNTER.fetched_bytes, (pages.count - holes) * pageSize);
     // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
-    if (demand >= 0 && wanted.next(demand, demand + 1) === demand) {
-      counters.add(COUNTER.demandPages);
-      counters.add(COUNTER.aroundPages, -1); // counted with its neighbours when it is installed
-    }
+    const isWanted = demand >= 0 && wanted.next(demand, demand + 1) === demand;
+    const around = counters.get('aroundPages');
     this.#installData(request, contents);
     if (holes > 0) this.#installZeros(request, contents.zeros!);
     if (this.#alone.size > 0) this.#alone.delete(demand);
     request.job?.settled();
     if (demand >= 0) this.#served(request);
+    // It was counted with its neighbours when it was installed: where it was not, there is nothing to take off.
+    if (isWanted && counters.get('aroundPages') > around) {
+      counters.add(COUNTER.demandPages);
+      counters.add(COUNTER.aroundPages, -1);
+    }
   }
 
   #installData({ pages, why, cached }: FetchRequest, { from, direct, zeros }: FetchedContents): void {

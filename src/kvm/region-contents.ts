@@ -10,6 +10,7 @@ import {
   type MemoryPlace,
   ProcessMaps,
 } from '../linux/index.js';
+import { discardPagesOf } from '../linux/discard-memory.js';
 import { type PagedRegion } from './paged-memory.js';
 
 /**
@@ -33,7 +34,7 @@ export function settleRegions(
     const paged = regions[i]!;
     const lives = { ...livesIn(region, paged), maps };
     const discards = look(region, lives, states, isOurs(region) ? 'discard' : region.contents);
-    for (const pages of discards) discard(region, paged, pages);
+    for (const pages of discards) discardPagesOf(region, placeInMemory(paged), pages);
     // Accessors that came since wait, so a page that is found now was not discarded.
     if (discards.length > 0 && watched) look(region, lives, states, 'refuse');
     if (paged.alias !== undefined) settleReservation(layout.pageCount, region, paged);
@@ -100,13 +101,7 @@ function look(
   }
 }
 
-function discard(region: Region, { slot, place }: PagedRegion, { first, count }: PageRange): void {
-  const skipped = (first - region.firstPage) * region.pageSize;
-  const { file } = place;
-  discardMemory({
-    address: slot.address + skipped,
-    length: count * region.pageSize,
-    memory: region.memory,
-    file: file && { fd: file.fd, offset: Number(file.offset) + skipped },
-  });
-}
+const placeInMemory = ({ slot, place: { file } }: PagedRegion): Parameters<typeof discardPagesOf>[1] => ({
+  address: slot.address,
+  file: file && { fd: file.fd, offset: Number(file.offset) },
+});

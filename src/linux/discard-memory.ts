@@ -1,4 +1,5 @@
-import { type MemoryKind } from '../api/layout.js';
+import { type PageRange } from '../api/address.js';
+import { type MemoryKind, type Region } from '../api/layout.js';
 import { ERRNO, systemError } from './failure.js';
 import { FALLOC, MADV } from './mman.js';
 import * as raw from './raw.js';
@@ -29,6 +30,21 @@ type Advice = Parameters<typeof raw.madvise>;
 export function discardMemory(options: DiscardOptions): void {
   const advising = discarding(options);
   for (let next = advising.next(); !next.done;) next = advising.next(raw.madvise(...next.value));
+}
+
+/** As {@link discardMemory}, for pages of a region that begins at `address`, and at `file.offset` in its file. */
+export function discardPagesOf(
+  region: Region,
+  { address, file }: Pick<DiscardOptions, 'address' | 'file'>,
+  { first, count }: PageRange,
+): void {
+  const skipped = (first - region.firstPage) * region.pageSize;
+  discardMemory({
+    address: address + skipped,
+    length: count * region.pageSize,
+    memory: region.memory,
+    file: file && { fd: file.fd, offset: file.offset + skipped },
+  });
 }
 
 /** As {@link discardMemory}, but a thread of libuv's pool waits until the event is read, not this thread. */

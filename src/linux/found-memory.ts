@@ -10,7 +10,7 @@ import { checkFileHolds } from './memory-file.js';
 import { pageSize } from './page-size.js';
 import { type MappedPiece, ProcessMaps } from './process-maps.js';
 import * as raw from './raw.js';
-import { PAGEMAP_HIGH } from './residency.js';
+import { openPagemap, PAGEMAP_HIGH } from './residency.js';
 import { UFFD_FEATURE, UFFD_REGISTER_MODE } from './userfaultfd-abi.js';
 import { Userfaultfd } from './userfaultfd.js';
 
@@ -119,20 +119,7 @@ function hasNoSwap(): boolean {
  * NO_PERMISSION (EACCES, EPERM: it needs the rights of ptrace), MEMORY_GONE (the process has ended), KERNEL.
  */
 export function mappedRuns(process: number | 'self', address: number, length: number): ByteRun[] {
-  const path = `/proc/${process}/pagemap`;
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (cause) {
-    const { errno = 0, syscall = 'open' } = cause as NodeJS.ErrnoException;
-    throw systemError(syscall, -errno, `what memory holds cannot be told without ${path}`, {
-      codes: { [ERRNO.ENOENT]: process === 'self' ? 'NOT_SUPPORTED' : 'MEMORY_GONE' },
-      hint:
-        process === 'self'
-          ? 'A process that has changed its user is refused its own: prctl(2), PR_SET_DUMPABLE; or have the pager map the memory'
-          : 'The page tables of another process are for those who may trace it (ptrace(2))',
-    });
-  }
+  const fd = openPagemap(process);
   try {
     return scannedRuns(fd, address, length) ?? entryRuns(fd, address, length);
   } finally {

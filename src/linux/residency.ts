@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { libc } from './ffi.js';
-import { check, systemError } from './failure.js';
+import { check, ERRNO, systemError } from './failure.js';
 import { NativeBlock } from './native-block.js';
 import { pageSize } from './page-size.js';
 
@@ -44,14 +44,25 @@ export interface PagemapEntry {
   readonly writeProtected: boolean;
 }
 
-/** Errors: KERNEL (ENOENT: no /proc is mounted; EMFILE), NO_PERMISSION. */
-function openPagemap(): number {
+/**
+ * Opens the page tables of a process (`/proc/PID/pagemap`). `process`: its number, or `self`. The caller closes it. Blocks:
+ * never. Errors: NOT_SUPPORTED without /proc, NO_PERMISSION (EACCES, EPERM: it needs the rights of ptrace), MEMORY_GONE
+ * (the process has ended), KERNEL (EMFILE). Source: pagemap.rst.
+ */
+export function openPagemap(process: number | 'self'): number {
+  const path = `/proc/${process}/pagemap`;
   try {
-    return openSync('/proc/self/pagemap', 'r');
+    return openSync(path, 'r');
   } catch (cause) {
     const { errno = 0, syscall = 'open' } = cause as NodeJS.ErrnoException;
-    throw systemError(syscall, -errno, 'the page tables cannot be looked at by /proc/self/pagemap', {
-      hint: 'Mount /proc here (mount -t proc proc /proc), or show it in the container',
+    const isSelf = process === 'self';
+    throw systemError(syscall, -errno, `what memory holds cannot be told without ${path}`, {
+      codes: { [ERRNO.ENOENT]: isSelf ? 'NOT_SUPPORTED' : 'MEMORY_GONE' },
+      hint: isSelf
+        ? errno === -ERRNO.ENOENT
+          ? 'Mount /proc here (mount -t proc proc /proc), show it in the container, or have the pager map the memory'
+          : 'A process that has changed its user is refused its own: prctl(2), PR_SET_DUMPABLE; or have the pager map the memory'
+        : 'The page tables of another process are for those who may trace it (ptrace(2))',
     });
   }
 }
@@ -59,7 +70,7 @@ function openPagemap(): number {
 /** The page table entries of `count` base pages from `address`. Blocks: never. Source: pagemap.rst. */
 export function pagemap(address: number, count: number): PagemapEntry[] {
   const buffer = Buffer.alloc(count * 8);
-  const fd = openPagemap();
+  const fd = openPagemap('self');
   try {
     const read = readSync(fd, buffer, 0, buffer.length, (address / pageSize()) * 8);
     return Array.from({ length: read / 8 }, (_, page) => {

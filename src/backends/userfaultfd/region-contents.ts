@@ -3,7 +3,8 @@ import { settleFound } from '../../api/contents.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type Region } from '../../api/layout.js';
 import { type PageStates } from '../../api/page-states.js';
-import { discardMemory, FoundMemory, ProcessMaps } from '../../linux/index.js';
+import { discardPagesOf } from '../../linux/discard-memory.js';
+import { FoundMemory, ProcessMaps } from '../../linux/index.js';
 import { fileOf, isOurs, type RegionMemory } from './region-memory.js';
 
 /** How often pages that accessors touch while they are not yet watched are discarded. */
@@ -50,7 +51,10 @@ export class RegionContents {
       const discards = this.#looked.flatMap((looked) => this.#discards(looked));
       if (discards.length === 0) return;
       unregister();
-      for (const { looked, pages } of discards) discard(looked, pages);
+      for (const { looked, pages } of discards) {
+        const { region, memory } = looked;
+        discardPagesOf(region, { address: memory.start, file: fileOf(memory) }, pages);
+      }
     }
     throw new DemandPagingError(
       'NOT_EMPTY',
@@ -87,16 +91,5 @@ function foundIn(
     fresh: isOurs(memory),
     file: fileOf(memory),
     maps,
-  });
-}
-
-function discard({ region, memory }: Looked, { first, count }: PageRange): void {
-  const skipped = (first - region.firstPage) * region.pageSize;
-  const file = fileOf(memory);
-  discardMemory({
-    address: memory.start + skipped,
-    length: count * region.pageSize,
-    memory: region.memory,
-    file: file && { fd: file.fd, offset: file.offset + skipped },
   });
 }
