@@ -55,15 +55,18 @@ export function checkRegion(region: Region, mediation: Mediation): void {
       isFile ? "Use the 'guest-memfd' backend" : "Use the 'kvm-exit' or 'composite' backend",
     );
   }
-  const huge = defaultHugePageSize();
-  if (region.memory === 'hugetlb' && (huge === undefined || region.pageSize < huge)) {
-    refuse(
-      region,
-      `pages of ${region.pageSize} bytes`,
-      huge ? `Huge pages of this host are of ${huge} bytes` : 'This kernel has no huge pages',
-    );
-  }
+  if (region.memory === 'hugetlb') checkHugePages(region);
   if (region.file) checkFileHolds(region.file.fd, Number(region.file.offset), Number(region.length));
+}
+
+function checkHugePages(region: Region): void {
+  const huge = defaultHugePageSize();
+  if (huge !== undefined && region.pageSize >= huge) return;
+  refuse(
+    region,
+    `pages of ${region.pageSize} bytes`,
+    huge ? `Huge pages of this host are of ${huge} bytes` : 'This kernel has no huge pages',
+  );
 }
 
 /** Maps or adopts a region's memory. Errors: NO_HUGE_PAGES, KERNEL; then nothing is leaked. */

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { constants } from 'node:os';
 import { promisify } from 'node:util';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, type TestContext } from 'vitest';
 import { guestMemfd } from '../../../src/backends/guest-memfd/index.js';
 import { skipWithoutUserfaultfd } from '../userfaultfd/scene.js';
 
@@ -35,6 +35,15 @@ const refusalsOf = ({ failures }: Life): readonly (string | undefined)[] =>
     .filter(({ what }) => what === 'open')
     .flatMap(({ chain }) => chain)
     .map(({ name, syscall }) => (name === 'DemandPagingError' ? syscall : name));
+
+const KVM_SUBJECTS = ['kvm-exit', 'guest-memfd', 'composite'];
+
+function skipWithoutKvm(name: string, context: TestContext): void {
+  if (!KVM_SUBJECTS.includes(name)) return;
+  const { list } = guestMemfd({ vm: 0, vcpus: 1 }).probe();
+  const lacking = list.find(({ met }) => !met);
+  if (lacking) context.skip(`${lacking.what}: ${lacking.found}`);
+}
 
 const IOCTL = 16;
 const ioctl = (request: number): object => ({ calls: [IOCTL], argument: { index: 1, values: [request] } });
@@ -87,13 +96,10 @@ describe.skipIf(process.arch !== 'x64')('where the kernel refuses a system call 
   });
 
   // Node.js ends the process by SIGSEGV where a thread collects garbage and cannot tell where its stack lies.
-  test.for(['kvm-exit', 'composite', 'guest-memfd'])(
+  test.for(KVM_SUBJECTS)(
     'sched_getaffinity, to %s: opening names it, and the process lives',
     async (name, context) => {
-      const lacking = guestMemfd({ vm: 0, vcpus: 1 })
-        .probe()
-        .list.find(({ met }) => !met);
-      if (lacking) context.skip(`${lacking.what}: ${lacking.found}`);
+      skipWithoutKvm(name, context);
       const refusal = { calls: [203, 204], errno: EPERM };
       const life = await lifeOf('filtered.mjs', JSON.stringify({ name, refusal }));
       expect(life).toMatchObject({ open: false, wrong: [], left: NOTHING, probed: { met: false } });
@@ -105,6 +111,51 @@ describe.skipIf(process.arch !== 'x64')('where the kernel refuses a system call 
     const refusal = { calls: [285], errno: EPERM };
     const life = await lifeOf('filtered.mjs', JSON.stringify({ name: 'userfaultfd', refusal }));
     expect(life).toMatchObject({ open: true, failures: [], wrong: [], left: NOTHING, probed: { met: true } });
+  });
+});
+
+/** What opening and the probe say agrees; a refusal names a system call; nothing is left. */
+function expectAgreement(life: Life): void {
+  expect(life).toMatchObject({ wrong: [], left: NOTHING, probed: { met: life.open } });
+  if (life.open) expect(life.failures.filter(({ chain }) => chain[0]!.name !== 'errno')).toEqual([]);
+  else expect(refusalsOf(life)[0]).toBeDefined();
+}
+
+const RLIMIT = { FSIZE: 1, MEMLOCK: 8 } as const;
+
+describe('where the process has less than usual', () => {
+  // What memory holds is read from /proc, where it can have pages that the pager did not map.
+  test.for<readonly [string, boolean]>([
+    ['userfaultfd', true],
+    ['adopt', true],
+    ['userfaultfd by continue', false],
+    ['kvm-exit', true],
+    ['guest-memfd', true],
+    ['composite', true],
+  ])('without /proc: %s opens: %s; the probe says the same', async ([name, opens], context) => {
+    skipWithoutKvm(name, context);
+    if (process.getuid?.() !== 0) context.skip('only root can unmount /proc in a namespace of mounts');
+    const file = new URL('./fixtures/filtered.mjs', import.meta.url).pathname;
+    const script = 'umount -l /proc && exec "$0" "$@"';
+    const { stdout } = await run(
+      'unshare',
+      ['-m', 'sh', '-c', script, process.execPath, file, JSON.stringify({ name })],
+      { timeout: 60_000 },
+    );
+    const life = JSON.parse(stdout) as Life;
+    expectAgreement(life);
+    expect(life.open).toBe(opens);
+  });
+
+  test.for(
+    ['userfaultfd', 'userfaultfd over shmem', 'userfaultfd by continue', ...KVM_SUBJECTS].flatMap((name) => [
+      [name, 'FSIZE', RLIMIT.FSIZE] as const,
+      [name, 'MEMLOCK', RLIMIT.MEMLOCK] as const,
+    ]),
+  )('%s, where RLIMIT_%s is 0: opening and the probe say the same', async ([name, , resource], context) => {
+    skipWithoutKvm(name, context);
+    const life = await lifeOf('filtered.mjs', JSON.stringify({ name, limit: { resource, most: 0 } }));
+    expectAgreement(life);
   });
 });
 
