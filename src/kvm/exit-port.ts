@@ -3,6 +3,7 @@ import { type FaultPort, type Wait } from '../api/backend.js';
 import { DemandPagingError } from '../api/error.js';
 import { type FaultBatch, type OutsideFault, WRITE } from '../api/fault.js';
 import { FLAG, OUTCOME, OUTCOMES, type Outcome, type ResolutionBatch, VERB } from '../api/resolution.js';
+import { AdaptivePolling } from '../linux/adaptive-polling.js';
 import {
   check,
   answerOutsideFault,
@@ -140,6 +141,10 @@ export class ExitPort implements FaultPort {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
     const taken = this.#collect(batch);
     if (taken > 0 || wait === 'none') return taken;
+    if (wait === 'block') {
+      const polled = this.#polling.poll(batch);
+      if (polled > 0) return polled;
+    }
     const deadline = performance.now() + timeout_ms;
     return wait === 'spin' ? this.#spin(batch, deadline) : this.#sleep(batch, deadline);
   }
@@ -183,6 +188,12 @@ export class ExitPort implements FaultPort {
     });
     return [rung, messages];
   }
+
+  /** While it polls the resolver is not marked asleep: a fault that is raised meanwhile rings no doorbell. */
+  readonly #polling = new AdaptivePolling({
+    drain: (batch) => this.#collect(batch),
+    isKicked: () => this.#shared.kicks !== this.#seenKicks,
+  });
 
   #sleep(batch: FaultBatch, deadline: number): number {
     for (;;) {
@@ -268,12 +279,7 @@ export class ExitPort implements FaultPort {
   #readMessages(uffd: UffdPort, batch: FaultBatch): void {
     while (!batch.full) {
       const most = Math.min(MESSAGES, batch.capacity - batch.count);
-      const count = uffd.read(most);
-      if (count === -ERRNO.EAGAIN || count === -ERRNO.EINTR) return;
-      if (count < 0)
-        throw systemError('read', -count, 'the userfaultfd cannot be read', {
-          codes: { [ERRNO.EBADF]: 'CLOSED' },
-        });
+      const count = uffd.receive(most);
       for (let index = 0; index < count; index++) this.#message(uffd, index, batch);
       if (count < most) return;
     }

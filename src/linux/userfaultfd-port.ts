@@ -1,4 +1,4 @@
-import { ERRNO } from './failure.js';
+import { ERRNO, systemError } from './failure.js';
 import { load64, loadMask, loadSigned64, NativeBlock, store64 } from './native-block.js';
 import * as raw from './raw.js';
 import { type UffdArrivals } from './userfaultfd-arrivals.js';
@@ -161,6 +161,18 @@ export class UffdPort {
     const bytes = raw.read(this.fd, at, (room - before) * UFFD_MSG_BYTES);
     if (bytes < 0) return before > 0 ? before : bytes;
     return before + bytes / UFFD_MSG_BYTES;
+  }
+
+  /**
+   * As {@link read}, but returns 0 when there is none. Errors: CLOSED (EBADF), KERNEL with errno.
+   */
+  receive(most = this.batch): number {
+    const count = this.read(most);
+    if (count >= 0) return count;
+    if (count === -ERRNO.EAGAIN || count === -ERRNO.EINTR) return 0;
+    throw systemError('read', -count, 'the userfaultfd cannot be read', {
+      codes: { [ERRNO.EBADF]: 'CLOSED' },
+    });
   }
 
   /** Message `index` of the last {@link read}. Errors: UNKNOWN_EVENT. */

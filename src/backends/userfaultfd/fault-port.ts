@@ -4,6 +4,7 @@ import { type FaultPort, type Wait } from '../../api/backend.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type FaultBatch, type OutsideFault } from '../../api/fault.js';
 import { FLAG, OUTCOME, type Outcome, type ResolutionBatch, VERB } from '../../api/resolution.js';
+import { AdaptivePolling } from '../../linux/adaptive-polling.js';
 import {
   answerOutsideFault,
   ERRNO,
@@ -24,7 +25,6 @@ import {
 import { AddressMap, type Segment } from './address-map.js';
 import { KickSeen } from './kick.js';
 import { MessageReader } from './message-reader.js';
-import { LOOK_MS, Patience } from './patience.js';
 import { PageCacheFiller } from './page-cache-filler.js';
 import { type AddedRegionsToken, type UserfaultfdPortToken } from './port-token.js';
 import { register } from './register.js';
@@ -37,10 +37,8 @@ const MESSAGES = 256;
  * bounds how long `terminate()` and `process.exit()` can take, whatever else happens.
  */
 const SLICE_MS = 200;
-/** Looks of a spinning port between two looks at the clock (and at the other process). */
-const LOOKS_PER_CLOCK = 64;
-/** The same of a short look: about 2 µs. */
-const LOOKS_PER_GLANCE = 8;
+/** Polls of a spinning port between two checks of the clock (and of the other process). */
+const POLLS_PER_CLOCK = 64;
 const DONTWAKE = UFFD_COPY_MODE.DONTWAKE; // the same bit for copy, zeropage, move, continue and poison
 
 const [UFFD, KICK, PROCESS] = [0, 1, 2];
@@ -89,13 +87,13 @@ export class UserfaultfdPort implements FaultPort {
 
   take(batch: FaultBatch, wait: Wait, timeout_ms: number): number {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the port was closed');
-    // With one accessor nothing is ever there yet: looking before sleeping would be a system call in vain.
-    if (wait !== 'block' || this.#crowded || this.#reader.carrying) {
+    // With one accessor no message is pending yet: reading before the sleep would be a wasted system call.
+    if (wait !== 'block' || this.#burst || this.#reader.carrying) {
       const taken = this.#drain(batch);
       if (taken > 0 || wait === 'none') return taken;
     }
-    if (wait === 'block' && this.#patience.ask()) {
-      const taken = this.#look(batch);
+    if (wait === 'block') {
+      const taken = this.#polling.poll(batch);
       if (taken > 0) return taken;
     }
     const deadline = timeout_ms === Infinity ? Infinity : performance.now() + timeout_ms;
@@ -212,36 +210,19 @@ export class UserfaultfdPort implements FaultPort {
     return [messages, ...others.map((fd) => new EventLoopReader(fd, nothing, () => this.#arrived()))];
   }
 
-  /** The last look found more than one message: there are accessors enough that the next will find some, too. */
-  #crowded = false;
+  /** The last read took more than one message: with so many accessors the next read will find messages, too. */
+  #burst = false;
 
   #drain(batch: FaultBatch): number {
     const taken = this.#reader.drain(batch);
-    this.#crowded = taken > 1;
+    this.#burst = taken > 1;
     return taken;
   }
 
-  readonly #patience = new Patience();
-
-  /** Looks for a moment before sleeping. A kick ends it, and is left to the sleep, which it ends at once. */
-  #look(batch: FaultBatch): number {
-    let end = 0;
-    for (;;) {
-      for (let look = 0; look < LOOKS_PER_GLANCE; look++) {
-        const taken = this.#drain(batch);
-        if (taken === 0) continue;
-        // Found late, it was found because this thread had lost its cpu: to an accessor that shares it, perhaps.
-        if (end === 0 || performance.now() < end) this.#patience.found();
-        else this.#patience.missed();
-        return taken;
-      }
-      const now = performance.now(); // not before a first glance has found nothing
-      if (end === 0) end = now + LOOK_MS;
-      if (now < end && !this.#kick.pending) continue;
-      this.#patience.missed();
-      return 0;
-    }
-  }
+  readonly #polling = new AdaptivePolling({
+    drain: (batch) => this.#drain(batch),
+    isKicked: () => this.#kick.pending,
+  });
 
   #sleep(batch: FaultBatch, deadline: number): number {
     for (;;) {
@@ -264,14 +245,14 @@ export class UserfaultfdPort implements FaultPort {
   }
 
   #spin(batch: FaultBatch, deadline: number): number {
-    for (let look = 1; ; look++) {
+    for (let poll = 1; ; poll++) {
       const taken = this.#drain(batch);
       if (taken > 0) return taken;
       if (this.#kick.pending) {
         this.#kick.acknowledge();
         return 0;
       }
-      if (look % LOOKS_PER_CLOCK !== 0) continue;
+      if (poll % POLLS_PER_CLOCK !== 0) continue;
       if (deadline !== Infinity && performance.now() >= deadline) return 0;
       if (this.#token.process !== undefined && this.#poller.wait(0) > 0) this.#checkPoll();
     }
@@ -315,11 +296,11 @@ export class UserfaultfdPort implements FaultPort {
     batch.settle(row, OUTCOME.installed, span, 0);
   }
 
-  /** Before anything of the row is done: what is misuse in part is misuse. */
+  /** Checks the whole row before any part of it is done. */
   #checkPages(page: PageIndex, span: number): void {
     const own = this.#pageRanges.some(({ first, count }) => page >= first && page + span <= first + count);
     if (own && span > 0 && Number.isInteger(page)) return;
-    throw new RangeError(`pages ${page}+${span} are not of this port`);
+    throw new RangeError(`pages ${page}..${page + span - 1} are not all of this port`);
   }
 
   /** Something else was moved to where the page was: it is gone, as the kernel says of what is unmapped. */

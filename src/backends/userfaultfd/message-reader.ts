@@ -1,13 +1,11 @@
 import { type MemoryEvent, type FaultBatch, ROW, WRITE } from '../../api/fault.js';
 import {
   check,
-  ERRNO,
   UFFD_EVENT,
   UFFD_MSG_WORDS,
   UFFD_PAGEFAULT_FLAG,
   type UffdArrivals,
   type UffdPort,
-  systemError,
 } from '../../linux/index.js';
 import { type AddressMap } from './address-map.js';
 
@@ -47,13 +45,7 @@ export class MessageReader {
     this.#deliverCarried(batch);
     while (!batch.full && this.#carried.length === 0) {
       const most = Math.min(this.#uffd.batch, batch.capacity - batch.count);
-      const count = this.#uffd.read(most);
-      if (count < 0) {
-        if (count === -ERRNO.EAGAIN || count === -ERRNO.EINTR) break;
-        throw systemError('read', -count, 'the userfaultfd cannot be read', {
-          codes: { [ERRNO.EBADF]: 'CLOSED' },
-        });
-      }
+      const count = this.#uffd.receive(most);
       this.#decode(count, batch);
       this.#deliverCarried(batch);
       if (count < most) break;

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { FaultBatch } from '../../../src/api/index.js';
 import { AddressMap } from '../../../src/backends/userfaultfd/address-map.js';
 import { MessageReader } from '../../../src/backends/userfaultfd/message-reader.js';
-import { decodeUffdEvent, ERRNO, UFFD_EVENT, type UffdPort } from '../../../src/linux/index.js';
+import { decodeUffdEvent, ERRNO, UFFD_EVENT, UffdPort } from '../../../src/linux/index.js';
 import { rows } from './scene.js';
 
 const PAGE = 4096;
@@ -17,6 +17,7 @@ function scripted(...messages: readonly (readonly bigint[])[]): UffdPort {
     wake: () => 0,
     batch: 4,
     messages: words,
+    receive: UffdPort.prototype.receive,
     read: (most: number) => {
       if (left.length === 0) return -ERRNO.EAGAIN;
       const now = left.slice(0, most);
