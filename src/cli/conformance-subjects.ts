@@ -6,13 +6,13 @@ import { userfaultfd, type UserfaultfdBackendOptions } from '../backends/userfau
 import { type RealSubject, type SteppedSubject } from '../conformance/index.js';
 import { GUEST_BACKENDS, type GuestBackendName, guestSubject, probeGuest } from '../guests/index.js';
 import { pageSize } from '../linux/index.js';
-import { type Candidate } from './judge/candidate.js';
+import { type Target } from './evaluation/target.js';
 
 /** So few that staging fills up. */
 const MODEL_STAGING_BYTES = 6 * 4096;
 
 /** The model as the library has it: every site waits. */
-export const MEMORY: Candidate = {
+export const MEMORY: Target = {
   name: 'memory',
   title: 'the model of a kernel in this process',
   group: 'model',
@@ -59,7 +59,7 @@ function userfaultfdSubject(
 }
 
 /** The backends of this host's kernel. */
-export const LIVE: readonly Candidate[] = [
+export const LIVE: readonly Target[] = [
   {
     name: 'userfaultfd',
     title: 'userfaultfd on private memory',
@@ -87,7 +87,7 @@ export const LIVE: readonly Candidate[] = [
         { memory: 'shmem', sites: [...NATIVE_SITES, 'external-mapping'] },
       ),
   },
-  ...GUEST_BACKENDS.map((backend): Candidate => ({
+  ...GUEST_BACKENDS.map((backend): Target => ({
     name: backend,
     title: GUEST_TITLES[backend],
     group: 'live',

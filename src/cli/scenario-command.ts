@@ -3,8 +3,8 @@ import {
   type CaseResult,
   caseText,
   formatScenarioTrace,
-  type JudgedUapi,
-  playScenario,
+  type UapiInUse,
+  runScenario,
   publishedFits,
   type Scenario,
   SCENARIOS,
@@ -22,11 +22,11 @@ interface ScenarioCommandOptions {
   readonly json?: boolean;
 }
 
-/** `scenario`: what designs of demand paging must survive, played on each UAPI's model. */
+/** `scenario`: what designs of demand paging must survive, run on each UAPI's model. */
 export function scenarioCommand(program: Command, context: CommandContext): void {
   program
     .command('scenario')
-    .description('play what designs of demand paging must survive on each UAPI, real and proposed')
+    .description('run what designs of demand paging must survive on each UAPI, real and proposed')
     .argument('[name]', `one of: ${SCENARIOS.map(({ name }) => name).join(', ')} (default: all, as a table)`)
     .option('--uapi <name...>', 'only these; with a scenario, its failures come with who did what')
     .option('--json', 'one JSON document on standard output')
@@ -35,7 +35,7 @@ export function scenarioCommand(program: Command, context: CommandContext): void
       const uapis = chosen('UAPI', UAPIS, options.uapi);
       const results: ScenarioResult[] = [];
       for (const scenario of scenarios)
-        for (const uapi of uapis) results.push(await playScenario(scenario, uapi));
+        for (const uapi of uapis) results.push(await runScenario(scenario, uapi));
       const { terminal } = context;
       if (options.json) terminal.document(JSON.stringify(documentOf(scenarios, uapis, results)));
       else if (name === undefined) overview(scenarios, uapis, results, terminal);
@@ -62,14 +62,14 @@ function chosen<T extends { readonly name: string }>(
 
 function documentOf(
   scenarios: readonly Scenario[],
-  uapis: readonly JudgedUapi[],
+  uapis: readonly UapiInUse[],
   results: readonly ScenarioResult[],
 ): unknown {
   return {
-    scenarios: scenarios.map(({ name, title, plays, source, cases }) => ({
+    scenarios: scenarios.map(({ name, title, description, source, cases }) => ({
       name,
       title,
-      plays,
+      description,
       source,
       cases,
     })),
@@ -88,7 +88,7 @@ function documentOf(
 /** The worst case of each scenario on each UAPI. */
 function overview(
   scenarios: readonly Scenario[],
-  uapis: readonly JudgedUapi[],
+  uapis: readonly UapiInUse[],
   results: readonly ScenarioResult[],
   terminal: Terminal,
 ): void {
@@ -105,7 +105,7 @@ function overview(
     terminal.out('');
   }
   const legend =
-    'The worst case of each: works; needs-vmm: right if the VMM does more; slow; cannot: there is no way to ask for it; fails: somebody is told; hangs; silent: nobody is told. `scenario <name>` says more.';
+    'The worst case of each: works; needs-vmm: right if the VMM does more; slow; cannot: there is no way to ask for it; fails: with an error; hangs; silent: without one. `scenario <name>` says more.';
   for (const line of paragraph(legend, terminal.columns, 0)) terminal.out(line);
 }
 
@@ -117,7 +117,7 @@ function describe(
   const say = (text: string, indent: number): void => {
     for (const line of paragraph(text, terminal.columns, indent)) terminal.out(line);
   };
-  say(`${scenario.title}. ${scenario.plays}`, 0);
+  say(`${scenario.title}. ${scenario.description}`, 0);
   say(`(${scenario.source})`, 0);
   for (const [name, about] of Object.entries(scenario.cases)) {
     terminal.out('');

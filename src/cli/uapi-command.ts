@@ -3,8 +3,8 @@ import { DemandPagingError, unmediatedSites } from '../api/index.js';
 import { coverageHead, coverageRow } from '../prototypes/index.js';
 import { type CommandContext } from './context.js';
 import { EXIT } from './failure.js';
-import { type Candidate, CANDIDATES } from './judge/candidate.js';
-import { loadCandidate } from './judge/module-candidate.js';
+import { type Target, TARGETS } from './evaluation/target.js';
+import { loadTarget } from './evaluation/module-target.js';
 import { openManifest } from '../conformance/index.js';
 import { headerLines, uapiLines, type UapiRfc } from './uapi-report.js';
 
@@ -13,7 +13,7 @@ interface UapiCommandOptions {
   readonly json?: boolean;
 }
 
-const PRINTABLE = CANDIDATES.flatMap(({ name, uapi }) => (uapi ? [name] : [])).join(', ');
+const PRINTABLE = TARGETS.flatMap(({ name, uapi }) => (uapi ? [name] : [])).join(', ');
 
 /** `uapi`: what an RFC says about a prototype. */
 export function uapiCommand(program: Command, context: CommandContext): void {
@@ -24,7 +24,7 @@ export function uapiCommand(program: Command, context: CommandContext): void {
     .option('--header', 'the C header alone, to be compiled')
     .option('--json', 'one JSON document on standard output')
     .action(async (name: string, options: UapiCommandOptions) => {
-      const { rfc, definition } = await describe(await loadCandidate(name));
+      const { rfc, definition } = await describe(await loadTarget(name));
       const { terminal } = context;
       if (options.json) terminal.document(JSON.stringify(rfc));
       else if (options.header) for (const line of headerLines(rfc, terminal)) terminal.out(line);
@@ -33,7 +33,7 @@ export function uapiCommand(program: Command, context: CommandContext): void {
     });
 }
 
-async function describe({ name, title, uapi, subject }: Candidate) {
+async function describe({ name, title, uapi, subject }: Target) {
   if (!uapi)
     throw new DemandPagingError('NOT_A_UAPI', `${name} is a backend, and no prototype of a UAPI`, {
       hint: `Those are: ${PRINTABLE}; or the path of a module that exports what defineUapi returns`,

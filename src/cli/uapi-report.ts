@@ -1,6 +1,6 @@
 import { type AccessSite, type Coverage } from '../api/index.js';
 import { ioctlNumber, type Uapi, type UapiSource } from '../prototypes/index.js';
-import { COLUMNS } from './judge/cell.js';
+import { COLUMNS } from './evaluation/cell.js';
 import { paragraph } from './paragraph.js';
 import { type Terminal } from './terminal.js';
 import { textTable, textTablesWithin } from './text-table.js';

@@ -3,7 +3,7 @@ import { type RealAccessor, type RealSubject } from './subject.js';
 
 /**
  * The real accessors of a check: started when they are first needed, used again when they are free, by
- * later stages too whose memory lies at the same addresses. Starting a thread takes longer than a run.
+ * later environments too whose memory lies at the same addresses. Starting a thread takes longer than a run.
  */
 export class AccessorPool {
   readonly #subject: RealSubject;
@@ -31,7 +31,7 @@ export class AccessorPool {
     else this.#free.set(place, [accessor]);
   }
 
-  /** Ends all of them. Nobody may wait on a thread any more. */
+  /** Ends all of them. No access may wait on a thread any more. */
   async stop(): Promise<void> {
     for (const starting of this.#started) {
       const accessor = await starting.catch(() => undefined);

@@ -4,10 +4,10 @@ import { AccessorPool } from './accessor-pool.js';
 import { type Failure, PropertyFailure } from './failure.js';
 import { openManifest } from './manifest.js';
 import { type AnyProperty, type Manifest, type Property } from './property.js';
-import { RealStage } from './real-stage.js';
+import { RealEnvironment } from './real-environment.js';
 import { type PropertyResult, type Replay } from './result.js';
-import { type Setting } from './stage.js';
-import { SteppedStage } from './stepped-stage.js';
+import { type Setting } from './environment.js';
+import { SteppedEnvironment } from './stepped-environment.js';
 import { type Subject } from './subject.js';
 import { type TraceEntry } from './trace.js';
 
@@ -16,10 +16,10 @@ export interface CheckOptions {
   readonly runs?: number;
   /** Where to start; default: by chance, and printed on failure. */
   readonly seed?: number;
-  /** Which run of a failed check to play again, as printed. */
+  /** Which run of a failed check to repeat, as printed. */
   readonly path?: string;
   /**
-   * Tells faults apart: where nothing goes on any more, everybody is woken, unless waking is what the
+   * Tells faults apart: where nothing goes on any more, every accessor is woken, unless waking is what the
    * property is about. For checking the suite itself; hides hangs. Default false.
    */
   readonly nudge?: boolean;
@@ -35,9 +35,9 @@ export interface CheckOptions {
 }
 
 const RUNS = { stepped: 1000, real: 20 };
-/** Closing takes milliseconds, unless somebody waits for ever. */
+/** Closing takes milliseconds, unless an access waits for ever. */
 const CLOSING_MS = 40_000;
-/** Choices of a schedule; once they have run out, everybody gets a turn. */
+/** Choices of a schedule; once they have run out, every thread gets a turn. */
 const MOST_CHOICES = 160;
 
 /** Bounds and choices of the pager, small enough to be met. */
@@ -80,7 +80,7 @@ async function check(
   if (reason !== undefined) return { name, part, claim, outcome: 'not-applicable', reason };
   const accessors = subject.deterministic ? undefined : new AccessorPool(subject);
   let last: Failed | undefined;
-  let played = 0;
+  let count = 0;
   // A run that has begun is never cut short: threads would go on in it. Those after the deadline are not played.
   const deadline = performance.now() + (options.within_ms ?? Infinity);
   const predicate = async (
@@ -90,7 +90,7 @@ async function check(
     choices: Uint8Array,
   ): Promise<void> => {
     if (performance.now() > deadline) return;
-    played++;
+    count++;
     const setting: Setting = {
       level: property.level,
       pages: property.pages,
@@ -98,7 +98,7 @@ async function check(
       synchronous: property.synchronous?.(plan) ?? synchronous,
       fatalSource: property.fatalSource ?? false,
     };
-    const failure = await playOnce(
+    const failure = await runOnce(
       property,
       subject,
       manifest,
@@ -124,7 +124,7 @@ async function check(
     },
   );
   if (!last?.stays) await accessors?.stop();
-  if (!result.failed) return { name, part, claim, outcome: 'holds', runs: played };
+  if (!result.failed) return { name, part, claim, outcome: 'holds', runs: count };
   const { seed, numRuns: runs } = result;
   // Without a failure of a run it is the suite's own, or the generator's.
   const { failure, trace, plan, setting } = last ?? {
@@ -153,8 +153,8 @@ interface Run {
   readonly accessors: AccessorPool | undefined;
 }
 
-/** Plays one run: what went wrong, with its timeline, or undefined. */
-async function playOnce(
+/** Makes one run: what went wrong, with its trace, or undefined. */
+async function runOnce(
   property: Property<unknown>,
   subject: Subject,
   manifest: Manifest,
@@ -162,27 +162,27 @@ async function playOnce(
   { nudge = false, watch }: CheckOptions,
 ): Promise<Failed | undefined> {
   const { plan, setting, choices, accessors } = run;
-  const stage = subject.deterministic
-    ? await SteppedStage.open(subject, setting, choices, { nudge: nudge && !property.judgesWaking })
-    : await RealStage.open(subject, setting, accessors!);
+  const environment = subject.deterministic
+    ? await SteppedEnvironment.open(subject, setting, choices, { nudge: nudge && !property.coversWaking })
+    : await RealEnvironment.open(subject, setting, accessors!);
   watch?.run();
-  stage.trace.onEvent = watch?.event;
+  environment.trace.onEvent = watch?.event;
   let failure: Failure | undefined;
   try {
-    await stage.run(property.body(stage, plan, manifest));
+    await environment.run(property.body(environment, plan, manifest));
   } catch (error) {
     failure = error instanceof PropertyFailure ? error.failure : { kind: 'thrown', error: textOf(error) };
   }
-  const trace = failure && stage.trace.entries; // closing is no part of it
-  const stuck = await closing(stage);
+  const trace = failure && environment.trace.entries; // closing is no part of it
+  const stuck = await closing(environment);
   if (stuck && trace)
     return failedRun(
       failure!,
-      [...trace, { ...stuck, actor: { kind: 'suite' }, moment: stage.moment }],
+      [...trace, { ...stuck, actor: { kind: 'suite' }, moment: environment.moment }],
       run,
       true,
     );
-  if (stuck) return failedRun(stuck, stage.trace.entries, run, true);
+  if (stuck) return failedRun(stuck, environment.trace.entries, run, true);
   return failure && failedRun(failure, trace!, run, false);
 }
 
@@ -198,10 +198,10 @@ const textOf = (thrown: unknown): string =>
 
 type CloseStuck = Extract<Failure, { kind: 'close-stuck' }>;
 
-/** Closes a stage: undefined, or what that came to if it does not end. Where nothing is real it does. */
-async function closing(stage: RealStage | SteppedStage): Promise<CloseStuck | undefined> {
-  const closed = stage.close();
-  if (stage.exact) {
+/** Closes a environment: undefined, or what that came to if it does not end. Where nothing is real it does. */
+async function closing(environment: RealEnvironment | SteppedEnvironment): Promise<CloseStuck | undefined> {
+  const closed = environment.close();
+  if (environment.exact) {
     await closed;
     return undefined;
   }

@@ -36,8 +36,8 @@ export const titleOf = ({
  * What does not apply is decided by what the subject declares and by nothing else; such a test is
  * reported as skipped, with the reason. {@link inapplicable} lists them beforehand.
  *
- * Blocks: nobody; a test lasts as long as its runs. Errors: a test fails with the property, the seed and path that
- * play it again, and a trace.
+ * Blocks: nothing; a test lasts as long as its runs. Errors: a test fails with the property, the seed and path that
+ * repeat it, and a trace.
  */
 export function conformance(runner: Runner, subject: Subject, options: ConformanceOptions = {}): void {
   const { except = [], ...checking } = options;

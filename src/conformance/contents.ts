@@ -83,7 +83,7 @@ export class Contents {
     return bytes;
   }
 
-  /** Other contents, which no source has, for a page: what somebody would install by mistake. */
+  /** Other contents, which no source has, for a page: what a handler would install by mistake. */
   foreign(page: PageIndex): Uint8Array {
     return this.#make(page + 1 + FOREIGN);
   }

@@ -10,8 +10,8 @@ export class DirectAccesses {
   }
 
   /**
-   * Has an attachment give its memory back only after them. A pager closes its attachment as soon as everybody is let
-   * go, and who was woken may not have run yet. Somebody who was not let go shows as a closing that does not end.
+   * Has an attachment give its memory back only after them. A pager closes its attachment as soon as every accessor is let
+   * go, and one that was woken may not have run yet. One that was not let go shows as a closing that does not end.
    */
   outlivedBy(attachment: Attachment): Attachment {
     const close = attachment.close.bind(attachment);

@@ -7,7 +7,7 @@ import {
   must,
   type OperationRef,
 } from './failure.js';
-import { type Stage, type Task, type Touch } from './stage.js';
+import { type Environment, type Task, type Touch } from './environment.js';
 
 /** The access came to one of these ends. */
 export function mustEnd(touch: Touch, ...expected: readonly AccessEnd[]): void {
@@ -22,27 +22,27 @@ export function mustEnd(touch: Touch, ...expected: readonly AccessEnd[]): void {
 }
 
 /** The access has read what it should. */
-export function mustRead({ contents }: Stage, touch: Touch, expected: Expected): void {
+export function mustRead({ contents }: Environment, touch: Touch, expected: Expected): void {
   const { bytes, page, offset } = touch;
   const seen = contents.recognise(bytes, page, offset);
   must(isExpected(seen, expected), () => wrongContents(touch, seen, expected));
 }
 
 /** The access has read anything but zeros. */
-export function mustNotReadZeros({ contents }: Stage, touch: Touch): void {
+export function mustNotReadZeros({ contents }: Environment, touch: Touch): void {
   const seen = contents.recognise(touch.bytes, touch.page, touch.offset);
   must(seen !== 'zeros', () => wrongContents(touch, seen, 'original'));
 }
 
 /** The access was served, and has read what it should. */
-export function mustBeServed(stage: Stage, touch: Touch, expected: Expected = 'original'): void {
+export function mustBeServed(environment: Environment, touch: Touch, expected: Expected = 'original'): void {
   mustEnd(touch, 'done');
-  mustRead(stage, touch, expected);
+  mustRead(environment, touch, expected);
 }
 
 /** The access was served, and has read these very bytes. `expected`: what they are. */
 export function mustReadBytes(
-  { contents }: Stage,
+  { contents }: Environment,
   touch: Touch,
   bytes: Uint8Array,
   expected: Expected,

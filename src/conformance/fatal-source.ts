@@ -9,7 +9,7 @@ export function openFatalSource({ length }: FatalSourceOptions): PageSource {
   return {
     synchronous: false,
     length,
-    // In a worker this ends the worker, and nobody is told but by its absence.
+    // In a worker this ends the worker, and only its absence says so.
     read: () => process.exit(1),
   };
 }

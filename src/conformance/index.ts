@@ -38,12 +38,12 @@ export {
   type Body,
   type Paging,
   type Setting,
-  type Stage,
+  type Environment,
   type Task,
   type Touch,
   type TouchRequest,
   type Wait,
-} from './stage.js';
+} from './environment.js';
 export {
   Contents,
   GUEST_WORDS,

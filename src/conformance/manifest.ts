@@ -1,10 +1,10 @@
 import { type Manifest } from './property.js';
-import { stageLayout } from './stepped-stage.js';
+import { layoutOf } from './stepped-environment.js';
 import { type Subject } from './subject.js';
 
 /** What a subject declares, asked of it once. */
 export async function openManifest(subject: Subject): Promise<Manifest> {
-  const attachment = await subject.backend().attach(stageLayout(subject, 1));
+  const attachment = await subject.backend().attach(layoutOf(subject, 1));
   const { supports, coverage, memory } = attachment;
   await attachment.close();
   return {

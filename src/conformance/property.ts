@@ -1,6 +1,6 @@
 import { type Arbitrary } from 'fast-check';
 import { type AccessSite, type Coverage, type PagerPolicy, type Supports } from '../api/index.js';
-import { type Body, type Stage } from './stage.js';
+import { type Body, type Environment } from './environment.js';
 
 /** The properties of this suite, by name. */
 export const PROPERTY_NAMES = [
@@ -63,14 +63,14 @@ export interface Property<Plan> {
   readonly level: 'port' | 'pager';
   readonly pages: number;
   /**
-   * What it is about: the `backend` as a whole, whoever accesses; or accesses of each site, `reads` or any. One about
-   * accesses can be judged site by site, by giving the subject that site alone.
+   * What it is about: the `backend` as a whole; or accesses of each site, `reads` or any. One about
+   * accesses can be checked site by site, by giving the subject that site alone.
    */
   readonly about: 'backend' | 'reads' | 'accesses';
   /** The sites that it is about, where those are not all. */
   readonly at?: readonly AccessSite[];
   /** Whether a wait that never ends is this property's own failure, also where the suite tells faults apart. */
-  readonly judgesWaking?: boolean;
+  readonly coversWaking?: boolean;
   /** Why it does not apply to a subject that declares this; undefined where it does. */
   unless(manifest: Manifest): string | undefined;
   plan(manifest: Manifest): Arbitrary<Plan>;
@@ -80,7 +80,7 @@ export interface Property<Plan> {
   synchronous?(plan: Plan): boolean;
   /** Whether, where threads are real, the resolver's thread is to end at its first read. */
   readonly fatalSource?: boolean;
-  body(stage: Stage, plan: Plan, manifest: Manifest): Body;
+  body(environment: Environment, plan: Plan, manifest: Manifest): Body;
 }
 
 /** A property whose plan is its own affair. */

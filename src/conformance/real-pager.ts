@@ -11,7 +11,7 @@ import {
 } from '../api/index.js';
 import { type RealClock, RealTask } from './real-task.js';
 import { type Operation, type OperationRef } from './failure.js';
-import { type Paging } from './stage.js';
+import { type Paging } from './environment.js';
 import { operationText } from './text.js';
 
 /** A pager as a program has it, on a real kernel. */

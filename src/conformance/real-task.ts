@@ -1,11 +1,11 @@
 import { type AccessSite, type PageIndex } from '../api/index.js';
 import { type Contents } from './contents.js';
 import { type AccessRef, type OperationRef } from './failure.js';
-import { type Task, type Touch } from './stage.js';
+import { type Task, type Touch } from './environment.js';
 import { type RealAccessor, type RealResult } from './subject.js';
 import { type TraceEvent } from './trace.js';
 
-/** A real stage's time and trace. */
+/** A real environment's time and trace. */
 export interface RealClock {
   /** Milliseconds. */
   readonly moment: number;
@@ -13,7 +13,7 @@ export interface RealClock {
   note(event: TraceEvent): void;
 }
 
-/** A task of a real stage: a promise, seen from outside. */
+/** A task of a real environment: a promise, seen from outside. */
 export class RealTask implements Task<OperationRef> {
   settled = false;
   error: string | undefined;
@@ -42,7 +42,7 @@ export class RealTask implements Task<OperationRef> {
   }
 }
 
-/** What a touch of a real stage is made of. */
+/** What a touch of a real environment is made of. */
 export interface RealTouchParts {
   readonly site: AccessSite;
   readonly page: PageIndex;

@@ -11,7 +11,7 @@ import {
   VERB,
 } from '../api/index.js';
 import { must } from './failure.js';
-import { pause, type Stage, type Wait } from './stage.js';
+import { pause, type Environment, type Wait } from './environment.js';
 
 /** What came of one row. */
 export interface RowResult {
@@ -23,20 +23,20 @@ export interface RowResult {
 
 /** The body as the resolver of a bare port. */
 export class BareResolver {
-  readonly stage: Stage;
+  readonly environment: Environment;
   /** Faults taken so far, by page. */
   readonly faults: { readonly kind: string; readonly page: PageIndex }[] = [];
   readonly events: string[] = [];
   readonly #batch = new FaultBatch(8);
 
-  constructor(stage: Stage) {
-    this.stage = stage;
+  constructor(environment: Environment) {
+    this.environment = environment;
   }
 
   /** Takes what there is now; how much it was. */
   take(): number {
     this.#batch.clear();
-    const taken = this.stage.port.take(this.#batch, 'none', 0);
+    const taken = this.environment.port.take(this.#batch, 'none', 0);
     for (let row = 0; row < taken; row++) {
       if (this.#batch.isEvent(row)) this.events.push(this.#batch.event(row).kind);
       else this.faults.push({ kind: this.#batch.fault(row).kind, page: this.#batch.page[row]! });
@@ -48,23 +48,23 @@ export class BareResolver {
   row(resolution: Resolution): RowResult {
     const batch = new ResolutionBatch(1);
     const row = batch.push(resolution);
-    this.stage.port.resolve(batch);
+    this.environment.port.resolve(batch);
     return resultOf(resolution.verb, batch, row);
   }
 
   /** Installs bytes as the backend brings contents, once. Precondition: they fit into staging. */
   install(pages: PageRange, bytes: Uint8Array, wake = true): RowResult {
-    const { staging } = this.stage.port;
+    const { staging } = this.environment.port;
     staging.set(bytes, 0);
     const batch = new ResolutionBatch(1);
-    const row = batch.pushRow(...installRow(this.stage.attachment.supports, pages, wake));
-    this.stage.port.resolve(batch);
-    return resultOf(this.stage.attachment.supports.install, batch, row);
+    const row = batch.pushRow(...installRow(this.environment.attachment.supports, pages, wake));
+    this.environment.port.resolve(batch);
+    return resultOf(this.environment.attachment.supports.install, batch, row);
   }
 
   /** The contents of the source, for a run of pages. */
   original({ first, count }: PageRange): Uint8Array {
-    const { contents } = this.stage;
+    const { contents } = this.environment;
     const bytes = new Uint8Array(count * contents.page_bytes);
     for (let page = 0; page < count; page++)
       bytes.set(contents.page(first + page), page * contents.page_bytes);
@@ -74,7 +74,7 @@ export class BareResolver {
   /** Goes on with a row until it is through, reading events whenever it is told to. Yields in between. */
   *through(pages: PageRange, bytes: Uint8Array): Generator<Wait, RowResult> {
     let result: RowResult = {
-      verb: this.stage.attachment.supports.install,
+      verb: this.environment.attachment.supports.install,
       outcome: 'installed',
       done: 0,
       errno: 0,
@@ -82,7 +82,7 @@ export class BareResolver {
     let at = 0;
     while (at < pages.count) {
       const rest = { first: pages.first + at, count: pages.count - at };
-      result = this.install(rest, bytes.subarray(at * this.stage.contents.page_bytes));
+      result = this.install(rest, bytes.subarray(at * this.environment.contents.page_bytes));
       if (
         result.outcome !== 'installed' &&
         result.outcome !== 'again' &&

@@ -4,7 +4,7 @@ import { type PropertyName } from './property.js';
 import { failureText } from './text.js';
 import { type TraceEntry } from './trace.js';
 
-/** What plays a failed run again. */
+/** What repeats a failed run. */
 export interface Replay {
   readonly seed: number;
   readonly path: string;
@@ -71,7 +71,7 @@ export function resultText(result: Result): string {
   }
 }
 
-/** All of a failure in plain text: what was seen, what plays it again, and its trace. */
+/** All of a failure in plain text: what was seen, what repeats it, and its trace. */
 export function failsText({ failure, runs, replay, trace }: Fails): string {
   const again = replay && [
     `run ${runs}, seed ${replay.seed}, path '${replay.path}'`,

@@ -2,7 +2,7 @@ import fc, { type Arbitrary } from 'fast-check';
 import { type AccessSite, type PageIndex, type PageRange } from '../api/index.js';
 import { type Manifest } from './property.js';
 import { type Operation, type OperationRef } from './failure.js';
-import { type Body, pause, settled, type Stage, type Task, type Touch } from './stage.js';
+import { type Body, pause, settled, type Environment, type Task, type Touch } from './environment.js';
 
 /** One thing that a scenario does. `wait`: before the next, it is waited for. */
 export type Action = AccessAction | RangeAction;
@@ -23,7 +23,7 @@ interface RangeAction {
 export interface ScenarioOptions {
   readonly pages: number;
   readonly of: readonly Action['do'][];
-  /** Sites of reads and writes; default: those that wait for a page, whoever they are. */
+  /** Sites of reads and writes; default: those that wait for a page. */
   readonly sites?: readonly AccessSite[];
   readonly most?: number;
   /** Whether actions may be waited for. Default: as generated. */
@@ -91,33 +91,33 @@ export function scenario(manifest: Manifest, options: ScenarioOptions): Arbitrar
 }
 
 /** What a scenario has started. */
-export interface Played {
+export interface Started {
   readonly tasks: Task[];
   readonly reads: Touch[];
   readonly writes: Touch[];
-  /** Removals by anybody: what reads as zeros after. */
+  /** Removals by any thread: what reads as zeros after. */
   readonly removals: { readonly pages: PageRange; readonly task: Task }[];
 }
 
-export const played = (): Played => ({ tasks: [], reads: [], writes: [], removals: [] });
+export const noneStarted = (): Started => ({ tasks: [], reads: [], writes: [], removals: [] });
 
-function begin(stage: Stage, { do: what, pages }: RangeAction): Task<OperationRef> {
-  if (what === 'discard') return stage.discard(pages);
-  return what === 'unmap' ? stage.unmap(pages) : stage.pager.do(what, pages);
+function begin(environment: Environment, { do: what, pages }: RangeAction): Task<OperationRef> {
+  if (what === 'discard') return environment.discard(pages);
+  return what === 'unmap' ? environment.unmap(pages) : environment.pager.do(what, pages);
 }
 
 /** Does one action. `offset`: where in the page accesses are made. */
 export function act(
-  stage: Stage,
+  environment: Environment,
   action: Action,
-  into: Played,
+  into: Started,
   { offset = 0, pieces = 1, whole = false } = {},
 ): Task {
   const { tasks, reads, writes, removals } = into;
   if ('site' in action) {
     const { site, page } = action;
-    const length = whole ? stage.contents.page_bytes : 8;
-    const touch = stage.touch(
+    const length = whole ? environment.contents.page_bytes : 8;
+    const touch = environment.touch(
       action.do === 'write'
         ? { site, page, offset, bytes: stamp(writes.length) }
         : { site, page, offset, length, pieces },
@@ -126,7 +126,7 @@ export function act(
     tasks.push(touch);
     return touch;
   }
-  const task = begin(stage, action);
+  const task = begin(environment, action);
   if (action.do === 'discard' || action.do === 'remove') removals.push({ pages: action.pages, task });
   tasks.push(task);
   return task;
@@ -137,27 +137,30 @@ export const stamp = (number: number): Uint8Array =>
   Uint8Array.of(0xee, 0xee, 0xee, 0xee, 0xee, number >>> 8, number & 0xff, 0xee);
 
 /**
- * Plays a scenario and waits for everything in it. What is frozen is thawed at the end, and before
+ * Runs a scenario and waits for everything in it. What is frozen is thawed at the end, and before
  * anything is waited for that a frozen page could hold up.
  */
-export function* play(
-  stage: Stage,
+export function* runActions(
+  environment: Environment,
   actions: readonly Action[],
-  into: Played,
+  into: Started,
   options: { offset?: number; pieces?: number; whole?: boolean } = {},
 ): Body {
   let frozen = false;
   for (const action of actions) {
-    const task = act(stage, action, into, options);
+    const task = act(environment, action, into, options);
     frozen ||= action.do === 'freeze';
     if (action.wait && !frozen) yield settled(task);
     else yield pause;
   }
-  if (frozen) yield settled(stage.pager.do('thaw', everything(stage)));
+  if (frozen) yield settled(environment.pager.do('thaw', everything(environment)));
   yield settled(...into.tasks);
 }
 
-export const everything = (stage: Stage): PageRange => ({ first: 0, count: stage.setting.pages });
+export const everything = (environment: Environment): PageRange => ({
+  first: 0,
+  count: environment.setting.pages,
+});
 
 export const covers = ({ first, count }: PageRange, page: PageIndex): boolean =>
   page >= first && page < first + count;

@@ -71,15 +71,15 @@ export class ScriptedSource implements PageSource {
 
   /** Answers one of the reads that can be, by its number among them. */
   answer(which: number): void {
-    const pending = this.#pending.filter((candidate) => !this.#isHeld(candidate))[which];
+    const pending = this.#pending.filter((each) => !this.#isHeld(each))[which];
     if (!pending) return;
-    this.#pending = this.#pending.filter((candidate) => candidate !== pending);
+    this.#pending = this.#pending.filter((each) => each !== pending);
     if (this.#faultOf(pending)?.fault === 'never') return; // it is forgotten: the reader times out
     this.underWay--;
     pending.settle(this.#fill(pending.offset, pending.into));
   }
 
-  /** Settled by whoever steps, at once: a promise would settle only after the schedule's step. */
+  /** Settled by the thread that steps, at once: a promise would settle only after the schedule's step. */
   #later(offset: number, into: Uint8Array): Promise<ReadAnswer> {
     let done: ((answer: ReadAnswer) => void) | undefined;
     let failed: ((error: Error) => void) | undefined;

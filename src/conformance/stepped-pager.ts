@@ -14,13 +14,13 @@ import {
 } from '../api/index.js';
 import { type ScriptedSource } from './scripted-source.js';
 import { type Operation, type OperationRef } from './failure.js';
-import { type Paging, type Task } from './stage.js';
+import { type Paging, type Task } from './environment.js';
 import { SteppedTask } from './stepped-task.js';
 import { type Engine, type Stepped, type SteppedSubject, type Stepping } from './subject.js';
 import { type TraceEvent } from './trace.js';
 
-/** What the pager needs of its stage. */
-export interface PagerStage {
+/** What the pager needs of its environment. */
+export interface PagerEnvironment {
   readonly subject: SteppedSubject;
   readonly attachment: Attachment;
   readonly stepping: Stepping;
@@ -61,26 +61,26 @@ export class SteppedPager implements Paging {
   readonly notices: Notice[] = [];
   readonly engine: Engine;
   readonly counters = new Counters();
-  readonly #stage: PagerStage;
+  readonly #environment: PagerEnvironment;
   #control: ControlThread[] = [];
   #failed = false;
   #closed = false;
   /** Virtual milliseconds. */
   #now = 0;
 
-  constructor(stage: PagerStage, policy: Partial<PagerPolicy>) {
-    this.#stage = stage;
-    const { layout, supports } = stage.attachment;
+  constructor(environment: PagerEnvironment, policy: Partial<PagerPolicy>) {
+    this.#environment = environment;
+    const { layout, supports } = environment.attachment;
     this.policy = completePolicy(policy);
     this.states = PageStates.create(layout.pageCount);
-    const make = stage.subject.engine ?? ((options) => new Resolver(options));
+    const make = environment.subject.engine ?? ((options) => new Resolver(options));
     this.engine = make({
       layout,
       supports,
       states: this.states,
       pages: [{ first: 0, count: layout.pageCount }],
-      port: stage.port,
-      source: stage.source,
+      port: environment.port,
+      source: environment.source,
       policy: this.policy,
       counters: this.counters,
       notify: (notice) => this.#notice(notice),
@@ -95,7 +95,7 @@ export class SteppedPager implements Paging {
     return (
       !this.#failed &&
       !this.engine.ended &&
-      (this.#stage.stepping.hasWork || this.engine.busy || this.engine.nextDue_ms <= this.#now)
+      (this.#environment.stepping.hasWork || this.engine.busy || this.engine.nextDue_ms <= this.#now)
     );
   }
 
@@ -105,7 +105,7 @@ export class SteppedPager implements Paging {
     try {
       return this.engine.turn('none');
     } catch (thrown) {
-      this.#stage.note({ actor: RESOLVER, kind: 'resolver-fails', error: String(thrown) });
+      this.#environment.note({ actor: RESOLVER, kind: 'resolver-fails', error: String(thrown) });
       this.engine.abort(thrown);
       this.#failed = true;
       return true;
@@ -131,12 +131,12 @@ export class SteppedPager implements Paging {
     return this.#control.filter((thread) => (thread.sent ? (thread.waits?.() ?? true) : thread === next));
   }
 
-  /** Nobody can go on before time does: lets it pass. False where nothing is due. */
+  /** No thread can go on before time does: lets it pass. False where nothing is due. */
   passTime(): boolean {
     const { nextDue_ms } = this.engine;
     if (this.#failed || this.engine.ended || nextDue_ms === Infinity || nextDue_ms <= this.#now) return false;
     this.#now = nextDue_ms;
-    this.#stage.note({ actor: { kind: 'time' }, kind: 'clock', ms: this.#now });
+    this.#environment.note({ actor: { kind: 'time' }, kind: 'clock', ms: this.#now });
     return true;
   }
 
@@ -152,14 +152,14 @@ export class SteppedPager implements Paging {
 
   close(): SteppedTask {
     const task = this.#task({ operation: 'close' });
-    const missing = this.#stage.attachment.supports.verbs.includes('poison') ? 'poison' : 'leave';
-    const { attachment } = this.#stage;
+    const missing = this.#environment.attachment.supports.verbs.includes('poison') ? 'poison' : 'leave';
+    const { attachment } = this.#environment;
     const steps = function* (pager: SteppedPager): Generator<ControlStep, void> {
       if (!pager.#failed && !pager.engine.ended) pager.engine.execute({ command: 'end', missing }, () => {});
       yield;
       pager.#closed = true;
       void attachment.close();
-      task.settle(pager.#stage.moment);
+      task.settle(pager.#environment.moment);
     };
     this.#start(steps(this));
     return task;
@@ -170,14 +170,14 @@ export class SteppedPager implements Paging {
   }
 
   load(page: PageIndex, into: Uint8Array): void {
-    this.#stage.attachment.memory!.load(this.#stage.attachment.layout.gpaOf(page), into);
+    this.#environment.attachment.memory!.load(this.#environment.attachment.layout.gpaOf(page), into);
   }
 
   // ── inside ──
 
   #task(operation: OperationRef): SteppedTask {
-    this.#stage.note({ actor: { kind: 'vmm' }, kind: 'operation-starts', operation });
-    return new SteppedTask(operation, this.#stage.moment);
+    this.#environment.note({ actor: { kind: 'vmm' }, kind: 'operation-starts', operation });
+    return new SteppedTask(operation, this.#environment.moment);
   }
 
   #start(steps: Generator<ControlStep, void>): void {
@@ -197,10 +197,10 @@ export class SteppedPager implements Paging {
     );
     if (refused) return this.#settle(task, refused);
     // A thread of its own: it goes on while the resolver is inside a turn.
-    const discard = this.#stage.change(
+    const discard = this.#environment.change(
       { operation: 'discard', pages },
       'dontneed',
-      this.#stage.stepping.withdraw(pages),
+      this.#environment.stepping.withdraw(pages),
     );
     yield () => discard.settled;
     this.#send({ command: 'drop-end', ranges: [pages] }, (reply) => this.#settle(task, reply));
@@ -216,13 +216,13 @@ export class SteppedPager implements Paging {
 
   #settle(task: SteppedTask, reply: CommandReply): void {
     const error = reply.ok ? undefined : reply.error.code;
-    this.#stage.note({ actor: RESOLVER, kind: 'operation-ends', operation: task.ref, error });
-    task.settle(this.#stage.moment, error);
+    this.#environment.note({ actor: RESOLVER, kind: 'operation-ends', operation: task.ref, error });
+    task.settle(this.#environment.moment, error);
   }
 
   #notice(notice: Notice): void {
     this.notices.push(notice);
     const page = 'pages' in notice ? notice.pages.first : undefined;
-    this.#stage.note({ actor: RESOLVER, kind: 'says', event: notice.kind, page });
+    this.#environment.note({ actor: RESOLVER, kind: 'says', event: notice.kind, page });
   }
 }

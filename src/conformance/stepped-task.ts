@@ -1,9 +1,9 @@
 import { type AccessSite, type PageIndex } from '../api/index.js';
 import { type AccessRef, type OperationRef } from './failure.js';
-import { type Task, type Touch } from './stage.js';
+import { type Task, type Touch } from './environment.js';
 import { type SteppedAccess } from './subject.js';
 
-/** A task of a deterministic stage. */
+/** A task of a deterministic environment. */
 export class SteppedTask implements Task<OperationRef> {
   settled = false;
   error: string | undefined;
@@ -29,7 +29,7 @@ const ENDS: Readonly<Record<string, Touch['end']>> = {
   killed: 'killed',
 };
 
-/** An access of a deterministic stage. */
+/** An access of a deterministic environment. */
 export class SteppedTouch implements Touch {
   ended = Infinity;
 

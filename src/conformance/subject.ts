@@ -52,7 +52,7 @@ export interface Stepping {
   unmap(pages: PageRange): Stepped;
   /** An event that no version of the library knows waits to be read. */
   sendUnknown(number: number): void;
-  /** Called by the kernel wherever another thread could run. `stuck`: somebody else must, or the caller spins. */
+  /** Called by the kernel wherever another thread could run. `stuck`: another thread must, or the caller spins. */
   preempt: (stuck: boolean) => void;
   trace: ((event: KernelEvent) => void) | undefined;
   /** Lets every waiter look again: the suite's own remedy, to tell one fault from another. */

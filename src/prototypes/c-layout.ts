@@ -23,7 +23,7 @@ export function layOut({ fields }: CStruct): {
 }
 
 /**
- * Refuses a structure that 32-bit and 64-bit user space would lay out differently, or that has bytes nobody
+ * Refuses a structure that 32-bit and 64-bit user space would lay out differently, or that has bytes no field
  * named: each field lies at a multiple of its own size, the whole is a multiple of 8. Throws RangeError.
  * Source: Documentation/process/botching-up-ioctls.rst.
  */

@@ -24,7 +24,7 @@ export function byUserfaultfd({ verb, page, bytes, protect }: PageRequest, { mem
 }
 
 /**
- * An ordinary write through the VMM's mapping, which nobody guards: the page comes into being with the first
+ * An ordinary write through the VMM's mapping, which nothing guards: the page comes into being with the first
  * store and others run between the stores. 0 or a positive errno.
  */
 export function throughMapping({ page, bytes }: PageRequest, kernel: ModelKernel): number {

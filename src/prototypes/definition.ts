@@ -60,7 +60,7 @@ export interface KernelSide {
   readonly sites: SiteMechanisms;
   /**
    * The pager takes a page back: called before the page is dropped, for a presence of the proposal's own.
-   * Not called when somebody else drops pages.
+   * Not called when another thread discards pages.
    */
   withdrawn?(page: PageIndex, kernel: ModelKernel): void;
   /**
@@ -97,7 +97,7 @@ export interface UapiDefinition<Options extends object> {
   readonly constants?: readonly CConstant[];
   readonly structs?: readonly CStruct[];
   readonly ioctls?: readonly CIoctl[];
-  /** Kind of memory it is played on. Default `anonymous`. */
+  /** Kind of memory it is run on. Default `anonymous`. */
   readonly memory?: MemoryKind;
   /** What can be done about a page through the proposal alone. Beside a userfaultfd its verbs are there, too. */
   readonly verbs: readonly Verb[];

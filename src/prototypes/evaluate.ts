@@ -48,7 +48,7 @@ function chosen({ only, path }: EvaluateOptions): readonly AnyProperty[] {
       : ALL.filter((each) => only === undefined || only.includes(each.name) || only.includes(titleOf(each)));
   if (path !== undefined && wanted.length !== 1)
     throw new RangeError(
-      `a path is of one property, and ${wanted.length} are to be played: name one of them in only, as the text has it`,
+      `a path is of one property, and ${wanted.length} are to be run: name one of them in only, as the text has it`,
     );
   return wanted;
 }
@@ -56,7 +56,7 @@ function chosen({ only, path }: EvaluateOptions): readonly AnyProperty[] {
 /**
  * Runs the conformance suite, and the scenarios of {@link HAZARDS}, on a prototype. Keeps this thread busy, with
  * the default of 1000 runs a property, for some seconds. A property that does not hold is a result, no exception.
- * Errors: RangeError for a name in `only` that is none, or a `path` without one property to play it.
+ * Errors: RangeError for a name in `only` that is none, or a `path` without one property to run it.
  */
 export async function evaluate<Options extends object>(
   uapi: Uapi<Options>,

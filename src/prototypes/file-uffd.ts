@@ -28,7 +28,7 @@ const byFile = (): ModelMechanism => ({
 
 /**
  * Peter Xu's counter-design: a userfaultfd registered on a file instead of a range of addresses. Faults are file
- * offsets, whoever has them; UFFDIO_INSERT fills the page cache. That holes punched in the file are announced as
+ * offsets, whatever has them; UFFDIO_INSERT fills the page cache. That holes punched in the file are announced as
  * UFFD_EVENT_REMOVE announces them for a range is taken over here; the mail does not say.
  *
  * Source: the thread "RFC: A KVM-specific alternative to UserfaultFD", November 2023.
@@ -83,7 +83,7 @@ export const fileUffd = defineUapi({
       number: 0x0b,
       direction: 'wr',
       struct: 'uffdio_insert',
-      does: 'puts pages into the page cache and wakes who waits',
+      does: 'puts pages into the page cache and wakes the waiters',
       errors: {
         EEXIST: 'the page is in the page cache',
         EAGAIN: 'the file is changing',

@@ -69,7 +69,7 @@ export class GfnBitmap {
     const errno = byUserfaultfd(request, kernel);
     if (errno !== 0 && errno !== ERRNO.EEXIST) return errno;
     kernel.trace?.({ actor: VMM, kind: 'verb', verb, errno, page });
-    // Whoever installs a page holds it to be frozen no more: it was removed meanwhile.
+    // What installs a page holds it to be frozen no more: it was removed meanwhile.
     this.#frozen.delete(page);
     if (this.isMissing(page)) this.markPresent(page, kernel);
     return errno;

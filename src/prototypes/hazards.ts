@@ -19,13 +19,13 @@ const PAGES = 4;
 const TURNS = 20;
 const TAIL_BYTES = 8;
 
-/** Sites at which somebody waits for a missing page to read it; a guest's load first. */
+/** Sites at which an accessor waits for a missing page to read it; a guest's load first. */
 const readers = (manifest: Manifest): readonly AccessSite[] => {
   const sites = waitingSites(manifest).filter(canRead);
   return sites.includes('vcpu-load') ? ['vcpu-load'] : sites;
 };
 
-const NOBODY_WAITS = 'nobody who meets a missing page waits here';
+const NONE_WAITS = 'no access that meets a missing page waits here';
 
 /**
  * A page marked missing late, after the guest has used it. Where presence is only looked at on a stage-2 fault, a page
@@ -40,34 +40,34 @@ export const lateMissing = property<{ readonly page: number; readonly used: bool
   pages: PAGES,
   unless: (manifest) =>
     readers(manifest).length === 0
-      ? NOBODY_WAITS
+      ? NONE_WAITS
       : manifest.supports.freeze === 'full'
         ? undefined
         : 'a present page cannot be made missing here without losing its contents',
   plan: () => fc.record({ page: fc.nat(PAGES - 1), used: fc.boolean() }),
-  *body(stage, { page, used }, manifest) {
+  *body(environment, { page, used }, manifest) {
     const site = readers(manifest)[0]!;
     const pages = { first: page, count: 1 };
-    yield settled(stage.pager.do('ensure', pages));
-    if (used) yield settled(stage.touch({ site, page }));
-    yield settled(stage.pager.do('freeze', pages));
-    const touch = stage.touch({ site, page });
+    yield settled(environment.pager.do('ensure', pages));
+    if (used) yield settled(environment.touch({ site, page }));
+    yield settled(environment.pager.do('freeze', pages));
+    const touch = environment.touch({ site, page });
     for (let turn = 0; turn < TURNS; turn++) yield pause;
     must(touch.end !== 'done', () => ({ kind: 'not-stopped', access: touch.ref, page: 'marked-missing' }));
-    yield settled(stage.pager.do('thaw', pages));
+    yield settled(environment.pager.do('thaw', pages));
     yield settled(touch);
-    mustBeServed(stage, touch);
+    mustBeServed(environment, touch);
   },
 });
 
 /**
- * The balloon during post-copy: the guest gives back a page that has not come yet. Nobody but the kernel
+ * The balloon during post-copy: the guest gives back a page that has not come yet. Only the kernel
  * sees it, so a UAPI that announces no removals has the page filled from the source again.
  */
 export const balloonInPostCopy = property<{ readonly page: number; readonly brought: boolean }>({
   name: 'removed-reads-zero',
   part: 'given back by a balloon during post-copy',
-  claim: 'a page that was dropped by somebody else reads as zeros, whether it had come or not',
+  claim: 'a page that another thread has discarded reads as zeros, whether it had come or not',
   about: 'reads',
   level: 'pager',
   pages: PAGES,
@@ -76,22 +76,22 @@ export const balloonInPostCopy = property<{ readonly page: number; readonly brou
       ? 'its schedule cannot be chosen'
       : readers(manifest).length > 0
         ? undefined
-        : NOBODY_WAITS,
+        : NONE_WAITS,
   plan: () => fc.record({ page: fc.nat(PAGES - 1), brought: fc.boolean() }),
-  *body(stage, { page, brought }, manifest) {
+  *body(environment, { page, brought }, manifest) {
     const site = readers(manifest)[0]!;
     const pages = { first: page, count: 1 };
-    if (brought) yield settled(stage.pager.do('ensure', pages));
-    yield settled(stage.discard(pages));
-    const touch = stage.touch({ site, page });
+    if (brought) yield settled(environment.pager.do('ensure', pages));
+    yield settled(environment.discard(pages));
+    const touch = environment.touch({ site, page });
     yield settled(touch);
-    mustRead(stage, touch, 'zeros');
+    mustRead(environment, touch, 'zeros');
   },
 });
 
 /**
  * A page that is read while it is brought. Where presence is said before the contents are there, or is the first of
- * several stores, whoever comes in between sees too little.
+ * several stores, an access in between sees too little.
  */
 const whileBrought = (name: 'no-zero-leak' | 'no-torn-page', claim: string): AnyProperty =>
   property<{ readonly page: number; readonly others: number }>({
@@ -101,26 +101,26 @@ const whileBrought = (name: 'no-zero-leak' | 'no-torn-page', claim: string): Any
     about: 'reads',
     level: 'pager',
     pages: PAGES,
-    unless: (manifest) => (readers(manifest).length === 0 ? NOBODY_WAITS : undefined),
+    unless: (manifest) => (readers(manifest).length === 0 ? NONE_WAITS : undefined),
     plan: () => fc.record({ page: fc.nat(PAGES - 1), others: fc.nat(5) }),
     policy: () => ({ faultAroundPages: 1 }),
-    *body(stage, { page, others }, manifest) {
+    *body(environment, { page, others }, manifest) {
       const site = readers(manifest)[0]!;
-      const ensure = stage.pager.do('ensure', { first: page, count: 1 });
+      const ensure = environment.pager.do('ensure', { first: page, count: 1 });
       // The end of a page is written last: read alone, it is there or it is zeros.
-      const { page_bytes } = stage.contents;
+      const { page_bytes } = environment.contents;
       const [offset, length] =
         name === 'no-zero-leak' ? [page_bytes - TAIL_BYTES, TAIL_BYTES] : [0, page_bytes];
-      const touches = [stage.touch({ site, page, offset, length })];
+      const touches = [environment.touch({ site, page, offset, length })];
       for (let more = 0; more < others; more++) {
         if (more % 2 === 1) yield pause;
-        touches.push(stage.touch({ site, page, offset, length }));
+        touches.push(environment.touch({ site, page, offset, length }));
       }
       yield settled(ensure, ...touches);
       for (const touch of touches) {
         if (touch.end !== 'done') continue; // what the site does is another property's affair
-        if (name === 'no-zero-leak') mustNotReadZeros(stage, touch);
-        else mustRead(stage, touch, 'original-or-zeros');
+        if (name === 'no-zero-leak') mustNotReadZeros(environment, touch);
+        else mustRead(environment, touch, 'original-or-zeros');
       }
     },
   });
@@ -136,7 +136,7 @@ export const tornWhileBrought = whileBrought(
 
 /**
  * A page that is brought while the fault for it is on its way: between the vCPU's leaving and its coming back to wait,
- * whoever brings it has nobody to wake.
+ * the thread that brings it finds no waiter to wake.
  */
 export const broughtBeforeWaiting = property<{ readonly page: number }>({
   name: 'no-lost-wake',
@@ -145,14 +145,14 @@ export const broughtBeforeWaiting = property<{ readonly page: number }>({
   about: 'reads',
   level: 'pager',
   pages: PAGES,
-  judgesWaking: true,
-  unless: (manifest) => (readers(manifest).length === 0 ? NOBODY_WAITS : undefined),
+  coversWaking: true,
+  unless: (manifest) => (readers(manifest).length === 0 ? NONE_WAITS : undefined),
   plan: () => fc.record({ page: fc.nat(PAGES - 1) }),
   policy: () => ({ faultAroundPages: 1 }),
-  *body(stage, { page }, manifest) {
-    const touch = stage.touch({ site: readers(manifest)[0]!, page });
+  *body(environment, { page }, manifest) {
+    const touch = environment.touch({ site: readers(manifest)[0]!, page });
     yield pause;
-    yield settled(touch, stage.pager.do('ensure', { first: page, count: 1 }));
+    yield settled(touch, environment.pager.do('ensure', { first: page, count: 1 }));
   },
 });
 

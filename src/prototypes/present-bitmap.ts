@@ -93,7 +93,7 @@ function presentBitmapSide(
 /**
  * David Matlack's KVM demand paging of November 2023: KVM keeps a bitmap of present GFNs and consults it for
  * vCPUs (exit) and, at one choke point, for its own accesses (notification and wait queue). The VMM writes
- * contents through its own mapping, which nobody guards.
+ * contents through its own mapping, which nothing guards.
  *
  * Source: message-id CALzav=d23P5uE=oYqMpjFohvn0CASMJxXB_XEOEi-jtqWcFTDA@mail.gmail.com, parts (a) to (e). No code was
  * posted: structures and numbers are this prototype's.
@@ -151,7 +151,7 @@ export const presentBitmap = defineUapi<PresentBitmapOptions>({
       does: 'turns demand paging on or off',
       errors: {
         EINVAL: 'unknown flags, or a size that is no mapping size',
-        EBUSY: 'off, while somebody waits',
+        EBUSY: 'off, while an access waits',
       },
     },
     {
@@ -160,7 +160,7 @@ export const presentBitmap = defineUapi<PresentBitmapOptions>({
       number: 0xf1,
       direction: 'w',
       struct: 'kvm_mark_present',
-      does: 'marks GFNs present, waking who waits for them, or non-present, zapping their mappings',
+      does: 'marks GFNs present, waking their waiters, or non-present, zapping their mappings',
       errors: { EINVAL: 'unknown flags, or an empty or wrapping range', ENOENT: 'demand paging is off' },
     },
     {

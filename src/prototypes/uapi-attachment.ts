@@ -7,7 +7,7 @@ import {
 } from '../backends/memory/index.js';
 import { type SteppedAccess, type SteppedAccessRequest, type Stepping } from '../conformance/index.js';
 import { type KernelSide, type Surroundings } from './definition.js';
-import { ForgetfulPort } from './forgetful-port.js';
+import { NoWakePort } from './no-wake-port.js';
 
 /** A prototype bound to a layout. Pages that the pager takes back are taken back from the prototype, too. */
 export class UapiAttachment extends ModelAttachment {
@@ -16,7 +16,7 @@ export class UapiAttachment extends ModelAttachment {
 
   constructor(parts: ModelAttachmentParts, side: KernelSide, { wakesOnExist }: Surroundings) {
     super(parts);
-    const port = wakesOnExist ? this.port : new ForgetfulPort(this.port, parts.kernel);
+    const port = wakesOnExist ? this.port : new NoWakePort(this.port, parts.kernel);
     this.shards = [
       {
         pages: { first: 0, count: this.layout.pageCount },
@@ -71,7 +71,7 @@ export class UapiStepping implements Stepping {
     return this.#kernel.access(request);
   }
 
-  /** Anybody's way but the pager's: it leaves the prototype's presence as it is. */
+  /** Any thread's way but the pager's: it leaves the prototype's presence as it is. */
   discard(pages: PageRange, how: 'dontneed' | 'remove' = 'dontneed'): Stepper {
     const shared = this.#kernel.memory.layout.regionOf(pages.first).memory !== 'anonymous';
     return this.#kernel.discard(pages, shared ? 'remove' : how);

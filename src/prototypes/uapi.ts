@@ -17,16 +17,16 @@ import { UapiAttachment } from './uapi-attachment.js';
 /** How a prototype is put to use: its options, and whether a userfaultfd stands beside it. Default: alone, with its defaults. */
 export type UapiUse<Options extends object> = Partial<Options> & Partial<Surroundings>;
 
-/** A prototype of a UAPI: a backend to be judged, and what an RFC says about it. */
+/** A prototype of a UAPI: a backend to be checked, and what an RFC says about it. */
 export interface Uapi<Options extends object> {
   readonly name: string;
   readonly source: UapiSource;
   readonly definition: UapiDefinition<Options>;
-  /** The prototype on a model kernel of its own, one for each attachment. Blocks nobody; runs anywhere. */
+  /** The prototype on a model kernel of its own, one for each attachment. Never blocks; runs anywhere. */
   backend(use?: UapiUse<Options>): UapiBackend;
   /** What the conformance suite takes. */
   subject(use?: UapiUse<Options>): SteppedSubject;
-  /** What it declares, site by site, for the kind of memory it is played on. */
+  /** What it declares, site by site, for the kind of memory it is run on. */
   coverage(use?: UapiUse<Options>): Coverage;
   /** The C header: constants, structures, ioctls. */
   header(): string;
@@ -45,7 +45,7 @@ const STAGING_BYTES = 64 * 1024;
 /**
  * Makes a prototype from its definition.
  *
- * Errors: TypeError for a name or a reference that is not one (a structure that an ioctl names and nobody defines,
+ * Errors: TypeError for a name or a reference that is not one (a structure that an ioctl names and the definition lacks,
  * a name used twice, a definition without a verb that brings contents); RangeError for a structure with
  * implicit padding and for numbers out of bounds.
  */
@@ -150,7 +150,7 @@ function sitesOf(side: KernelSide, { userfaultfd }: Surroundings): SiteMechanism
   );
 }
 
-/** Of every site, a second mapping's included: also where the prototype is played on memory that cannot have one. */
+/** Of every site, a second mapping's included: also where the prototype is run on memory that cannot have one. */
 function coverageOf(sites: SiteMechanisms): Coverage {
   return reachable(true).map((site) => {
     const first = sites[site]?.[0];
@@ -176,7 +176,7 @@ function check({ name, constants = [], structs = [], ioctls = [], verbs }: Descr
   if (!verbs.includes('copy')) throw new TypeError(`${name} has no verb that brings contents`);
   const numbers = new Map<number, string>();
   for (const ioctl of ioctls) {
-    const struct = structs.find((candidate) => candidate.name === ioctl.struct);
+    const struct = structs.find((each) => each.name === ioctl.struct);
     if ((ioctl.direction === 'none') !== (ioctl.struct === undefined) || (ioctl.struct && !struct))
       throw new TypeError(
         `${ioctl.name} takes ${ioctl.struct ?? 'nothing'}, which does not fit '${ioctl.direction}'`,

@@ -20,7 +20,7 @@ const definition = (verbs: readonly Verb[]): UapiDefinition<UserfaultfdModelOpti
   verbs,
   events: ['remove', 'unmap', 'remap', 'fork'],
   defaults: {},
-  // It stands before the VMM's mapping, and so before everybody who goes through that: KVM itself, too.
+  // It intercepts the VMM's mapping, and so all accesses that go through that: KVM's own, too.
   kernelSide: () => ({ sites: watchedSites(() => blocking()) }),
 });
 

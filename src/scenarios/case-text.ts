@@ -4,8 +4,8 @@ import { type CaseResult, type CaseSeen, type Got, type WaiterGot } from './scen
 /** After "the access". */
 const GOT: Readonly<Record<Got, string>> = {
   right: 'waits and gets the contents',
-  zeros: 'reads zeros, and nobody is told',
-  stale: 'gets stale contents, and nobody is told',
+  zeros: 'reads zeros, without an error',
+  stale: 'gets stale contents, without an error',
   errno: 'fails with EFAULT; no page is named',
   abort: 'is an abort in the guest',
   waits: 'waits for ever',
@@ -40,13 +40,13 @@ const TEXTS: Texts = {
     `all wait in one queue: such a one was measured at ${figures['publishedKiloPagesPerSecondOf256']} k pages/s, where one vCPU has ${figures['publishedKiloPagesPerSecondOf1']} k; several descriptors, or bringing neighbours along, help`,
   exits: (_, figures) =>
     `each vCPU is out with its own fault: exits were measured at ${figures['publishedKiloPagesPerSecondOf256']} k pages/s, where one vCPU has ${figures['publishedKiloPagesPerSecondOf1']} k`,
-  'own-queues': () => 'each vCPU has a queue of its own; nobody has published its rate',
+  'own-queues': () => 'each vCPU has a queue of its own; its rate was never published',
   'no-freeze': () => 'a present page cannot be stopped without losing its contents',
   'frozen-write-passes': () => 'a write goes through while the last state is taken',
-  'frozen-write-fails': () => 'a write fails with EFAULT, and whoever made it must know what to do',
+  'frozen-write-fails': () => 'a write fails with EFAULT, and its maker must know what to do',
   'frozen-write-resumes': () => 'a write waits, and goes on once it is thawed, with nothing lost',
   'served-after-wake': () =>
-    'the faults that the first had read are not said again: all is served once the second has woken everybody',
+    'the faults that the first had read are not delivered again: all is served once the second has woken every waiter',
   'small-page': (_, { waitsForBytes }) => `the access waits for ${waitsForBytes} bytes`,
   'whole-page': () =>
     `the unit is the backing page: the first access waits for 1 GiB, ${PAGES_A_GIB} times as much`,
@@ -58,14 +58,14 @@ const TEXTS: Texts = {
   'ioctl-waits': (_, { missedPages }) =>
     `each of the ${missedPages} missing pages is waited for, and the ioctl returns 0`,
   'ioctl-incomplete': (_, { lpis, lpisWanted }) =>
-    `the ioctl returns 0 with ${lpis} of ${lpisWanted} LPIs: tables read as zeros, and nobody is told`,
+    `the ioctl returns 0 with ${lpis} of ${lpisWanted} LPIs: tables read as zeros, without an error`,
   planned: (_, { plannedPages, rounds }) =>
     `planned in ${rounds} rounds, ${plannedPages} pages held; the ioctl meets no missing page and returns 0`,
   'fails-as-missing': () => 'the access fails with EFAULT, as any missing page does',
   'aborts-as-missing': () => 'the guest sees an abort for every missing page',
-  'poison-reads-zeros': () => 'the access reads zeros, and nobody is told',
+  'poison-reads-zeros': () => 'the access reads zeros, without an error',
   'vcpu-out': () => 'the vCPU is out with the address: the VMM injects the machine check itself',
-  'poison-waits': () => 'nothing can be said to who waits: it waits for ever',
+  'poison-waits': () => 'the access waits for ever: the VMM has no verb to end its wait',
   access: ({ got }) => `the access ${GOT[got]}`,
   'vcpu-access': ({ got }) => `a vCPU ${GOT[got]}`,
   'thawed-write': ({ got }) => `thawed, a write is ${got}`,

@@ -1,50 +1,50 @@
 import { type AccessSite } from '../api/index.js';
 import { gotOf, same } from './outcome.js';
-import { PAGE_BYTES, patterned, Play } from './play.js';
+import { PAGE_BYTES, patterned, ScenarioRun } from './scenario-run.js';
 import { type CaseResult, type Scenario } from './scenario.js';
-import { type JudgedUapi } from './uapis.js';
+import { type UapiInUse } from './uapis.js';
 
 const PAGES = 4;
 const PAGE = 1;
 const STAMP = Uint8Array.of(0xee, 1, 0xee, 2, 0xee, 3, 0xee, 4);
 
-/** Pages are present and used; then the last state is taken, and nobody may change them any more, until it is called off. */
-async function frozen(uapi: JudgedUapi, name: string, site: AccessSite): Promise<CaseResult> {
-  const play = await Play.open(uapi, { pages: PAGES });
+/** Pages are present and used; then the last state is taken, and no write may change them any more, until it is called off. */
+async function frozen(uapi: UapiInUse, name: string, site: AccessSite): Promise<CaseResult> {
+  const run = await ScenarioRun.open(uapi, { pages: PAGES });
   try {
-    await play.pager.ensure([play.range(0, PAGES)]);
-    await play.touch({ site, page: PAGE });
-    if (play.pager.supports.freeze !== 'full') return play.result(name, 'cannot', { kind: 'no-freeze' });
-    await play.pager.freeze([play.range(0, PAGES)]);
+    await run.pager.ensure([run.range(0, PAGES)]);
+    await run.touch({ site, page: PAGE });
+    if (run.pager.supports.freeze !== 'full') return run.result(name, 'cannot', { kind: 'no-freeze' });
+    await run.pager.freeze([run.range(0, PAGES)]);
     const actor = { kind: 'vmm' } as const;
-    play.note({ actor, kind: 'guest-frozen' });
-    const write = play.access({ site, page: PAGE, bytes: STAMP });
-    await play.run(write);
+    run.note({ actor, kind: 'guest-frozen' });
+    const write = run.access({ site, page: PAGE, bytes: STAMP });
+    await run.settled(write);
     const during = gotOf(write, STAMP);
     const source = patterned(PAGES).subarray(PAGE * PAGE_BYTES, (PAGE + 1) * PAGE_BYTES);
-    const changed = !same(frameOf(play), source);
-    play.note({ actor, kind: 'frozen-page-compared', changed, page: PAGE });
-    if (changed) return play.result(name, 'silent', { kind: 'frozen-write-passes' });
+    const changed = !same(frameOf(run), source);
+    run.note({ actor, kind: 'frozen-page-compared', changed, page: PAGE });
+    if (changed) return run.result(name, 'silent', { kind: 'frozen-write-passes' });
     if (during === 'errno' || during === 'abort')
-      return play.result(name, 'fails', { kind: 'frozen-write-fails' });
-    await play.pager.thaw([play.range(0, PAGES)]);
-    await play.quiet();
+      return run.result(name, 'fails', { kind: 'frozen-write-fails' });
+    await run.pager.thaw([run.range(0, PAGES)]);
+    await run.quiet();
     const after = gotOf(write, STAMP);
-    const rest = same(frameOf(play).subarray(STAMP.length), source.subarray(STAMP.length));
-    if (after === 'right' && rest) return play.result(name, 'works', { kind: 'frozen-write-resumes' });
-    return play.result(name, after === 'waits' ? 'hangs' : 'silent', { kind: 'thawed-write', got: after });
+    const rest = same(frameOf(run).subarray(STAMP.length), source.subarray(STAMP.length));
+    if (after === 'right' && rest) return run.result(name, 'works', { kind: 'frozen-write-resumes' });
+    return run.result(name, after === 'waits' ? 'hangs' : 'silent', { kind: 'thawed-write', got: after });
   } finally {
-    await play.close();
+    await run.close();
   }
 }
 
-/** What is in the page's frame, whoever may reach it. */
-const frameOf = (play: Play): Uint8Array => play.look(PAGE) ?? new Uint8Array(PAGE_BYTES);
+/** What is in the page's frame, however it is reached. */
+const frameOf = (run: ScenarioRun): Uint8Array => run.look(PAGE) ?? new Uint8Array(PAGE_BYTES);
 
 export const freeze: Scenario = {
   name: 'freeze',
   title: 'freeze during blackout',
-  plays:
+  description:
     'The last state is taken for the switch to another host: a write to a present page must not go through, and if the switch is called off nothing may be lost. Contents stay where they are; that tells it from making pages missing.',
   source: 'Sean Christopherson and David Matlack, in the thread of November 2023',
   cases: {
@@ -53,7 +53,7 @@ export const freeze: Scenario = {
     vhost: 'vhost writes a used entry',
     vmm: 'a thread of the VMM writes',
   },
-  async play(uapi) {
+  async run(uapi) {
     return [
       await frozen(uapi, 'guest', 'vcpu-store'),
       await frozen(uapi, 'kvm-itself', 'kernel-copy'),

@@ -1,12 +1,12 @@
 import { type AccessSite } from '../api/index.js';
 import { type ModelAccess } from '../backends/memory/index.js';
 import { gotOf, OUTCOME_OF } from './outcome.js';
-import { PAGE_BYTES, patterned, Play } from './play.js';
+import { PAGE_BYTES, patterned, ScenarioRun } from './scenario-run.js';
 import { type CaseResult, type Scenario, type WaiterGot, worstOf } from './scenario.js';
-import { type JudgedUapi } from './uapis.js';
+import { type UapiInUse } from './uapis.js';
 
 const PAGES = 4;
-/** Who waits for a page: the guest, and KVM itself. */
+/** What waits for a page: the guest, and KVM itself. */
 const WAITERS = [
   { site: 'vcpu-load', page: 1 },
   { site: 'kernel-copy', page: 2 },
@@ -15,10 +15,10 @@ const WAITERS = [
 const wanted = (page: number): Uint8Array =>
   patterned(PAGES).subarray(page * PAGE_BYTES, page * PAGE_BYTES + 8);
 
-function resultOf(play: Play, name: string, got: readonly WaiterGot[], figures = {}): CaseResult {
+function resultOf(run: ScenarioRun, name: string, got: readonly WaiterGot[], figures = {}): CaseResult {
   const [guest, kvm] = got;
   const outcome = worstOf(got.map((each) => OUTCOME_OF[each]));
-  return play.result(name, outcome, { kind: 'waiters', guest: guest!, kvm: kvm! }, figures);
+  return run.result(name, outcome, { kind: 'waiters', guest: guest!, kvm: kvm! }, figures);
 }
 
 const HANDLER = { kind: 'handler' } as const;
@@ -30,59 +30,59 @@ function enter(access: ModelAccess): ModelAccess {
 }
 
 /** No thread of the VMM runs: what does a handler in another process learn by itself? */
-async function alone(uapi: JudgedUapi): Promise<CaseResult> {
-  const play = await Play.open(uapi, { pages: PAGES });
+async function alone(uapi: UapiInUse): Promise<CaseResult> {
+  const run = await ScenarioRun.open(uapi, { pages: PAGES });
   try {
     const got: WaiterGot[] = [];
     for (const { site, page } of WAITERS) {
-      const access = enter(play.access({ site, page }));
-      if (access.state !== 'exited') await play.run(access);
+      const access = enter(run.access({ site, page }));
+      if (access.state !== 'exited') await run.settled(access);
       got.push(access.state === 'exited' ? 'exited' : gotOf(access, wanted(page)));
     }
     const reached = got.filter((each) => each === 'right').length;
-    return resultOf(play, 'faults-reach-it', got, { reached, of: got.length });
+    return resultOf(run, 'faults-reach-it', got, { reached, of: got.length });
   } finally {
-    await play.close();
+    await run.close();
   }
 }
 
 /** The handler has read the faults and dies over them. */
 async function dying(
-  uapi: JudgedUapi,
+  uapi: UapiInUse,
   name: string,
-  then: (play: Play) => Promise<void>,
+  then: (run: ScenarioRun) => Promise<void>,
 ): Promise<CaseResult> {
-  const play = await Play.open(uapi, { pages: PAGES });
+  const run = await ScenarioRun.open(uapi, { pages: PAGES });
   try {
-    for (const { page } of WAITERS) play.source.hold(page);
+    for (const { page } of WAITERS) run.source.hold(page);
     const accesses: ModelAccess[] = [];
-    for (const { site, page } of WAITERS) accesses.push(await play.touch({ site, page }));
-    play.note({ actor: HANDLER, kind: 'handler-dies' });
-    await then(play);
-    await play.quiet();
+    for (const { site, page } of WAITERS) accesses.push(await run.touch({ site, page }));
+    run.note({ actor: HANDLER, kind: 'handler-dies' });
+    await then(run);
+    await run.quiet();
     const got = WAITERS.map(({ page }, at): WaiterGot => {
       const each = gotOf(accesses[at]!, wanted(page));
       // A vCPU that is out waits in its VMM, which notices that its handler is gone.
       return each === 'waits' && accesses[at]!.exits > 0 ? 'exited' : each;
     });
-    return resultOf(play, name, got);
+    return resultOf(run, name, got);
   } finally {
-    await play.close();
+    await run.close();
   }
 }
 
-const descriptorDies = (play: Play): Promise<void> => {
-  play.kernel.orphan();
+const descriptorDies = (run: ScenarioRun): Promise<void> => {
+  run.kernel.orphan();
   return Promise.resolve();
 };
 
 /** Another handler takes the descriptor that the VMM has kept; what the first had read is not said again. */
-async function takenOver(uapi: JudgedUapi): Promise<CaseResult> {
-  const silent = await dying(uapi, 'taken-over', (play) => play.takeOver());
-  const waking = await dying(uapi, 'taken-over', async (play) => {
-    await play.takeOver();
-    play.note({ actor: HANDLER, kind: 'waiters-woken' });
-    play.kernel.queue.wake({ first: 0, count: PAGES });
+async function takenOver(uapi: UapiInUse): Promise<CaseResult> {
+  const silent = await dying(uapi, 'taken-over', (run) => run.takeOver());
+  const waking = await dying(uapi, 'taken-over', async (run) => {
+    await run.takeOver();
+    run.note({ actor: HANDLER, kind: 'waiters-woken' });
+    run.kernel.queue.wake({ first: 0, count: PAGES });
   });
   if (silent.outcome === 'works' || waking.outcome !== 'works')
     return silent.outcome === 'works' ? silent : waking;
@@ -92,7 +92,7 @@ async function takenOver(uapi: JudgedUapi): Promise<CaseResult> {
 export const handlerProcess: Scenario = {
   name: 'handler-process',
   title: 'multi-process handler',
-  plays:
+  description:
     "The handler is another process than the VMM. First, no thread of the VMM's runs while faults come. Then the handler dies with faults in its hands: with the only descriptor, or with one that the VMM has kept and hands to another.",
   source:
     'AWS (Firecracker) and Paolo Bonzini, in the thread of November 2023; Firecracker PR 3506, open since 2023',
@@ -101,7 +101,7 @@ export const handlerProcess: Scenario = {
     'dies-with-descriptor': 'the kernel closes the descriptor of the handler that died',
     'taken-over': 'the VMM has kept the descriptor, and another handler takes it over',
   },
-  async play(uapi) {
+  async run(uapi) {
     return [
       await alone(uapi),
       await dying(uapi, 'dies-with-descriptor', descriptorDies),

@@ -1,6 +1,6 @@
 export {
   CASE_OUTCOMES,
-  playScenario,
+  runScenario,
   worstOf,
   type CaseOutcome,
   type CaseResult,
@@ -13,13 +13,13 @@ export {
 export { caseText } from './case-text.js';
 export { formatScenarioTrace, type ScenarioEntry, type ScenarioEvent } from './scenario-event.js';
 export { SCENARIOS } from './list.js';
-export { judged, UAPIS, type JudgedUapi } from './uapis.js';
+export { inUse, UAPIS, type UapiInUse } from './uapis.js';
 export { balloon } from './balloon.js';
 export { freeze } from './freeze.js';
 export { handlerProcess } from './handler-process.js';
 export { hugePage } from './huge-page.js';
 export { itsRestore } from './its-restore.js';
-export { manyVcpus } from './crowd.js';
+export { manyVcpus } from './many-vcpus.js';
 export { poison } from './poison.js';
 export { vhost } from './vhost.js';
 export { PUBLISHED_RATES, publishedFits, type NamedFit } from './published-rates.js';
@@ -28,7 +28,7 @@ export {
   fitClosedQueue,
   fitPowerLaw,
   fitUniversalScalability,
-  judgeFit,
+  measureFit,
   type Fit,
   type Prediction,
   type RatePoint,

@@ -1,25 +1,25 @@
 import { type Answer, type Ask, type Gpa, type Program } from '../api/index.js';
 import { planMemoryOf, planRestore, stateOf, type Status, type Vgic } from '../arm64/index.js';
-import { Play, PAGE_BYTES } from './play.js';
+import { ScenarioRun, PAGE_BYTES } from './scenario-run.js';
 import { GIC_PAGES, programmedGic, savedGicMemory, tableAt } from './saved-gic.js';
 import { type CaseOutcome, type CaseResult, type CaseSeen, type Scenario } from './scenario.js';
-import { type JudgedUapi } from './uapis.js';
+import { type UapiInUse } from './uapis.js';
 
 const EFAULT = 14;
 const VMM = { kind: 'vmm' } as const;
 /** More tries than there are pages that a restore touches. */
 const MOST_TRIES = 40;
 
-/** One KVM_DEV_ARM_ITS_RESTORE_TABLES, its accesses made by the kernel of a play. */
+/** One KVM_DEV_ARM_ITS_RESTORE_TABLES, its accesses made by the kernel of a run. */
 class Restore {
   /** Pages that were not there when they were asked for. */
   missed = 0;
   /** Where it failed. */
   failedAt: bigint | undefined;
-  readonly #play: Play;
+  readonly #scenarioRun: ScenarioRun;
 
-  constructor(play: Play) {
-    this.#play = play;
+  constructor(run: ScenarioRun) {
+    this.#scenarioRun = run;
   }
 
   /** Undefined where it never ends. */
@@ -38,7 +38,7 @@ class Restore {
       case 'hint':
         return { answer: 'done' };
       case 'visible':
-        return { answer: 'visible', visible: this.#play.pager.layout.regionAt(ask.gpa) !== undefined };
+        return { answer: 'visible', visible: this.#scenarioRun.pager.layout.regionAt(ask.gpa) !== undefined };
       case 'read':
         return this.#access(ask.page);
       case 'write':
@@ -47,16 +47,16 @@ class Restore {
   }
 
   async #access(address: Gpa, bytes?: Uint8Array): Promise<Answer | undefined> {
-    const { page, offset } = this.#play.pageOf(address);
-    if (!this.#play.pager.memory!.isPresent(this.#play.range(page))) this.missed++;
-    this.#play.note({
+    const { page, offset } = this.#scenarioRun.pageOf(address);
+    if (!this.#scenarioRun.pager.memory!.isPresent(this.#scenarioRun.range(page))) this.missed++;
+    this.#scenarioRun.note({
       actor: { kind: 'kvm' },
       kind: 'table-accessed',
       table: tableAt(address),
       write: bytes !== undefined,
       page,
     });
-    const access = await this.#play.touch({
+    const access = await this.#scenarioRun.touch({
       site: 'kernel-copy',
       page,
       offset,
@@ -70,21 +70,21 @@ class Restore {
 }
 
 /** The LPIs as they should be, and how many of them are pending. */
-async function reference(uapi: JudgedUapi): Promise<ReturnType<typeof stateOf>> {
-  return played(uapi, async (play) => {
-    await play.pager.ensure([play.range(0, GIC_PAGES)]);
+async function reference(uapi: UapiInUse): Promise<ReturnType<typeof stateOf>> {
+  return onGicMemory(uapi, async (run) => {
+    await run.pager.ensure([run.range(0, GIC_PAGES)]);
     const gic = programmedGic();
-    await new Restore(play).run(gic.restoreTables(0));
+    await new Restore(run).run(gic.restoreTables(0));
     return stateOf(gic);
   });
 }
 
-async function played<T>(uapi: JudgedUapi, body: (play: Play) => Promise<T>): Promise<T> {
-  const play = await Play.open(uapi, { pages: GIC_PAGES, contents: savedGicMemory() });
+async function onGicMemory<T>(uapi: UapiInUse, body: (run: ScenarioRun) => Promise<T>): Promise<T> {
+  const run = await ScenarioRun.open(uapi, { pages: GIC_PAGES, contents: savedGicMemory() });
   try {
-    return await body(play);
+    return await body(run);
   } finally {
-    await play.close();
+    await run.close();
   }
 }
 
@@ -94,20 +94,20 @@ const pendingOf = ({ lpis }: State): number => lpis.filter((lpi) => lpi[PENDING_
 const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 /** The tables are restored while their pages are still on the source; an error is answered by bringing the page and trying again. */
-async function duringPostCopy(play: Play, wanted: State): Promise<CaseResult> {
+async function duringPostCopy(run: ScenarioRun, wanted: State): Promise<CaseResult> {
   const gic = programmedGic();
-  const restore = new Restore(play);
+  const restore = new Restore(run);
   let status = await restore.run(gic.restoreTables(0));
   const first = status;
   const firstFailure = restore.failedAt;
   let tries = 1;
   for (; status === -EFAULT && restore.failedAt !== undefined && tries < MOST_TRIES; tries++) {
-    const { page } = play.pageOf(restore.failedAt as Gpa);
-    play.note({ actor: VMM, kind: 'restore-retried', page });
-    await play.pager.ensure([play.range(page)]);
+    const { page } = run.pageOf(restore.failedAt as Gpa);
+    run.note({ actor: VMM, kind: 'restore-retried', page });
+    await run.pager.ensure([run.range(page)]);
     status = await restore.run(gic.restoreTables(0));
   }
-  return restoreResult(play, { gic, status, first, firstFailure, tries, missed: restore.missed, wanted });
+  return restoreResult(run, { gic, status, first, firstFailure, tries, missed: restore.missed, wanted });
 }
 
 interface Seen {
@@ -121,7 +121,7 @@ interface Seen {
 }
 
 function restoreResult(
-  play: Play,
+  run: ScenarioRun,
   { gic, status, first, firstFailure, tries, missed, wanted }: Seen,
 ): CaseResult {
   const state = stateOf(gic);
@@ -135,7 +135,7 @@ function restoreResult(
     pendingWanted: pendingOf(wanted),
   };
   const is = (outcome: CaseOutcome, seen: CaseSeen): CaseResult =>
-    play.result('during-post-copy', outcome, seen, figures);
+    run.result('during-post-copy', outcome, seen, figures);
   if (status === undefined) return is('hangs', { kind: 'ioctl-hangs' });
   if (first === 0 && equal(state, wanted)) return is('works', { kind: 'ioctl-waits' });
   if (first === 0) return is('silent', { kind: 'ioctl-incomplete' });
@@ -145,37 +145,37 @@ function restoreResult(
 }
 
 /** The very program is planned first, and what it will touch is brought and held; then it runs. */
-async function afterPlan(play: Play, wanted: State): Promise<CaseResult> {
-  const plan = await planRestore(programmedGic(), planMemoryOf(play.pager));
+async function afterPlan(run: ScenarioRun, wanted: State): Promise<CaseResult> {
+  const plan = await planRestore(programmedGic(), planMemoryOf(run.pager));
   const [pages, rounds] = [plan.touched.length, plan.rounds.length];
-  play.note({ actor: VMM, kind: 'restore-planned', pages, rounds });
+  run.note({ actor: VMM, kind: 'restore-planned', pages, rounds });
   const gic = programmedGic();
-  const restore = new Restore(play);
+  const restore = new Restore(run);
   const status = await restore.run(gic.restoreTables(0));
   plan.release();
   const figures = { plannedPages: pages, rounds, missedPages: restore.missed };
   const right = status === 0 && equal(stateOf(gic), wanted) && restore.missed === 0;
-  if (right) return play.result('after-plan', 'works', { kind: 'planned' }, figures);
+  if (right) return run.result('after-plan', 'works', { kind: 'planned' }, figures);
   const outcome = status === undefined ? 'hangs' : status === 0 ? 'silent' : 'fails';
-  return play.result('after-plan', outcome, { kind: 'planned-in-vain', status: String(status) }, figures);
+  return run.result('after-plan', outcome, { kind: 'planned-in-vain', status: String(status) }, figures);
 }
 
 /** The seed of the thread. */
 export const itsRestore: Scenario = {
   name: 'its-restore',
   title: 'GIC and ITS restore during post-copy',
-  plays:
-    'KVM_DEV_ARM_ITS_RESTORE_TABLES walks collection, device and translation tables and consumes pending bits, all of them in guest memory that has not arrived. Nobody has instrumented it: its accesses are ordinary ones of the kernel.',
+  description:
+    'KVM_DEV_ARM_ITS_RESTORE_TABLES walks collection, device and translation tables and consumes pending bits, all of them in guest memory that has not arrived. No one instruments it: its accesses are ordinary ones of the kernel.',
   source: 'Oliver Upton, ZUrj8IK__59kHixL@linux.dev, 7 November 2023',
   cases: {
     'during-post-copy': 'restored while the tables are missing; where that fails, page by page again',
     'after-plan': 'planned first: what the restore will touch is brought and held, and nothing else',
   },
-  async play(uapi) {
+  async run(uapi) {
     const wanted = await reference(uapi);
     return [
-      await played(uapi, (play) => duringPostCopy(play, wanted)),
-      await played(uapi, (play) => afterPlan(play, wanted)),
+      await onGicMemory(uapi, (run) => duringPostCopy(run, wanted)),
+      await onGicMemory(uapi, (run) => afterPlan(run, wanted)),
     ];
   },
 };

@@ -1,5 +1,5 @@
 import { balloon } from './balloon.js';
-import { manyVcpus } from './crowd.js';
+import { manyVcpus } from './many-vcpus.js';
 import { freeze } from './freeze.js';
 import { handlerProcess } from './handler-process.js';
 import { hugePage } from './huge-page.js';

@@ -3,7 +3,7 @@ import {
   fitClosedQueue,
   fitPowerLaw,
   fitUniversalScalability,
-  judgeFit,
+  measureFit,
   type RatePoint,
 } from './scaling-model.js';
 
@@ -49,6 +49,6 @@ export function publishedFits(): readonly NamedFit[] {
   return fits.map(([name, points, fittedOn, model]) => ({
     curve: name,
     fittedOn,
-    ...judgeFit(model, points, fittedOn),
+    ...measureFit(model, points, fittedOn),
   }));
 }

@@ -1,5 +1,5 @@
 import { cte, createSavedVgic, dte, encodeConfiguration, ite, type Vgic } from '../arm64/index.js';
-import { PAGE_BYTES, START } from './play.js';
+import { PAGE_BYTES, START } from './scenario-run.js';
 
 /** Pages of the guest whose GIC is restored: 4 MiB. */
 export const GIC_PAGES = 1024;

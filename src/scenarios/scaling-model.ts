@@ -32,7 +32,7 @@ export interface Fit {
 }
 
 /**
- * How much of a lone vCPU's cycle runs beside everybody else's, against one visit to the queue: entering and leaving
+ * How much of a lone vCPU's cycle runs beside the others', against one visit to the queue: entering and leaving
  * the guest, the touch itself. Chosen once for all curves, not fitted.
  */
 const PARALLEL_SHARE = 0.25;
@@ -46,7 +46,7 @@ const BISECTIONS = 80;
  * whose service takes `service_us · (1 + contention · (n − 1))` while `n` are there. Solved exactly, as a birth and
  * death process.
  *
- * It has a reason: reading, filling and waking go on under the locks of one descriptor, by one handler, and whoever queues
+ * It has a reason: reading, filling and waking go on under the locks of one descriptor, by one handler, and a vCPU that queues
  * there makes the lock and the wake-ups slower for the others.
  */
 export function closedQueueRate(
@@ -125,7 +125,11 @@ export function fitPowerLaw(a: RatePoint, b: RatePoint): ScalingModel {
 }
 
 /** Holds a model against a curve. `fittedOn`: the vCPUs of the points that it was fitted on. */
-export function judgeFit(model: ScalingModel, curve: readonly RatePoint[], fittedOn: readonly number[]): Fit {
+export function measureFit(
+  model: ScalingModel,
+  curve: readonly RatePoint[],
+  fittedOn: readonly number[],
+): Fit {
   const predictions = curve.map((point): Prediction => {
     const predicted = model.rate(point.vcpus);
     const error = (predicted - point.kiloPagesPerSecond) / point.kiloPagesPerSecond;

@@ -1,6 +1,6 @@
 import { type ProcessFailure } from '../conformance/index.js';
 import { type ScenarioEntry } from './scenario-event.js';
-import { type JudgedUapi } from './uapis.js';
+import { type UapiInUse } from './uapis.js';
 
 /**
  * How a case comes out.
@@ -107,27 +107,27 @@ export interface ScenarioResult {
   readonly cases: readonly CaseResult[];
 }
 
-/** Something that the designs of the mailing list's thread must survive, played on a UAPI. */
+/** Something that the designs of the mailing list's thread must survive, run on a UAPI. */
 export interface Scenario {
   /** Kebab-case. */
   readonly name: string;
   readonly title: string;
   /** What happens in it, in sentences. */
-  readonly plays: string;
+  readonly description: string;
   /** Who asked for it, or was hurt by it, and where. */
   readonly source: string;
   /** Its cases and what each is about, in order. */
   readonly cases: Readonly<Record<string, string>>;
-  /** Plays every case, each on a kernel model of its own. */
-  play(uapi: JudgedUapi): Promise<readonly CaseResult[]>;
+  /** Runs every case, each on a kernel model of its own. */
+  run(uapi: UapiInUse): Promise<readonly CaseResult[]>;
 }
 
 /**
- * Plays a scenario on a UAPI. Runs anywhere, and takes milliseconds; the same every time. A case that comes out wrong
+ * Runs a scenario on a UAPI, anywhere, and takes milliseconds; the same every time. A case that comes out wrong
  * is a result, no exception.
  */
-export async function playScenario(scenario: Scenario, uapi: JudgedUapi): Promise<ScenarioResult> {
-  const cases = await scenario.play(uapi);
+export async function runScenario(scenario: Scenario, uapi: UapiInUse): Promise<ScenarioResult> {
+  const cases = await scenario.run(uapi);
   const outcome = worstOf(cases.map((each) => each.outcome));
   return { scenario: scenario.name, uapi: uapi.name, outcome, cases };
 }

@@ -15,15 +15,15 @@ import {
   vacatedSlot,
 } from '../prototypes/index.js';
 
-/** A UAPI as scenarios and the judge take it: a prototype, put to use in one way. */
-export interface JudgedUapi {
+/** A UAPI as scenarios and the evaluate take it: a prototype, put to use in one way. */
+export interface UapiInUse {
   /** Kebab-case; `+uffd` where a userfaultfd stands beside it. */
   readonly name: string;
   /** In a few words, for people. */
   readonly title: string;
   /** What is real (`in Linux`), or what became of the proposal. */
   readonly status: string;
-  /** The memory it is played on, where the scenario leaves it open. */
+  /** The memory it is run on, where the scenario leaves it open. */
   readonly memory: MemoryKind;
   readonly prototype: Uapi<object>;
   backend(): UapiBackend;
@@ -31,12 +31,12 @@ export interface JudgedUapi {
   subject(): SteppedSubject;
 }
 
-/** Makes a UAPI judgeable by scenarios: what a prototype of one's own goes through. */
-export function judged<Options extends object>(
+/** A prototype, put to use in one way, for scenarios and the evaluation. */
+export function inUse<Options extends object>(
   uapi: Uapi<Options>,
   use: UapiUse<Options> = {},
   naming: { readonly name?: string; readonly title?: string } = {},
-): JudgedUapi {
+): UapiInUse {
   const name = naming.name ?? (use.userfaultfd ? `${uapi.name}+uffd` : uapi.name);
   return {
     name,
@@ -52,28 +52,28 @@ export function judged<Options extends object>(
 const beside = { userfaultfd: true } as const;
 
 /** What is real and what was proposed, each as it is meant to be used, and the first versions that were settled for. */
-export const UAPIS: readonly JudgedUapi[] = [
-  judged(userfaultfdModel, {}, { title: 'userfaultfd, Linux 6.18' }),
-  judged(userfaultfdRwpModel, {}, { title: 'userfaultfd with RWP, Linux 7.3' }),
-  judged(vacatedSlot, {}, { title: 'vacated memslots alone' }),
-  judged(vacatedSlot, beside, { title: 'vacated memslots beside a userfaultfd' }),
-  judged(memslotHole, beside, { title: 'memslot holes beside a userfaultfd' }),
-  judged(presentBitmap, {}, { title: 'present bitmap, KVM waits at its choke point' }),
-  judged(presentBitmap, beside, { title: 'present bitmap beside a userfaultfd' }),
-  judged(
+export const UAPIS: readonly UapiInUse[] = [
+  inUse(userfaultfdModel, {}, { title: 'userfaultfd, Linux 6.18' }),
+  inUse(userfaultfdRwpModel, {}, { title: 'userfaultfd with RWP, Linux 7.3' }),
+  inUse(vacatedSlot, {}, { title: 'vacated memslots alone' }),
+  inUse(vacatedSlot, beside, { title: 'vacated memslots beside a userfaultfd' }),
+  inUse(memslotHole, beside, { title: 'memslot holes beside a userfaultfd' }),
+  inUse(presentBitmap, {}, { title: 'present bitmap, KVM waits at its choke point' }),
+  inUse(presentBitmap, beside, { title: 'present bitmap beside a userfaultfd' }),
+  inUse(
     presentBitmap,
     { kernelAccess: 'error' },
     { name: 'present-bitmap-errors', title: "present bitmap, KVM's own accesses fail" },
   ),
-  judged(exitOnMissing, beside, { title: 'exit on missing beside a userfaultfd' }),
-  judged(kvmUserfault, {}, { title: 'KVM Userfault alone' }),
-  judged(kvmUserfault, beside, { title: 'KVM Userfault beside a userfaultfd' }),
-  judged(asyncPf, {}, { title: 'asynchronous page faults by token, alone' }),
-  judged(asyncPf, beside, { title: 'asynchronous page faults by token, beside a userfaultfd' }),
-  judged(
+  inUse(exitOnMissing, beside, { title: 'exit on missing beside a userfaultfd' }),
+  inUse(kvmUserfault, {}, { title: 'KVM Userfault alone' }),
+  inUse(kvmUserfault, beside, { title: 'KVM Userfault beside a userfaultfd' }),
+  inUse(asyncPf, {}, { title: 'asynchronous page faults by token, alone' }),
+  inUse(asyncPf, beside, { title: 'asynchronous page faults by token, beside a userfaultfd' }),
+  inUse(
     asyncPf,
     { ...beside, mode: 'ring' },
     { name: 'async-pf-ring+uffd', title: 'asynchronous page faults by ring, beside a userfaultfd' },
   ),
-  judged(fileUffd, {}, { title: 'a userfaultfd on a file' }),
+  inUse(fileUffd, {}, { title: 'a userfaultfd on a file' }),
 ];

@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { userfaultfdSupport } from 'demand-paging/linux';
-import { cellsOf } from '../../src/cli/judge/cell.js';
-import { type Judgement } from '../../src/cli/judge/judgement.js';
+import { cellsOf } from '../../src/cli/evaluation/cell.js';
+import { type Evaluation } from '../../src/cli/evaluation/evaluation.js';
 import { cli } from './cli.js';
 
-type Document = Judgement & { readonly runs: number; readonly counts: Readonly<Record<string, number>> };
+type Document = Evaluation & { readonly runs: number; readonly counts: Readonly<Record<string, number>> };
 
 const fixture = (name: string): string => new URL(`fixtures/uapis/${name}`, import.meta.url).pathname;
 
@@ -50,7 +50,7 @@ test('userfaultfd holds them on the real kernel, with real threads', async (cont
   expect(status).toBe(0);
 });
 
-test('--only judges what is named, in text', async () => {
+test('--only evaluates what is named, in text', async () => {
   const { stdout } = await cli([
     'conformance',
     '--runs',
@@ -65,7 +65,7 @@ test('--only judges what is named, in text', async () => {
   expect(stdout).toMatch(/memory: \d+ holds, 0 fails, 2 unmediated, 1 not applicable, 0 skipped\n$/);
 });
 
-test("a module's prototype is judged; what fails is told, and the status is 1", async () => {
+test("a module's prototype is evaluated; what fails is told, and the status is 1", async () => {
   const { status, stdout } = await cli([
     'conformance',
     '--backend',
@@ -81,7 +81,7 @@ test("a module's prototype is judged; what fails is told, and the status is 1", 
   expect(status).toBe(1);
 });
 
-describe('what cannot be judged', () => {
+describe('what cannot be evaluated', () => {
   test('a module without a default export', async () => {
     const { status, stdout, stderr } = await cli(['conformance', '--backend', fixture('no-default.mjs')]);
     expect(stderr).toMatch(/^error NOT_A_UAPI: .*no default export[^]*\nhint: Write `export default`/);
@@ -102,7 +102,7 @@ describe('what cannot be judged', () => {
   });
 });
 
-test('a failure is played again by what it says of itself', async () => {
+test('a failure is repeated by what it says of itself', async () => {
   const broken = ['conformance', '--backend', 'kvm-userfault-bit-first'];
   const title = 'no-zero-leak, read while its page is brought';
   const first = JSON.parse(

@@ -1,9 +1,9 @@
 import { describe, expect, test, vi } from 'vitest';
 import { type Failure } from 'demand-paging/conformance';
 import { type CaseResult } from 'demand-paging/scenarios';
-import { type CellResult } from '../../src/cli/judge/cell.js';
-import { hazardRow, type MatrixRow } from '../../src/cli/judge/matrix.js';
-import { shows, THREAD_HAZARDS, type ThreadHazard } from '../../src/cli/judge/thread-hazards.js';
+import { type CellResult } from '../../src/cli/evaluation/cell.js';
+import { hazardRow, type MatrixRow } from '../../src/cli/evaluation/matrix.js';
+import { shows, THREAD_HAZARDS, type ThreadHazard } from '../../src/cli/evaluation/thread-hazards.js';
 
 // Every sentence is another one: whatever is decided by one now is decided otherwise.
 vi.mock('../../src/conformance/text.js', async (original) => ({
@@ -33,7 +33,7 @@ const SHOWN_BY: Readonly<Record<string, keyof typeof FAILURES>> = {
   'half-a-page': 'torn-page',
   'late-set-ignored': 'not-stopped',
   'unreadable-bitmap': 'exits, seen to err',
-  'exist-wakes-nobody': 'stuck',
+  'exist-wakes-no-waiter': 'stuck',
   'ready-overtakes-accept': 'stuck',
   'balloon-unannounced': 'stale-contents',
 };
@@ -50,7 +50,7 @@ const failing = (property: string, failure: Failure): CellResult => ({
 });
 
 const rowOf = (parts: Partial<MatrixRow>): MatrixRow => ({
-  candidate: 'one',
+  target: 'one',
   facts: undefined,
   declared: undefined,
   unavailable: undefined,
@@ -84,7 +84,7 @@ describe('what shows a hazard', () => {
       );
       expect(showing).toEqual([SHOWN_BY[name]]);
       const row = rowOf({ cells: [failing(property, FAILURES[SHOWN_BY[name]!])] });
-      expect(hazardRow(hazard(name), [row])).toMatchObject({ has: [{ candidate: 'one' }], hasNot: [] });
+      expect(hazardRow(hazard(name), [row])).toMatchObject({ has: [{ target: 'one' }], hasNot: [] });
     },
   );
 

@@ -1,12 +1,12 @@
 import { expect, test } from 'vitest';
 import { type AccessSite } from 'demand-paging';
-import { CANDIDATES } from '../../src/cli/judge/candidate.js';
-import { cellsOf } from '../../src/cli/judge/cell.js';
-import { makeMatrix } from '../../src/cli/judge/matrix.js';
-import { textOf } from '../../src/cli/judge/page/hazard-list.js';
-import { THREAD_HAZARDS } from '../../src/cli/judge/thread-hazards.js';
+import { TARGETS } from '../../src/cli/evaluation/target.js';
+import { cellsOf } from '../../src/cli/evaluation/cell.js';
+import { makeMatrix } from '../../src/cli/evaluation/matrix.js';
+import { textOf } from '../../src/cli/evaluation/page/hazard-list.js';
+import { THREAD_HAZARDS } from '../../src/cli/evaluation/thread-hazards.js';
 
-const NAMES = CANDIDATES.filter(({ group }) => group !== 'live').map(({ name }) => name);
+const NAMES = TARGETS.filter(({ group }) => group !== 'live').map(({ name }) => name);
 
 const ALONE = [
   'model-vacated-slot',
@@ -29,7 +29,7 @@ const KVM_UNWATCHED = ALONE.filter(
     name !== 'model-vacated-slot' && (!name.startsWith('present-bitmap') || name.endsWith('vcpu-only')),
 );
 
-/** Who has which: those named, and nobody else. */
+/** Which targets have which: those named, and no others. */
 const HAS: Readonly<Record<string, readonly string[]>> = {
   'kvm-reads-zeros': KVM_UNWATCHED,
   'kvm-maps-for-itself': KVM_UNWATCHED,
@@ -40,12 +40,12 @@ const HAS: Readonly<Record<string, readonly string[]>> = {
   'half-a-page': ['present-bitmap-bit-first', 'exit-on-missing', 'kvm-userfault-bit-first'],
   'late-set-ignored': ['kvm-userfault-not-toggled'],
   'unreadable-bitmap': ['kvm-userfault-unreadable'],
-  'exist-wakes-nobody': ['kvm-userfault+uffd-no-wake'],
+  'exist-wakes-no-waiter': ['kvm-userfault+uffd-no-wake'],
   'ready-overtakes-accept': ['async-pf-early-ready'],
   'balloon-unannounced': ALONE.filter((name) => !/unreadable|early-ready/.test(name)),
   'its-restore-silent': KVM_UNWATCHED,
   'its-restore-fails': ['model-vacated-slot', 'model-memslot-hole+uffd', 'present-bitmap-errors'],
-  // One queue for everybody is what a descriptor of faults is; whoever exits has a queue of its own.
+  // One queue for all is what a descriptor of faults is; a vCPU that exits has a queue of its own.
   'one-queue': ['model-userfaultfd', 'model-userfaultfd-rwp', 'file-uffd'],
   // Contents that come through the VMM's mapping come in its units.
   'huge-granule': NAMES.filter((name) => BESIDE.includes(name) || name === 'exit-on-missing'),
@@ -83,7 +83,7 @@ const shownProperties = THREAD_HAZARDS.flatMap(({ shown }) =>
 );
 
 test(
-  'each hazard is in the matrix for those who have it, with a counterexample, and for nobody else',
+  'each hazard is in the matrix for the targets that have it, with a counterexample, and for no others',
   { timeout: 300_000 },
   async () => {
     const { hazards } = await makeMatrix({
@@ -102,14 +102,14 @@ test(
       hear: () => {},
     });
     const found = Object.fromEntries(
-      hazards.map(({ name, has }) => [name, has.map(({ candidate }) => candidate).sort()]),
+      hazards.map(({ name, has }) => [name, has.map(({ target }) => target).sort()]),
     );
     expect(Object.keys(found).sort()).toEqual(Object.keys(HAS).sort());
     for (const [name, has] of Object.entries(HAS)) expect(found[name], name).toEqual([...has].sort());
     for (const { name, has } of hazards)
-      for (const { candidate, result } of has) {
-        expect(textOf(result), `${candidate}: ${name}`).not.toBe('');
-        expect('trace' in result && result.trace.length, `${candidate}: ${name}`).toBeGreaterThan(0);
+      for (const { target, result } of has) {
+        expect(textOf(result), `${target}: ${name}`).not.toBe('');
+        expect('trace' in result && result.trace.length, `${target}: ${name}`).toBeGreaterThan(0);
       }
   },
 );

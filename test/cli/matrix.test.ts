@@ -2,9 +2,9 @@ import { parseHTML } from 'linkedom';
 import { formatTrace } from 'demand-paging/conformance';
 import { formatScenarioTrace } from 'demand-paging/scenarios';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { type MatrixDocument, makeMatrix } from '../../src/cli/judge/matrix.js';
-import { textOf } from '../../src/cli/judge/page/hazard-list.js';
-import { matrixPage } from '../../src/cli/judge/page/matrix-page.js';
+import { type MatrixDocument, makeMatrix } from '../../src/cli/evaluation/matrix.js';
+import { textOf } from '../../src/cli/evaluation/page/hazard-list.js';
+import { matrixPage } from '../../src/cli/evaluation/page/matrix-page.js';
 
 const broken = new URL('fixtures/uapis/lies.mjs', import.meta.url).pathname;
 const gone = new URL('fixtures/uapis/no-default.mjs', import.meta.url).pathname;
@@ -79,12 +79,12 @@ describe('the page of the matrix', () => {
       }
   });
 
-  test('names every hazard with who has it, every scenario, and who could not be judged', () => {
+  test('names every hazard with who has it, every scenario, and who could not be evaluated', () => {
     for (const { name, title, has } of data.hazards) {
       const item = document.getElementById(`hazard-${name}`)!;
       expect(squeezed(item.querySelector('h3')!.textContent)).toBe(squeezed(title));
       expect([...item.querySelectorAll('button')].map(({ textContent }) => squeezed(textContent))).toEqual(
-        has.map(({ candidate }) => candidate),
+        has.map(({ target }) => target),
       );
     }
     for (const { name } of data.scenarios)

@@ -136,7 +136,7 @@ describe('every command in a terminal', () => {
 
   test('conformance ends on Ctrl-C, by the signal', async () => {
     using run = new TerminalRun(['conformance', '--runs', '100000'], 80, place.options);
-    await run.terminal.shows(/cells judged/);
+    await run.terminal.shows(/cells evaluated/);
     run.terminal.type('\x03');
     const { status, written } = await run.ended;
     expect(status).toBe('SIGINT');
@@ -145,7 +145,7 @@ describe('every command in a terminal', () => {
   });
 
   test(
-    'conformance --matrix says what it has judged and written',
+    'conformance --matrix says what it has evaluated and written',
     { timeout: 1_800_000 },
     async (context) => {
       if (process.env['DEMAND_PAGING_LONG'] !== '1')
@@ -153,7 +153,7 @@ describe('every command in a terminal', () => {
       const out = place.path('matrix');
       const matrix = ['conformance', '--matrix', '--runs', '1', '--live-runs', '1', '--out', out];
       const { status, written } = await inTerminal(matrix, 80);
-      expect(written).toMatch(/judged in .*; written: [^]*matrix\.html/);
+      expect(written).toMatch(/evaluated in .*; written: [^]*matrix\.html/);
       expect(readFileSync(join(out, 'matrix.html'), 'utf8')).toContain('<!doctype html>');
       expect(status).toBe(0);
     },
@@ -171,7 +171,7 @@ describe('every command in a terminal', () => {
     const { status, written } = await run.ended;
     expect(status).toBe('SIGINT');
     expectFit(written, columns);
-    expect(written).toMatch(/\d of \d+ judged/);
+    expect(written).toMatch(/\d of \d+ evaluated/);
     expect(written.lastIndexOf(SHOW_CURSOR)).toBeGreaterThan(written.lastIndexOf(HIDE_CURSOR));
   });
 });

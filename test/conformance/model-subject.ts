@@ -49,7 +49,7 @@ const byClass = (
 
 /** The model in the shapes that real backends have. */
 export const MODEL_SUBJECTS: readonly SteppedSubject[] = [
-  modelSubject('the model: everybody waits'),
+  modelSubject('the model: every access waits'),
   modelSubject('the model: shared memory', {}, { memory: 'shmem' }),
   modelSubject('the model: shared memory, filled in place', { install: 'continue' }, { memory: 'shmem' }),
   modelSubject('the model: huge pages', {}, { memory: 'hugetlb', page_bytes: 16384 }),

@@ -56,7 +56,7 @@ describe('what does not apply', () => {
           "source-failure-is-loud": "no site that can be exercised here waits for a page and survives its failure",
           "write-protect-is-atomic": "no site that can be exercised here writes to memory and waits",
         },
-        "the model: everybody waits": {
+        "the model: every access waits": {
           "kernel-access-errors-then-retries": "the kernel's own accesses are declared 'blocks'",
         },
         "the model: huge pages": {
@@ -80,7 +80,7 @@ describe('what does not apply', () => {
           "kernel-access-blocks": "the kernel's own accesses are declared 'errors'",
         },
         "the model: the least of verbs": {
-          "close-is-definite": "pages that are missing cannot be poisoned here, so nothing can be said about who waits for them",
+          "close-is-definite": "pages that are missing cannot be poisoned here, so an access that waits for one cannot be let go",
           "handler-death-is-seen": "pages cannot be poisoned here",
           "kernel-access-errors-then-retries": "the kernel's own accesses are declared 'blocks'",
           "poison-is-sticky": "pages cannot be poisoned here",

@@ -46,11 +46,11 @@ import {
   resurrects,
   signedAgain,
 } from './mutants/removal.js';
-import { closeLeavesWaiters, deathIsTheEnd, existsWakesNobody, lostWake } from './mutants/waking.js';
+import { closeLeavesWaiters, deathIsTheEnd, existsWakesNoWaiter, lostWake } from './mutants/waking.js';
 
 const MUTANTS: readonly Mutant[] = [
   lostWake,
-  existsWakesNobody,
+  existsWakesNoWaiter,
   doubleCopy,
   tornPage,
   zeroLeak,
@@ -87,13 +87,13 @@ const kindsOf = (results: readonly PropertyResult[]): readonly Failure['kind'][]
 
 /** Kinds of failure that no mutant of the model produces, and what does. */
 const BY_NO_MUTANT: Partial<Readonly<Record<Failure['kind'], string>>> = {
-  'not-noticed': 'unnoticedAccess, no property of the suite: test/cli/judge.test.ts',
+  'not-noticed': 'unnoticedAccess, no property of the suite: test/cli/evaluation.test.ts',
   'timed-out': 'a subject on a real kernel: on the model it is stuck',
   'close-stuck': 'a subject on a real kernel: on the model closing ends',
-  'no-answer': 'the process that evaluates a target: test/cli/judge.test.ts',
-  idle: 'the process that evaluates a target: test/cli/judge.test.ts',
-  'process-ended': 'the process that evaluates a target: test/cli/judge.test.ts',
-  'not-evaluated': 'the process that evaluates a target: test/cli/judge.test.ts',
+  'no-answer': 'the process that evaluates a target: test/cli/evaluation.test.ts',
+  idle: 'the process that evaluates a target: test/cli/evaluation.test.ts',
+  'process-ended': 'the process that evaluates a target: test/cli/evaluation.test.ts',
+  'not-evaluated': 'the process that evaluates a target: test/cli/evaluation.test.ts',
 };
 
 /** The same plans and schedules every time: what fails here fails always. */
@@ -121,7 +121,7 @@ describe('a backend with one fault', () => {
     expect(kindsOf(results)).toEqual([kind]);
   });
 
-  test('a failure prints how to play it again, and its trace', async () => {
+  test('a failure prints how to repeat it, and its trace', async () => {
     const property = PROPERTIES.find(({ name }) => name === 'no-lost-wake')!;
     const first = await checkProperty(property, lostWake.subject, { runs: RUNS, seed: SEED });
     const { failure, trace, replay } = first as Fails;

@@ -53,7 +53,7 @@ const BAD: readonly { what: string; change: Partial<ModelMechanism>; kinds: read
     kinds: ['wrong-effect'],
   },
   {
-    what: 'stops an access and tells nobody',
+    what: 'stops an access and delivers no fault',
     change: { stop: (access, kind) => access.block(kind) },
     kinds: ['wrong-effect', 'stuck', 'no-end'],
   },

@@ -92,7 +92,7 @@ test('file-uffd: what is printed', () => {
     UFFDIO_REGISTER_FD  userfaultfd  0xc018aa0a  uffdio_register_fd  registers a whole file
         EINVAL: a file that has no page cache
         EBUSY: the file is registered already
-    UFFDIO_INSERT       userfaultfd  0xc030aa0b  uffdio_insert       puts pages into the page cache and wakes who waits
+    UFFDIO_INSERT       userfaultfd  0xc030aa0b  uffdio_insert       puts pages into the page cache and wakes the waiters
         EEXIST: the page is in the page cache
         EAGAIN: the file is changing
         ENOENT: not registered"

@@ -84,7 +84,7 @@ describe('defineUapi refuses', () => {
       { structs: [{ name: 'sample_mark', fields: [{ name: 'start', type: 'u64', count: 0 }] }] },
       /0 elements/,
     ],
-    ['an ioctl whose structure nobody defines', { structs: [] }, /does not fit/],
+    ['an ioctl whose structure is not defined', { structs: [] }, /does not fit/],
     [
       'an ioctl with a structure and no direction',
       { ioctls: [{ ...IOCTL!, direction: 'none' }] },
@@ -110,11 +110,11 @@ describe('evaluating some properties', () => {
     );
   });
 
-  test('a path without one property to play it is refused', async () => {
+  test('a path without one property to run it is refused', async () => {
     await expect(evaluate(kvmUserfault, {}, { path: '1:2' })).rejects.toThrow(/a path is of one property/);
   });
 
-  test('a failure is played again by its title, its seed and its path', async () => {
+  test('a failure is repeated by its title, its seed and its path', async () => {
     const use = { publish: 'before' } as const;
     const only = ['no-zero-leak, read while its page is brought'];
     const first = await evaluate(kvmUserfault, use, { seed: 1, runs: 200, only });

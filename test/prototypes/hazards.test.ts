@@ -23,7 +23,7 @@ import {
 const beside = { userfaultfd: true } as const;
 const SEED = 20231107;
 
-/** Name in the table, what is judged, and whether a userfaultfd stands beside it. */
+/** Name in the table, what is checked, and whether a userfaultfd stands beside it. */
 const USES = {
   'present-bitmap': presentBitmap.subject(),
   'present-bitmap+uffd': presentBitmap.subject(beside),
@@ -80,7 +80,7 @@ interface Failing {
   /** Runs until it is found; what is rare takes many. */
   readonly runs: number;
   readonly has: readonly Use[];
-  /** Where it is looked for and must not be. Default: everybody else. */
+  /** Where it is looked for and must not be. Default: all others. */
   readonly not?: readonly Use[];
   /** What its counterexample is. */
   readonly failure: Partial<Failure>;
@@ -123,11 +123,11 @@ const FAILING: readonly Failing[] = [
     failure: { kind: 'wrong-effect', declared: 'exits', seen: 'errors' },
   },
   {
-    hazard: 'EEXIST that wakes nobody',
+    hazard: 'EEXIST that wakes no waiter',
     property: 'duplicate-wakes',
     runs: 60,
     has: ['kvm-userfault+uffd, no wake on EEXIST'],
-    // With an unreadable bitmap nobody waits; a ready that was dropped wakes nobody either.
+    // With an unreadable bitmap no access waits; a ready that was dropped wakes none either.
     not: ALL.filter((use) => !/no wake|unreadable|dropped/.test(use)),
     failure: { kind: 'stuck' },
   },
@@ -140,7 +140,7 @@ const FAILING: readonly Failing[] = [
     failure: { kind: 'stuck' },
   },
   {
-    hazard: 'a balloon during post-copy that nobody announces',
+    hazard: 'a balloon during post-copy that is not announced',
     property: 'removed-reads-zero',
     scenario: balloonInPostCopy,
     runs: 60,

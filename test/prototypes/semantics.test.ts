@@ -22,7 +22,7 @@ async function bench(backend: UapiBackend, pages = 4, memory: 'anonymous' | 'shm
   return {
     kernel,
     log,
-    /** Steps an access until it ends or waits for somebody. */
+    /** Steps an access until it ends or waits. */
     go: (access: ModelAccess): ModelAccess => {
       for (let step = 0; access.runnable && step < 10; step++) access.step();
       return access;
@@ -94,7 +94,7 @@ describe('kvm-userfault', () => {
     expect(go(kernel.access({ site: 'vcpu-load', page: 0 })).state).toBe(state);
   });
 
-  test('an unreadable bitmap is a bare EFAULT, and nobody is told', async () => {
+  test('an unreadable bitmap is a bare EFAULT, and no fault is delivered', async () => {
     const { kernel, go, faults } = await bench(kvmUserfault.backend({ bitmap: 'unreadable' }));
     const vcpu = go(kernel.access({ site: 'vcpu-load', page: 0 }));
     expect([vcpu.state, vcpu.errno, vcpu.exits, faults().length]).toEqual(['errored', 14, 0, 0]);
@@ -102,7 +102,7 @@ describe('kvm-userfault', () => {
 
   test('beside a userfaultfd both must be satisfied, and EEXIST from the one does not hide the other', async () => {
     const { kernel, go, faults, resolve } = await bench(kvmUserfault.backend({ userfaultfd: true }));
-    kernel.memory.install(0, new Uint8Array(PAGE_BYTES).fill(9), false); // somebody else's UFFDIO_COPY
+    kernel.memory.install(0, new Uint8Array(PAGE_BYTES).fill(9), false); // another thread's UFFDIO_COPY
     const vcpu = go(kernel.access({ site: 'vcpu-load', page: 0 }));
     expect([vcpu.state, faults().length]).toEqual(['blocked', 1]);
     expect(resolve('copy', 0)).toBe('already-present');

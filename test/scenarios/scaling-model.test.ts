@@ -4,7 +4,7 @@ import {
   fitClosedQueue,
   fitPowerLaw,
   fitUniversalScalability,
-  judgeFit,
+  measureFit,
   PUBLISHED_RATES,
   publishedFits,
 } from 'demand-paging/scenarios';
@@ -55,8 +55,8 @@ describe('fitting', () => {
     expect(() => fitClosedQueue(a, b)).toThrow(RangeError);
   });
 
-  test('judges only the points that were not fitted', () => {
-    const fit = judgeFit(
+  test('measures only the points that were not fitted', () => {
+    const fit = measureFit(
       { name: 'flat', parameters: {}, rate: () => 100 },
       [point(1, 100), point(2, 200), point(4, 50)],
       [1],

@@ -11,7 +11,7 @@ export interface Wrong {
 }
 
 /**
- * What is wrong in a record by itself, without knowing what was tested: a page that nobody removed reads as its
+ * What is wrong in a record by itself, without knowing what was tested: a page that no thread removed reads as its
  * contents, and every access ends. Undefined where nothing is; then what failed is not to be seen at the kernel.
  */
 export function wrongIn({ events, page_bytes }: Record): Wrong | undefined {

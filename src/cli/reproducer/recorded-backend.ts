@@ -39,7 +39,7 @@ function recordedAttachment(attachment: Attachment, port: FaultPort, record: Rec
   const place = {
     where: 'here',
     open(): FaultPort {
-      // Whoever opens it again only looks, and must not close what the first one has.
+      // A second opener only looks, and must not close what the first one has.
       const owns = !open;
       open = true;
       return new RecordedPort(port, record, attachment.layout, owns);

@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { mustBeServed, mustSucceed, isExpected, wrongContents } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
-import { type Action, covers, everything, played, play, possible, scenario } from '../scenario.js';
-import { settled } from '../stage.js';
+import { type Action, covers, everything, noneStarted, runActions, possible, scenario } from '../scenario.js';
+import { settled } from '../environment.js';
 
 const LOWER = 6;
 const PAGES = 10;
@@ -42,23 +42,23 @@ export const againMakesProgress = property<Plan>({
       }),
       removals: scenario(manifest, { pages: PAGES - LOWER, wait: false, most: 4, of: ['discard'] }),
     }),
-  *body(stage, plan) {
-    const into = played();
+  *body(environment, plan) {
+    const into = noneStarted();
     const removals = plan.removals.map((action) =>
       'pages' in action
         ? { ...action, pages: { ...action.pages, first: action.pages.first + LOWER } }
         : action,
     );
-    yield* play(stage, mixed({ ...plan, removals }), into);
-    for (const read of into.reads) mustBeServed(stage, read);
-    const all = stage.pager.do('ensure', everything(stage));
+    yield* runActions(environment, mixed({ ...plan, removals }), into);
+    for (const read of into.reads) mustBeServed(environment, read);
+    const all = environment.pager.do('ensure', everything(environment));
     yield settled(all);
     mustSucceed(all);
     for (let page = 0; page < PAGES; page++) {
-      const bytes = stage.look(page);
+      const bytes = environment.look(page);
       const removed = into.removals.some(({ pages }) => covers(pages, page));
       must(bytes !== undefined, () => ({ kind: 'page-absent', page, because: 'brought' }));
-      const seen = stage.contents.recognise(bytes, page);
+      const seen = environment.contents.recognise(bytes, page);
       const expected = removed ? 'original-or-zeros' : 'original';
       must(isExpected(seen, expected), () => wrongContents({ page }, seen, expected));
     }

@@ -3,12 +3,12 @@ import { type Resolution } from '../../api/index.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { BareResolver, type RowResult } from '../resolving.js';
-import { pause, type Stage } from '../stage.js';
+import { pause, type Environment } from '../environment.js';
 
 const PAGES = 4;
 
 /** Each is wrong in one thing, with everything else valid. */
-const MISTAKES: Readonly<Record<string, (stage: Stage) => Resolution>> = {
+const MISTAKES: Readonly<Record<string, (environment: Environment) => Resolution>> = {
   'no pages': () => ({ verb: 'copy', pages: { first: 1, count: 0 }, from: 0 }),
   'a page past the end': () => ({ verb: 'copy', pages: { first: PAGES, count: 1 }, from: 0 }),
   'a run that passes the end': () => ({ verb: 'copy', pages: { first: PAGES - 1, count: 2 }, from: 0 }),
@@ -41,14 +41,14 @@ export const badInputRefused = property<string>({
   unless: ({ supports }) =>
     supports.verbs.includes('copy') ? undefined : 'there is no copy here to get wrong',
   plan: () => fc.constantFrom(...Object.keys(MISTAKES)),
-  *body(stage, mistake) {
-    const bare = new BareResolver(stage);
-    stage.port.staging.set(stage.contents.foreign(1), 0);
-    const { outcome, done } = refusedOr(() => bare.row(MISTAKES[mistake]!(stage)));
+  *body(environment, mistake) {
+    const bare = new BareResolver(environment);
+    environment.port.staging.set(environment.contents.foreign(1), 0);
+    const { outcome, done } = refusedOr(() => bare.row(MISTAKES[mistake]!(environment)));
     const refused = (outcome === 'failed' || outcome === 'refused') && done === 0;
     must(refused, () => ({ kind: 'malformed-but-done', mistake, outcome, done }));
     yield pause;
     for (let page = 0; page < PAGES; page++)
-      must(stage.look(page) === undefined, () => ({ kind: 'malformed-but-changed', mistake, page }));
+      must(environment.look(page) === undefined, () => ({ kind: 'malformed-but-changed', mistake, page }));
   },
 });

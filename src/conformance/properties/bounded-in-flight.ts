@@ -1,12 +1,12 @@
 import { type Failure, must } from '../failure.js';
 import { property } from '../property.js';
-import { type Action, play, played, scenario } from '../scenario.js';
+import { type Action, runActions, noneStarted, scenario } from '../scenario.js';
 
 const PAGES = 10;
 
 export const boundedInFlight = property<readonly Action[]>({
   name: 'bounded-in-flight',
-  claim: 'no more fetches are under way at once than the policy allows, whoever asks for them',
+  claim: 'no more fetches are under way at once than the policy allows, whatever asks for them',
   about: 'backend',
   level: 'pager',
   pages: PAGES,
@@ -20,13 +20,15 @@ export const boundedInFlight = property<readonly Action[]>({
       of: ['read', 'read', 'ensure', 'prefetch'],
     }),
   synchronous: () => false,
-  *body(stage, actions) {
-    const { maxInFlight } = stage.pager.policy;
+  *body(environment, actions) {
+    const { maxInFlight } = environment.pager.policy;
     const tooMany = (seen: number): Failure => ({ kind: 'too-many-fetches', seen, allowed: maxInFlight });
-    stage.watch(() => (stage.source.underWay > maxInFlight ? tooMany(stage.source.underWay) : undefined));
-    yield* play(stage, actions, played());
-    const { mostUnderWay } = stage.source;
-    stage.note({ actor: { kind: 'source' }, kind: 'fetches-counted', most: mostUnderWay });
+    environment.watch(() =>
+      environment.source.underWay > maxInFlight ? tooMany(environment.source.underWay) : undefined,
+    );
+    yield* runActions(environment, actions, noneStarted());
+    const { mostUnderWay } = environment.source;
+    environment.note({ actor: { kind: 'source' }, kind: 'fetches-counted', most: mostUnderWay });
     must(mostUnderWay <= maxInFlight, () => tooMany(mostUnderWay));
   },
 });

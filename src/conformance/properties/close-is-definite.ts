@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { mustSucceed } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
-import { act, type Action, type Played, played, scenario, waitingSites } from '../scenario.js';
-import { pause, settled } from '../stage.js';
+import { act, type Action, type Started, noneStarted, scenario, waitingSites } from '../scenario.js';
+import { pause, settled } from '../environment.js';
 
 const PAGES = 6;
 
@@ -13,14 +13,14 @@ export const closeIsDefinite = property<{
   readonly late: number;
 }>({
   name: 'close-is-definite',
-  claim: 'when a pager has closed, nobody waits for it any more; closing again is harmless',
+  claim: 'when a pager has closed, no access or request waits for it any more; closing again is harmless',
   about: 'reads',
   level: 'pager',
   pages: PAGES,
-  judgesWaking: true,
+  coversWaking: true,
   unless: (manifest) =>
     !manifest.supports.verbs.includes('poison')
-      ? 'pages that are missing cannot be poisoned here, so nothing can be said about who waits for them'
+      ? 'pages that are missing cannot be poisoned here, so an access that waits for one cannot be let go'
       : waitingSites(manifest).some((site) => manifest.mayFail.includes(site))
         ? undefined
         : 'no site that can be exercised here waits for a page and survives its failure',
@@ -35,22 +35,22 @@ export const closeIsDefinite = property<{
       held: fc.uniqueArray(fc.nat(PAGES - 1), { maxLength: 3 }),
       late: fc.nat(3),
     }),
-  *body(stage, { actions, held, late }, manifest) {
-    for (const page of held) stage.source.hold(page);
-    const into: Played = played();
+  *body(environment, { actions, held, late }, manifest) {
+    for (const page of held) environment.source.hold(page);
+    const into: Started = noneStarted();
     for (const action of actions) {
-      act(stage, action, into);
+      act(environment, action, into);
       yield pause;
     }
-    const closes = [stage.pager.close()];
+    const closes = [environment.pager.close()];
     yield pause;
-    const site = waitingSites(manifest).find((candidate) => manifest.mayFail.includes(candidate))!;
-    const lateReads = Array.from({ length: late }, (_, page) => stage.touch({ site, page }));
-    closes.push(stage.pager.close());
+    const site = waitingSites(manifest).find((each) => manifest.mayFail.includes(each))!;
+    const lateReads = Array.from({ length: late }, (_, page) => environment.touch({ site, page }));
+    closes.push(environment.pager.close());
     yield settled(...closes);
     closes.forEach(mustSucceed);
     yield settled(...into.tasks, ...lateReads);
-    const after = stage.pager.do('ensure', { first: 0, count: 1 });
+    const after = environment.pager.do('ensure', { first: 0, count: 1 });
     yield settled(after);
     must(after.error !== undefined, () => ({
       kind: 'operation-granted',

@@ -3,8 +3,17 @@ import { type PageRange } from '../../api/index.js';
 import { mustReadBytes, mustSucceed } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
-import { act, type Action, covers, everything, played, scenario, stamp, waitingSites } from '../scenario.js';
-import { pause, settled } from '../stage.js';
+import {
+  act,
+  type Action,
+  covers,
+  everything,
+  noneStarted,
+  scenario,
+  stamp,
+  waitingSites,
+} from '../scenario.js';
+import { pause, settled } from '../environment.js';
 
 const PAGES = 5;
 const OFFSET = 128;
@@ -40,42 +49,42 @@ export const freezeIsReversible = property<Plan>({
       }),
     });
   },
-  *body(stage, { brought, frozen, actions }, manifest) {
+  *body(environment, { brought, frozen, actions }, manifest) {
     const [site] = waitingSites(manifest);
     const written = new Set<number>();
     if (brought) {
-      const ensure = stage.pager.do('ensure', brought);
+      const ensure = environment.pager.do('ensure', brought);
       yield settled(ensure);
       const writes = Array.from({ length: brought.count }, (_, i) =>
-        stage.touch({ site: 'vmm-store', page: brought.first + i, offset: OFFSET, bytes: stamp(i) }),
+        environment.touch({ site: 'vmm-store', page: brought.first + i, offset: OFFSET, bytes: stamp(i) }),
       );
       yield settled(...writes);
       for (let i = 0; i < brought.count; i++) written.add(brought.first + i);
     }
-    const freeze = stage.pager.do('freeze', frozen);
+    const freeze = environment.pager.do('freeze', frozen);
     yield settled(freeze);
     mustSucceed(freeze);
-    const into = played();
+    const into = noneStarted();
     for (const action of actions) {
-      act(stage, action, into, { whole: true });
+      act(environment, action, into, { whole: true });
       yield pause;
     }
     const early = into.reads.find((read) => covers(frozen, read.page) && read.settled);
     must(early === undefined, () => ({ kind: 'not-stopped', access: early!.ref, page: 'frozen' }));
-    const thaw = stage.pager.do('thaw', frozen);
+    const thaw = environment.pager.do('thaw', frozen);
     yield settled(thaw, ...into.tasks);
     const reads = [
       ...into.reads,
-      ...Array.from({ length: everything(stage).count }, (_, page) =>
-        stage.touch({ site: site!, page, length: stage.contents.page_bytes }),
+      ...Array.from({ length: everything(environment).count }, (_, page) =>
+        environment.touch({ site: site!, page, length: environment.contents.page_bytes }),
       ),
     ];
     yield settled(...reads);
     for (const read of reads) {
       const { page } = read;
-      const bytes = stage.contents.page(page).slice();
+      const bytes = environment.contents.page(page).slice();
       if (written.has(page)) bytes.set(stamp(page - brought!.first), OFFSET);
-      mustReadBytes(stage, read, bytes, written.has(page) ? 'written' : 'original');
+      mustReadBytes(environment, read, bytes, written.has(page) ? 'written' : 'original');
     }
   },
 });

@@ -3,7 +3,7 @@ import { mustEnd, mustRead } from '../expectations.js';
 import { must } from '../failure.js';
 import { type Manifest, property } from '../property.js';
 import { canRead, waitingSites } from '../scenario.js';
-import { pause, settled } from '../stage.js';
+import { pause, settled } from '../environment.js';
 
 const PAGES = 6;
 
@@ -17,7 +17,7 @@ const sitesOf = (manifest: Manifest) => {
 
 export const handlerDeathIsSeen = property<{ readonly waiting: readonly number[]; readonly late: number }>({
   name: 'handler-death-is-seen',
-  claim: 'a resolver that fails says so, and leaves nobody waiting: what is missing is poisoned',
+  claim: 'a resolver that fails says so, and leaves no access waiting: what is missing is poisoned',
   about: 'reads',
   level: 'pager',
   pages: PAGES,
@@ -35,17 +35,17 @@ export const handlerDeathIsSeen = property<{ readonly waiting: readonly number[]
       waiting: fc.array(fc.nat(PAGES - 1), { minLength: 1, maxLength: 4 }),
       late: fc.nat(PAGES - 1),
     }),
-  *body(stage, { waiting, late }, manifest) {
+  *body(environment, { waiting, late }, manifest) {
     const sites = sitesOf(manifest);
-    const touches = waiting.map((page, i) => stage.touch({ site: sites[i % sites.length]!, page }));
+    const touches = waiting.map((page, i) => environment.touch({ site: sites[i % sites.length]!, page }));
     yield pause;
-    stage.breakHandler();
+    environment.breakHandler();
     yield {
       for: 'the-stopped-event',
-      until: () => stage.pager.notices.some(({ kind }) => kind === 'stopped'),
+      until: () => environment.pager.notices.some(({ kind }) => kind === 'stopped'),
     };
-    touches.push(stage.touch({ site: sites[0]!, page: late }));
-    const request = stage.pager.do('ensure', { first: 0, count: PAGES });
+    touches.push(environment.touch({ site: sites[0]!, page: late }));
+    const request = environment.pager.do('ensure', { first: 0, count: PAGES });
     yield settled(...touches, request);
     must(request.error !== undefined, () => ({
       kind: 'operation-granted',
@@ -54,7 +54,7 @@ export const handlerDeathIsSeen = property<{ readonly waiting: readonly number[]
     }));
     for (const touch of touches) {
       mustEnd(touch, 'errored', 'injected', 'done');
-      if (touch.end === 'done') mustRead(stage, touch, 'original');
+      if (touch.end === 'done') mustRead(environment, touch, 'original');
     }
   },
 });

@@ -3,7 +3,7 @@ import { mustReadBytes } from '../expectations.js';
 import { property } from '../property.js';
 import { BareResolver, mustHaveOutcome } from '../resolving.js';
 import { canRead, stamp, waitingSites } from '../scenario.js';
-import { pause, settled } from '../stage.js';
+import { pause, settled } from '../environment.js';
 
 /** Where the guest writes, beside what is compared. */
 const OFFSET = 64;
@@ -25,34 +25,34 @@ export const installOnce = property<{
       waiting: fc.nat(3),
       written: fc.uniqueArray(fc.nat(3), { maxLength: 3 }),
     }),
-  *body(stage, { count, waiting, written }, manifest) {
-    const bare = new BareResolver(stage);
+  *body(environment, { count, waiting, written }, manifest) {
+    const bare = new BareResolver(environment);
     const pages = { first: 0, count };
     const site = waitingSites(manifest).find(canRead);
     const waiters = site
-      ? Array.from({ length: Math.min(waiting, count) }, (_, page) => stage.touch({ site, page }))
+      ? Array.from({ length: Math.min(waiting, count) }, (_, page) => environment.touch({ site, page }))
       : [];
     const first = yield* bare.through(pages, bare.original(pages));
     mustHaveOutcome(pages.first, first, 'installed');
     yield settled(...waiters);
     const writes = written
       .filter((page) => page < count)
-      .map((page) => stage.touch({ site: 'vmm-store', page, offset: OFFSET, bytes: stamp(page) }));
+      .map((page) => environment.touch({ site: 'vmm-store', page, offset: OFFSET, bytes: stamp(page) }));
     yield settled(...writes);
     for (let page = 0; page < count; page++) {
-      const again = bare.install({ first: page, count: 1 }, stage.contents.foreign(page));
+      const again = bare.install({ first: page, count: 1 }, environment.contents.foreign(page));
       mustHaveOutcome(page, again, 'already-present', 0);
       yield pause;
     }
     const reads = Array.from({ length: count }, (_, page) =>
-      stage.touch({ page, length: stage.contents.page_bytes }),
+      environment.touch({ page, length: environment.contents.page_bytes }),
     );
     yield settled(...reads);
     for (const read of reads) {
-      const bytes = stage.contents.page(read.page).slice();
+      const bytes = environment.contents.page(read.page).slice();
       const isWritten = written.includes(read.page);
       if (isWritten) bytes.set(stamp(read.page), OFFSET);
-      mustReadBytes(stage, read, bytes, isWritten ? 'written' : 'original');
+      mustReadBytes(environment, read, bytes, isWritten ? 'written' : 'original');
     }
   },
 });

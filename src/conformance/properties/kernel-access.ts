@@ -1,8 +1,8 @@
 import { type Effect } from '../../api/index.js';
 import { mustBeServed, mustEnd, mustRead, mustSucceed } from '../expectations.js';
 import { type Manifest, property } from '../property.js';
-import { type Action, play, played, scenario } from '../scenario.js';
-import { settled } from '../stage.js';
+import { type Action, runActions, noneStarted, scenario } from '../scenario.js';
+import { settled } from '../environment.js';
 
 const PAGES = 5;
 const SITE = 'kernel-copy';
@@ -24,10 +24,10 @@ export const kernelAccessBlocks = property<readonly Action[]>({
   unless: (manifest) => unless(manifest, 'blocks'),
   plan: (manifest) =>
     scenario(manifest, { pages: PAGES, sites: [SITE], of: ['read', 'read', 'prefetch', 'withdraw'] }),
-  *body(stage, actions) {
-    const into = played();
-    yield* play(stage, actions, into, { whole: true, pieces: 2 });
-    for (const read of into.reads) mustBeServed(stage, read);
+  *body(environment, actions) {
+    const into = noneStarted();
+    yield* runActions(environment, actions, into, { whole: true, pieces: 2 });
+    for (const read of into.reads) mustBeServed(environment, read);
   },
 });
 
@@ -42,19 +42,19 @@ export const kernelAccessRetries = property<readonly Action[]>({
   unless: (manifest) => unless(manifest, 'errors'),
   plan: (manifest) =>
     scenario(manifest, { pages: PAGES, sites: [SITE], most: 6, of: ['read', 'read', 'withdraw'] }),
-  *body(stage, actions) {
-    const into = played();
-    yield* play(stage, actions, into, { whole: true });
+  *body(environment, actions) {
+    const into = noneStarted();
+    yield* runActions(environment, actions, into, { whole: true });
     for (const read of into.reads) {
       const { page } = read;
       mustEnd(read, 'errored', 'done');
-      if (read.end === 'done') mustRead(stage, read, 'original');
-      const ensure = stage.pager.do('ensure', { first: page, count: 1 });
+      if (read.end === 'done') mustRead(environment, read, 'original');
+      const ensure = environment.pager.do('ensure', { first: page, count: 1 });
       yield settled(ensure);
       mustSucceed(ensure);
-      const again = stage.touch({ site: SITE, page, length: stage.contents.page_bytes });
+      const again = environment.touch({ site: SITE, page, length: environment.contents.page_bytes });
       yield settled(again);
-      mustBeServed(stage, again);
+      mustBeServed(environment, again);
     }
   },
 });

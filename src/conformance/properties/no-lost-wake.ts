@@ -1,5 +1,5 @@
 import { property } from '../property.js';
-import { type Action, play, played, scenario, waitingSites } from '../scenario.js';
+import { type Action, runActions, noneStarted, scenario, waitingSites } from '../scenario.js';
 
 const PAGES = 8;
 const HARMLESS: readonly Action['do'][] = [
@@ -24,7 +24,7 @@ export const noLostWake = property<readonly Action[]>({
   about: 'accesses',
   level: 'pager',
   pages: PAGES,
-  judgesWaking: true,
+  coversWaking: true,
   unless: (manifest) =>
     waitingSites(manifest).length === 0 ? 'no site that can be exercised here waits for a page' : undefined,
   plan: (manifest) => {
@@ -38,7 +38,7 @@ export const noLostWake = property<readonly Action[]>({
       of: [...HARMLESS, ...(may ? (['unmap', 'poison'] as const) : [])],
     });
   },
-  *body(stage, actions) {
-    yield* play(stage, actions, played());
+  *body(environment, actions) {
+    yield* runActions(environment, actions, noneStarted());
   },
 });

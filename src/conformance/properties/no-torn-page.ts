@@ -1,6 +1,6 @@
 import { mustBeServed } from '../expectations.js';
 import { property } from '../property.js';
-import { type Action, play, played, scenario, waitingSites } from '../scenario.js';
+import { type Action, runActions, noneStarted, scenario, waitingSites } from '../scenario.js';
 
 const PAGES = 8;
 
@@ -14,10 +14,10 @@ export const noTornPage = property<readonly Action[]>({
     waitingSites(manifest).length === 0 ? 'no site that can be exercised here waits for a page' : undefined,
   plan: (manifest) =>
     scenario(manifest, { pages: PAGES, of: ['read', 'read', 'read', 'ensure', 'prefetch', 'withdraw'] }),
-  *body(stage, actions) {
-    const into = played();
-    yield* play(stage, actions, into, { pieces: 4, whole: true });
+  *body(environment, actions) {
+    const into = noneStarted();
+    yield* runActions(environment, actions, into, { pieces: 4, whole: true });
     // Zeros throughout are another property's affair.
-    for (const read of into.reads) mustBeServed(stage, read, 'original-or-zeros');
+    for (const read of into.reads) mustBeServed(environment, read, 'original-or-zeros');
   },
 });

@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { type AccessSite } from '../../api/index.js';
 import { mustNotReadZeros, mustRead } from '../expectations.js';
 import { type Manifest, property } from '../property.js';
-import { type Action, canRead, play, played, scenario, waitingSites } from '../scenario.js';
-import { settled } from '../stage.js';
+import { type Action, canRead, runActions, noneStarted, scenario, waitingSites } from '../scenario.js';
+import { settled } from '../environment.js';
 
 const PAGES = 8;
 const OFFSETS = [0, 2048, 4088];
@@ -41,20 +41,21 @@ export const noZeroLeak = property<{
       late: fc.array(fc.nat(PAGES - 1), { maxLength: 3 }),
       told: fc.uniqueArray(fc.nat(PAGES - 1), { maxLength: 3 }),
     }),
-  *body(stage, { actions, offset, late, told }, manifest) {
-    const into = played();
-    for (const page of told) stage.source.tellZeros(page);
-    yield* play(stage, actions, into, { offset });
+  *body(environment, { actions, offset, late, told }, manifest) {
+    const into = noneStarted();
+    for (const page of told) environment.source.tellZeros(page);
+    yield* runActions(environment, actions, into, { offset });
     const site = sitesOf(manifest)[0]!;
     // Those that come as the pager closes may fail; they may not read what is not there.
-    const closes = stage.attachment.supports.verbs.includes('poison') && manifest.mayFail.includes(site);
-    const reads = [...into.reads, ...late.map((page) => stage.touch({ site, page, offset }))];
-    if (closes) yield settled(stage.pager.close());
+    const closes =
+      environment.attachment.supports.verbs.includes('poison') && manifest.mayFail.includes(site);
+    const reads = [...into.reads, ...late.map((page) => environment.touch({ site, page, offset }))];
+    if (closes) yield settled(environment.pager.close());
     yield settled(...reads);
     for (const read of reads) {
       if (read.end !== 'done') continue;
-      if (told.includes(read.page)) mustRead(stage, read, 'zeros');
-      else mustNotReadZeros(stage, read);
+      if (told.includes(read.page)) mustRead(environment, read, 'zeros');
+      else mustNotReadZeros(environment, read);
     }
   },
 });

@@ -4,8 +4,16 @@ import { mustBeServed, mustEnd, mustSucceed } from '../expectations.js';
 import { must } from '../failure.js';
 import { type Manifest, property } from '../property.js';
 import { BareResolver, mustHaveOutcome } from '../resolving.js';
-import { type Action, canRead, covers, play, played, scenario, waitingSites } from '../scenario.js';
-import { pause, settled } from '../stage.js';
+import {
+  type Action,
+  canRead,
+  covers,
+  runActions,
+  noneStarted,
+  scenario,
+  waitingSites,
+} from '../scenario.js';
+import { pause, settled } from '../environment.js';
 
 const PAGES = 4;
 
@@ -30,7 +38,7 @@ export const poisonIsSticky = property<{
   readonly times: number;
 }>({
   name: 'poison-is-sticky',
-  claim: 'a poisoned page fails every access to it, time after time, and nobody is asked for it',
+  claim: 'a poisoned page fails every access to it, time after time, and no fault of it is delivered',
   about: 'reads',
   level: 'port',
   pages: PAGES,
@@ -41,9 +49,9 @@ export const poisonIsSticky = property<{
       waits: fc.boolean(),
       times: fc.integer({ min: 1, max: 3 }),
     }),
-  *body(stage, { site, waits, times }) {
-    const bare = new BareResolver(stage);
-    const before = waits ? [stage.touch({ site, page: 1 })] : [];
+  *body(environment, { site, waits, times }) {
+    const bare = new BareResolver(environment);
+    const before = waits ? [environment.touch({ site, page: 1 })] : [];
     yield pause;
     const result = bare.row({ verb: 'poison', pages: { first: 1, count: 1 } });
     mustHaveOutcome(1, result, 'installed');
@@ -51,7 +59,7 @@ export const poisonIsSticky = property<{
     bare.take();
     const asked = bare.faults.length;
     for (let time = 0; time < times; time++) {
-      const touch = stage.touch({ site, page: 1 });
+      const touch = environment.touch({ site, page: 1 });
       while (!touch.settled && bare.faults.length === asked) {
         bare.take();
         yield pause;
@@ -82,13 +90,13 @@ export const poisonOutlastsRequests = property<{
         of: ['read', 'read', 'prefetch', 'ensure', 'freeze', 'thaw', 'protect'],
       }),
     }),
-  *body(stage, { poisoned, actions }, manifest) {
-    const poison = stage.pager.do('poison', { first: poisoned, count: 1 });
+  *body(environment, { poisoned, actions }, manifest) {
+    const poison = environment.pager.do('poison', { first: poisoned, count: 1 });
     yield settled(poison);
     mustSucceed(poison);
-    const into = played();
-    yield* play(stage, actions, into);
-    const last = stage.touch({ site: failing(manifest)[0]!, page: poisoned });
+    const into = noneStarted();
+    yield* runActions(environment, actions, into);
+    const last = environment.touch({ site: failing(manifest)[0]!, page: poisoned });
     yield settled(last);
     for (const read of [...into.reads, last]) if (read.page === poisoned) mustEnd(read, 'errored');
   },
@@ -131,19 +139,19 @@ export const poisonGoesWithThePage = property<{
           by: fc.constantFrom('remove' as const, 'withdraw' as const),
         }),
       ),
-  *body(stage, { site, poisoned, dropped, by }) {
-    const poison = stage.pager.do('poison', poisoned);
+  *body(environment, { site, poisoned, dropped, by }) {
+    const poison = environment.pager.do('poison', poisoned);
     yield settled(poison);
     mustSucceed(poison);
-    const drop = stage.pager.do(by, { first: dropped, count: 1 });
+    const drop = environment.pager.do(by, { first: dropped, count: 1 });
     yield settled(drop);
     mustSucceed(drop);
-    const reads = Array.from({ length: PAGES }, (_, page) => stage.touch({ site, page }));
+    const reads = Array.from({ length: PAGES }, (_, page) => environment.touch({ site, page }));
     yield settled(...reads);
     for (const read of reads) {
       const isDropped = read.page === dropped;
       if (!isDropped && covers(poisoned, read.page)) mustEnd(read, 'errored');
-      else mustBeServed(stage, read, isDropped && by === 'remove' ? 'zeros' : 'original');
+      else mustBeServed(environment, read, isDropped && by === 'remove' ? 'zeros' : 'original');
     }
   },
 });

@@ -1,8 +1,17 @@
 import fc from 'fast-check';
 import { mustBeServed } from '../expectations.js';
 import { property } from '../property.js';
-import { act, type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
-import { pause, settled } from '../stage.js';
+import {
+  act,
+  type Action,
+  covers,
+  runActions,
+  noneStarted,
+  possible,
+  scenario,
+  waitingSites,
+} from '../scenario.js';
+import { pause, settled } from '../environment.js';
 
 const PAGES = 6;
 
@@ -30,24 +39,24 @@ export const prefetchNeverResurrects = property<{
         of: ['prefetch', 'prefetch', 'ensure', 'discard', 'remove'],
       }),
     }),
-  *body(stage, { held, actions }) {
-    const into = played();
+  *body(environment, { held, actions }) {
+    const into = noneStarted();
     if (held) {
       // Whatever is fetched arrives after every removal is over.
-      for (let page = 0; page < PAGES; page++) stage.source.hold(page);
+      for (let page = 0; page < PAGES; page++) environment.source.hold(page);
       for (const action of actions) {
-        act(stage, action, into);
+        act(environment, action, into);
         yield pause;
       }
       yield settled(...into.removals.map(({ task }) => task));
-      stage.source.resume();
+      environment.source.resume();
       yield settled(...into.tasks);
-    } else yield* play(stage, actions, into);
+    } else yield* runActions(environment, actions, into);
     const removed = Array.from({ length: PAGES }, (_, page) => page).filter((page) =>
       into.removals.some(({ pages }) => covers(pages, page)),
     );
-    const reads = removed.map((page) => stage.touch({ page }));
+    const reads = removed.map((page) => environment.touch({ page }));
     yield settled(...reads);
-    for (const read of reads) mustBeServed(stage, read, 'zeros');
+    for (const read of reads) mustBeServed(environment, read, 'zeros');
   },
 });

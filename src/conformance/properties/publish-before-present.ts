@@ -1,6 +1,6 @@
 import { wrongContents } from '../expectations.js';
 import { property } from '../property.js';
-import { type Action, play, played, scenario } from '../scenario.js';
+import { type Action, runActions, noneStarted, scenario } from '../scenario.js';
 
 const PAGES = 8;
 
@@ -17,24 +17,24 @@ export const publishBeforePresent = property<readonly Action[]>({
       // Where threads are real, a page may go between the look whether it is there and the look at it.
       of: ['read', 'ensure', 'prefetch', ...(manifest.deterministic ? (['withdraw'] as const) : [])],
     }),
-  *body(stage, actions) {
+  *body(environment, actions) {
     const held = new Uint8Array(PAGES);
-    stage.watch(() => {
+    environment.watch(() => {
       for (let page = 0; page < PAGES; page++) {
-        const present = stage.pager.isPresent(page) ? 1 : 0;
+        const present = environment.pager.isPresent(page) ? 1 : 0;
         if (present === held[page]) continue;
         held[page] = present;
-        const bytes = present ? stage.look(page) : undefined;
-        const seen = bytes && stage.contents.recognise(bytes, page);
+        const bytes = present ? environment.look(page) : undefined;
+        const seen = bytes && environment.contents.recognise(bytes, page);
         if (!present || seen === 'original') continue;
         // It may have been withdrawn again since the presence was read, where threads are real.
-        if (!stage.exact && !stage.pager.isPresent(page)) continue;
+        if (!environment.exact && !environment.pager.isPresent(page)) continue;
         return seen
           ? wrongContents({ page }, seen, 'original')
           : { kind: 'page-absent', page, because: 'present-state' };
       }
       return undefined;
     });
-    yield* play(stage, actions, played());
+    yield* runActions(environment, actions, noneStarted());
   },
 });

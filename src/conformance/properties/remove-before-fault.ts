@@ -1,6 +1,14 @@
 import { mustEnd, mustRead } from '../expectations.js';
 import { property } from '../property.js';
-import { type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
+import {
+  type Action,
+  covers,
+  runActions,
+  noneStarted,
+  possible,
+  scenario,
+  waitingSites,
+} from '../scenario.js';
 
 const PAGES = 4;
 
@@ -18,15 +26,15 @@ export const removeBeforeFault = property<readonly Action[]>({
         : 'other threads cannot remove pages here, or are not noticed',
   plan: (manifest) =>
     scenario(manifest, { pages: PAGES, span: 2, most: 10, of: ['read', 'read', 'read', 'discard'] }),
-  *body(stage, actions) {
-    const into = played();
-    yield* play(stage, actions, into);
+  *body(environment, actions) {
+    const into = noneStarted();
+    yield* runActions(environment, actions, into);
     for (const read of into.reads) {
       const { page, started, ended } = read;
       mustEnd(read, 'done');
-      const touched = stage.exact ? ended : started; // the latest moment at which it cannot yet have touched the page
+      const touched = environment.exact ? ended : started; // the latest moment at which it cannot yet have touched the page
       if (!into.removals.some(({ pages, task }) => covers(pages, page) && task.ended < touched)) continue;
-      mustRead(stage, read, 'zeros');
+      mustRead(environment, read, 'zeros');
     }
   },
 });

@@ -1,6 +1,14 @@
 import { mustEnd, mustRead } from '../expectations.js';
 import { property } from '../property.js';
-import { type Action, covers, play, played, possible, scenario, waitingSites } from '../scenario.js';
+import {
+  type Action,
+  covers,
+  runActions,
+  noneStarted,
+  possible,
+  scenario,
+  waitingSites,
+} from '../scenario.js';
 
 const PAGES = 6;
 
@@ -24,14 +32,14 @@ export const removedReadsZero = property<readonly Action[]>({
       most: 12,
       of: ['read', 'read', 'ensure', 'prefetch', 'discard', 'remove'],
     }),
-  *body(stage, actions) {
-    const into = played();
-    yield* play(stage, actions, into);
+  *body(environment, actions) {
+    const into = noneStarted();
+    yield* runActions(environment, actions, into);
     for (const read of into.reads) {
       const { page, started } = read;
       mustEnd(read, 'done');
       if (!into.removals.some(({ pages, task }) => covers(pages, page) && task.ended <= started)) continue;
-      mustRead(stage, read, 'zeros');
+      mustRead(environment, read, 'zeros');
     }
   },
 });

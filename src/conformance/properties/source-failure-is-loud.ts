@@ -5,7 +5,7 @@ import { must } from '../failure.js';
 import { property } from '../property.js';
 import { waitingSites } from '../scenario.js';
 import { type SourceFault } from '../scripted-source.js';
-import { pause, settled } from '../stage.js';
+import { pause, settled } from '../environment.js';
 
 const PAGES = 6;
 
@@ -49,19 +49,20 @@ export const sourceFailureIsLoud = property<Plan>({
     }),
   policy: ({ policy, retries }) => ({ onSourceFailure: policy, retries, retryDelay_ms: 1 }),
   synchronous: ({ synchronous, fault }) => synchronous && fault !== 'never',
-  *body(stage, { page, fault, policy }, manifest) {
-    const site = waitingSites(manifest).find((candidate) => manifest.mayFail.includes(candidate))!;
-    stage.source.fail(page, fault);
-    const touch = stage.touch({ site, page });
+  *body(environment, { page, fault, policy }, manifest) {
+    const site = waitingSites(manifest).find((each) => manifest.mayFail.includes(each))!;
+    environment.source.fail(page, fault);
+    const touch = environment.touch({ site, page });
     yield settled(touch);
     mustEnd(touch, 'errored');
     // Notices arrive on their own way, where threads are real.
     yield {
       for: 'the-source-failed-event',
       until: () =>
-        stage.exact || stage.pager.notices.some(({ kind }) => kind === 'source-failed' || kind === 'stopped'),
+        environment.exact ||
+        environment.pager.notices.some(({ kind }) => kind === 'source-failed' || kind === 'stopped'),
     };
-    const seen = stage.pager.notices.map(({ kind }) => kind);
+    const seen = environment.pager.notices.map(({ kind }) => kind);
     const expected = ['source-failed', ...(policy === 'stop' ? ['stopped'] : [])];
     must(seen.includes('source-failed') && seen.includes('stopped') === (policy === 'stop'), () => ({
       kind: 'wrong-events',
@@ -69,14 +70,14 @@ export const sourceFailureIsLoud = property<Plan>({
       expected,
     }));
     if (policy === 'stop') return;
-    const other = stage.touch({ site, page: (page + 1) % PAGES });
+    const other = environment.touch({ site, page: (page + 1) % PAGES });
     yield settled(other);
     mustEnd(other, 'done');
     if (policy === 'poison') return;
-    stage.source.fail(page, fault, 0);
+    environment.source.fail(page, fault, 0);
     yield pause;
-    const again = stage.touch({ site, page });
+    const again = environment.touch({ site, page });
     yield settled(again);
-    mustBeServed(stage, again);
+    mustBeServed(environment, again);
   },
 });

@@ -3,7 +3,7 @@ import { must } from '../failure.js';
 import { property } from '../property.js';
 import { BareResolver } from '../resolving.js';
 import { canRead, stamp } from '../scenario.js';
-import { pause } from '../stage.js';
+import { pause } from '../environment.js';
 
 const PAGES = 4;
 
@@ -20,20 +20,20 @@ export const unnoticedAccess = property<number>({
   pages: PAGES,
   unless: ({ sites }) => (sites.length === 0 ? 'it cannot be exercised here' : undefined),
   plan: () => fc.nat(PAGES - 1),
-  *body(stage, page, { sites }) {
+  *body(environment, page, { sites }) {
     const site = sites[0]!;
-    const bare = new BareResolver(stage);
-    const touch = stage.touch({ site, page, ...(!canRead(site) && { bytes: stamp(0) }) });
+    const bare = new BareResolver(environment);
+    const touch = environment.touch({ site, page, ...(!canRead(site) && { bytes: stamp(0) }) });
     while (!touch.settled && bare.faults.length === 0) {
       bare.take();
       yield pause;
     }
     if (touch.end === 'done' && bare.faults.length === 0)
-      stage.note({ actor: { kind: 'resolver' }, kind: 'fault-missed', page });
+      environment.note({ actor: { kind: 'resolver' }, kind: 'fault-missed', page });
     must(touch.end !== 'done' || bare.faults.length > 0, () => ({
       kind: 'not-noticed',
       access: touch.ref,
-      seen: canRead(site) ? stage.contents.recognise(touch.bytes, page) : undefined,
+      seen: canRead(site) ? environment.contents.recognise(touch.bytes, page) : undefined,
     }));
   },
 });

@@ -3,7 +3,7 @@ import { DemandPagingError, type PageRange, type Resolution, type Verb, VERBS } 
 import { must } from '../failure.js';
 import { property } from '../property.js';
 import { BareResolver } from '../resolving.js';
-import { pause } from '../stage.js';
+import { pause } from '../environment.js';
 
 function rowOf(verb: Verb, pages: PageRange): Resolution {
   switch (verb) {
@@ -40,19 +40,20 @@ export const unsupportedChangesNothing = property<{
       verb: fc.constantFrom<Verb | 'direct' | 'withdraw'>(...VERBS, 'direct', 'withdraw'),
       present: fc.boolean(),
     }),
-  *body(stage, { verb, present }) {
-    const { supports } = stage.attachment;
-    const bare = new BareResolver(stage);
+  *body(environment, { verb, present }) {
+    const { supports } = environment.attachment;
+    const bare = new BareResolver(environment);
     const pages = { first: 1, count: 1 };
     if (verb === 'withdraw') {
-      if (!supports.withdraw) yield* refusesWithdraw(() => stage.attachment.withdraw(pages), stage.exact);
+      if (!supports.withdraw)
+        yield* refusesWithdraw(() => environment.attachment.withdraw(pages), environment.exact);
       return;
     }
     const declared = verb === 'direct' ? supports.directCopy : supports.verbs.includes(verb);
     // A verb that is declared is only tried where it means something.
     const put = declared ? verb !== 'direct' && FOR_PRESENT.includes(verb) : present;
-    if (put) yield* bare.through(pages, stage.contents.page(1));
-    stage.port.staging.set(stage.contents.foreign(1), 0);
+    if (put) yield* bare.through(pages, environment.contents.page(1));
+    environment.port.staging.set(environment.contents.foreign(1), 0);
     if (verb === 'direct' && declared) return; // an address is the backend's own affair
     const result = bare.row(
       verb === 'direct' ? { verb: 'copy', pages, from: 0, direct: true } : rowOf(verb, pages),
@@ -66,8 +67,8 @@ export const unsupportedChangesNothing = property<{
       outcome,
       done,
     }));
-    const bytes = stage.look(1);
-    const seen = bytes ? stage.contents.recognise(bytes, 1) : 'absent';
+    const bytes = environment.look(1);
+    const seen = bytes ? environment.contents.recognise(bytes, 1) : 'absent';
     must(seen === (put ? 'original' : 'absent'), () => ({
       kind: 'not-declared-but-changed',
       verb,
@@ -92,7 +93,7 @@ function* refusesWithdraw(
   } catch (error) {
     refused(error);
   }
-  // A rejection arrives between runs of a stepped stage: it is only waited for where it can come.
+  // A rejection arrives between runs of a stepped environment: it is only waited for where it can come.
   yield { for: 'the-refusal', until: () => over || exact };
   must(code === 'NOT_SUPPORTED' || (exact && !over), () => ({
     kind: 'not-declared-but-discarded',

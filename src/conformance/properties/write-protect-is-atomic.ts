@@ -2,8 +2,17 @@ import fc from 'fast-check';
 import { mustEnd } from '../expectations.js';
 import { must } from '../failure.js';
 import { property } from '../property.js';
-import { act, type Action, covers, everything, play, played, scenario, waitingSites } from '../scenario.js';
-import { settled } from '../stage.js';
+import {
+  act,
+  type Action,
+  covers,
+  everything,
+  runActions,
+  noneStarted,
+  scenario,
+  waitingSites,
+} from '../scenario.js';
+import { settled } from '../environment.js';
 
 const PAGES = 5;
 
@@ -40,19 +49,19 @@ export const writeProtectIsAtomic = property<{
         of: ['write', 'write', 'write', 'ensure', 'prefetch'],
       }),
     }),
-  *body(stage, { before, after }) {
-    const into = played();
-    for (const action of before) act(stage, action, into, { offset: 32 });
-    const protect = stage.pager.do('protect', everything(stage));
+  *body(environment, { before, after }) {
+    const into = noneStarted();
+    for (const action of before) act(environment, action, into, { offset: 32 });
+    const protect = environment.pager.do('protect', everything(environment));
     yield settled(protect);
-    yield* play(stage, after, into, { offset: 32 });
+    yield* runActions(environment, after, into, { offset: 32 });
     for (const write of into.writes) {
       const { page, started } = write;
       mustEnd(write, 'done');
       if (started <= protect.ended) continue;
       const reported = (): boolean =>
-        stage.pager.notices.some((notice) => notice.kind === 'written' && covers(notice.pages, page));
-      if (!stage.exact) yield { for: 'the-written-event', until: reported };
+        environment.pager.notices.some((notice) => notice.kind === 'written' && covers(notice.pages, page));
+      if (!environment.exact) yield { for: 'the-written-event', until: reported };
       must(reported(), () => ({ kind: 'event-lost', event: 'written', access: write.ref }));
     }
   },

@@ -61,12 +61,12 @@ export const tornPage = mutant({
   }),
 });
 
-/** Some faults are answered with zeros, without asking anybody. */
+/** Some faults are answered with zeros, without asking the source. */
 export const zeroLeak = mutant({
   name: 'answers the faults of some pages with zeros',
   breaks: 'no-zero-leak',
   kind: 'zeros-read',
-  // Whoever compares contents, and has that many pages, sees it, too.
+  // Properties that compare contents, and have that many pages, see it, too.
   mayBreak: [
     'publish-before-present',
     'again-makes-progress',
@@ -118,7 +118,7 @@ export const presentTooEarly = mutant({
   },
 });
 
-/** Protects a page after it installed it, and somebody writes in between. */
+/** Protects a page after it installed it, and an access writes in between. */
 export const protectsLate = mutant({
   name: 'write protection comes after the page',
   breaks: 'write-protect-is-atomic',
@@ -155,7 +155,7 @@ export const poisonForgotten = mutant({
   name: 'poison is forgotten',
   breaks: 'poison-is-sticky',
   kind: 'stuck',
-  // Nobody answers later faults once the resolver is gone, and closed memory reads as zeros.
+  // No resolver answers later faults once it is gone, and closed memory reads as zeros.
   mayBreak: ['handler-death-is-seen', 'no-zero-leak'],
   port: (inner) => ({
     resolve: rows(inner, (row) =>

@@ -33,7 +33,7 @@ export const failureTurnedToZeros = mutant({
   },
 });
 
-/** What failed is said to nobody. */
+/** What failed is not said. */
 export const failsSilently = mutant({
   name: 'fails silently',
   breaks: 'source-failure-is-loud',

@@ -9,7 +9,7 @@ const declare = (coverage: Coverage, site: AccessSite, effect: Effect): Coverage
 
 const { 'external-vhost': _vhost, ...withoutVhost } = watchedSites(() => blocking());
 
-/** Says that an access fails which in truth nobody notices. */
+/** Says that an access fails which in truth delivers no fault. */
 export const coverageTooProud = mutant({
   name: 'declares more coverage than there is',
   breaks: 'coverage-is-true',
@@ -20,7 +20,7 @@ export const coverageTooProud = mutant({
   attachment: ({ coverage }) => ({ coverage: declare(coverage, 'external-vhost', 'errors') }),
 });
 
-/** Says that nobody notices an access which in truth waits. */
+/** Says that an access delivers no fault which in truth waits. */
 export const coverageTooModest = mutant({
   name: 'declares less coverage than there is',
   breaks: 'coverage-is-true',

@@ -31,7 +31,7 @@ function without(batch: FaultBatch, from: number, unwanted: (row: number) => boo
   return kept - from;
 }
 
-/** Removal events are read, and told to nobody. */
+/** Removal events are read, and dropped. */
 export const droppedRemove = mutant({
   name: 'drops removal events',
   breaks: 'removed-reads-zero',

@@ -1,7 +1,7 @@
 import { DemandPagingError, FLAG, OUTCOME, VERB } from 'demand-paging';
 import { ALL_DONE, passThrough, isInstall, type Row, rowOf, rows, mutant } from './mutant.js';
 
-/** Wakes whoever waits for the first page of a row, and forgets its neighbours. */
+/** Wakes the accesses that wait for the first page of a row, and forgets its neighbours. */
 export const lostWake = mutant({
   name: 'wakes only the first page of a row',
   breaks: 'no-lost-wake',
@@ -16,8 +16,8 @@ export const lostWake = mutant({
   }),
 });
 
-/** The kernel's own EEXIST: it wakes nobody. */
-export const existsWakesNobody = mutant({
+/** The kernel's own EEXIST: it wakes no waiter. */
+export const existsWakesNoWaiter = mutant({
   name: 'EEXIST without a wake-up',
   breaks: 'duplicate-wakes',
   kind: 'stuck',
@@ -29,7 +29,7 @@ export const existsWakesNobody = mutant({
   }),
 });
 
-/** The end poisons what is missing, and wakes nobody; and nothing is released. */
+/** The end poisons what is missing, and wakes no waiter; and nothing is released. */
 export const closeLeavesWaiters = mutant({
   name: 'close leaves waiters',
   breaks: 'close-is-definite',

@@ -16,9 +16,9 @@ const failing = property<number>({
   pages: PAGES,
   unless: () => undefined,
   plan: () => fc.constant(0),
-  *body(stage) {
-    for (let page = 0; page < PAGES; page++) stage.source.hold(page);
-    for (let page = 0; page < PAGES; page++) stage.touch({ site: 'vmm-load', page });
+  *body(environment) {
+    for (let page = 0; page < PAGES; page++) environment.source.hold(page);
+    for (let page = 0; page < PAGES; page++) environment.touch({ site: 'vmm-load', page });
     for (let moment = 0; moment < MOMENTS; moment++) yield pause;
     throw new PropertyFailure({ kind: 'page-absent', page: 0, because: 'brought' });
   },

@@ -70,7 +70,7 @@ export interface Touch extends Task<AccessRef> {
   kill(): void;
 }
 
-/** A pager at work on the stage. */
+/** A pager at work on the environment. */
 export interface Paging {
   readonly policy: PagerPolicy;
   do(operation: Operation, pages: PageRange): Task<OperationRef>;
@@ -83,7 +83,7 @@ export interface Paging {
   load(page: PageIndex, into: Uint8Array): void;
 }
 
-/** How a stage is set: chosen by a property, run by run. */
+/** How a environment is set: chosen by a property, run by run. */
 export interface Setting {
   readonly level: 'port' | 'pager';
   readonly pages: number;
@@ -94,8 +94,8 @@ export interface Setting {
   readonly fatalSource: boolean;
 }
 
-/** Where a property is played: memory, accessors, a source, and either a bare port or a pager. */
-export interface Stage {
+/** Where a property is run: memory, accessors, a source, and either a bare port or a pager. */
+export interface Environment {
   readonly setting: Setting;
   readonly attachment: Attachment;
   readonly layout: MemoryLayout;
@@ -111,7 +111,7 @@ export interface Stage {
   touch(request: TouchRequest): Touch;
   /** Drops pages from another thread, behind the pager's back. */
   discard(pages: PageRange): Task<OperationRef>;
-  /** Unmaps pages from another thread. Deterministic stages only. */
+  /** Unmaps pages from another thread. Deterministic environments only. */
   unmap(pages: PageRange): Task<OperationRef>;
   /**
    * Makes the resolver fail, as a fault in the handler would: at once, or at its next read where the source

@@ -30,12 +30,12 @@ import {
   awaitedOf,
   type Body,
   type Setting,
-  type Stage,
+  type Environment,
   type Touch,
   type TouchRequest,
   type Wait,
-} from './stage.js';
-import { contentsOf, stageLayout } from './stepped-stage.js';
+} from './environment.js';
+import { contentsOf, layoutOf } from './stepped-environment.js';
 import { type RealSubject } from './subject.js';
 import { Trace, type TraceEvent } from './trace.js';
 
@@ -46,7 +46,7 @@ const LEAST_MS = 1e-6;
 /** So many looks follow each other at once; after that the processor is left to those who are waited for. */
 const EAGER_LOOKS = 32;
 
-/** What a stage has opened. */
+/** What a environment has opened. */
 interface Opened {
   readonly attachment: Attachment;
   readonly port: FaultPort;
@@ -57,8 +57,8 @@ interface Opened {
   readonly direct: DirectAccesses;
 }
 
-/** A stage on a real kernel: threads and a process access memory, and the schedule is the machine's. */
-export class RealStage implements Stage, RealClock {
+/** A environment on a real kernel: threads and a process access memory, and the schedule is the machine's. */
+export class RealEnvironment implements Environment, RealClock {
   readonly exact = false;
   readonly trace = new Trace();
   readonly layout: MemoryLayout;
@@ -74,7 +74,7 @@ export class RealStage implements Stage, RealClock {
   readonly #begin_ms = performance.now();
   #moment = 0;
   #touches = 0;
-  /** What went wrong with the stage's own machinery. */
+  /** What went wrong with the environment's own machinery. */
   #broken: Error | undefined;
 
   private constructor(
@@ -93,15 +93,19 @@ export class RealStage implements Stage, RealClock {
     this.source.onRead = () => void setImmediate(() => this.#answer());
   }
 
-  static async open(subject: RealSubject, setting: Setting, accessors: AccessorPool): Promise<RealStage> {
-    const layout = stageLayout(subject, setting.pages);
+  static async open(
+    subject: RealSubject,
+    setting: Setting,
+    accessors: AccessorPool,
+  ): Promise<RealEnvironment> {
+    const layout = layoutOf(subject, setting.pages);
     const direct = new DirectAccesses();
     const source = new ScriptedSource(contentsOf(layout.regions[0]!.pageSize), setting.pages, false);
     const backend = subject.backend();
     if (setting.level === 'port') {
       const attachment = await backend.attach(layout);
       const port = await openPort(attachment.shards[0]!.port);
-      return new RealStage(
+      return new RealEnvironment(
         subject,
         setting,
         {
@@ -130,7 +134,7 @@ export class RealStage implements Stage, RealClock {
     const pager = await openPager({ ...options, source: served });
     // A second port, only to look at: whether pages are there.
     const port = await openPort(attachment!.shards[0]!.port);
-    return new RealStage(
+    return new RealEnvironment(
       subject,
       setting,
       { attachment: attachment!, port, source, pager, serving: port1, direct },
@@ -142,13 +146,13 @@ export class RealStage implements Stage, RealClock {
     return this.subject.sites;
   }
 
-  /** Milliseconds since the stage was opened. No two are the same: what ended before something began is told from that. */
+  /** Milliseconds since the environment was opened. No two are the same: what ended before something began is told from that. */
   get moment(): number {
     return (this.#moment = Math.max(performance.now() - this.#begin_ms, this.#moment + LEAST_MS));
   }
 
   get pager(): RealPager {
-    if (!this.#pager) throw new TypeError('this stage has a bare port');
+    if (!this.#pager) throw new TypeError('this environment has a bare port');
     return this.#pager;
   }
 
@@ -178,11 +182,12 @@ export class RealStage implements Stage, RealClock {
   }
 
   unmap(): never {
-    throw new TypeError('nothing is unmapped on a real stage');
+    throw new TypeError('nothing is unmapped on a real environment');
   }
 
   breakHandler(): void {
-    if (!this.setting.fatalSource) throw new TypeError('this stage has a source that lets its reader live');
+    if (!this.setting.fatalSource)
+      throw new TypeError('this environment has a source that lets its reader live');
     this.note({ actor: { kind: 'source' }, kind: 'source-made-fatal' });
   }
 
@@ -201,7 +206,7 @@ export class RealStage implements Stage, RealClock {
     this.trace.add(this.moment, event);
   }
 
-  /** Plays a body to its end. Rejects with {@link PropertyFailure}. */
+  /** Runs a body to its end. Rejects with {@link PropertyFailure}. */
   async run(body: Body): Promise<void> {
     let looks = 0;
     let since = this.moment;
@@ -221,12 +226,12 @@ export class RealStage implements Stage, RealClock {
     this.#check();
   }
 
-  /** Ends everything, whoever still waits included. */
+  /** Ends everything, accesses that still wait included. */
   async close(): Promise<void> {
     const { pager, attachment, port, serving } = this.#opened;
     this.source.resume();
     if (pager) {
-      // Nobody may be left waiting, or the thread that waits can never be ended.
+      // No access may be left waiting, or its thread can never be ended.
       if (!this.pager.closed) await pager.close({ missing: 'zero' });
       else await pager.close();
       serving?.close();
@@ -256,7 +261,7 @@ export class RealStage implements Stage, RealClock {
     }
   }
 
-  /** At a bare port the stage is the one to let waiters go. */
+  /** At a bare port the environment is the one to let waiters go. */
   #letGo(): void {
     const rows = new ResolutionBatch(1);
     const zeros = VERB.zeropage;

@@ -3,23 +3,23 @@ import { pathToFileURL } from 'node:url';
 import { DemandPagingError, requirements } from '../../api/index.js';
 import { type Subject } from '../../conformance/index.js';
 import { type Uapi } from '../../prototypes/index.js';
-import { judged } from '../../scenarios/index.js';
-import { type Candidate, CANDIDATES, prototypeCandidate } from './candidate.js';
+import { inUse } from '../../scenarios/index.js';
+import { type Target, TARGETS, prototypeTarget } from './target.js';
 import { MEMORY } from '../conformance-subjects.js';
 
-/** What `--backend` and `uapi` take: a name of {@link CANDIDATES}, or the path of a module. */
+/** What `--backend` and `uapi` take: a name of {@link TARGETS}, or the path of a module. */
 export const isPath = (text: string): boolean => /[/\\]|\.[cm]?[jt]s$/.test(text);
 
-export const candidateNames = (): readonly string[] => [MEMORY, ...CANDIDATES].map(({ name }) => name);
+export const targetNames = (): readonly string[] => [MEMORY, ...TARGETS].map(({ name }) => name);
 
 /**
- * The candidate of a name, or of a module: its default export is what {@link defineUapi} returns, or a subject of the
+ * The target of a name, or of a module: its default export is what {@link defineUapi} returns, or a subject of the
  * conformance suite; its export `use`, if there is one, says how the prototype is put to use.
  *
  * Runs the module. Errors: MODULE_NOT_FOUND, MODULE_FAILED (it throws while it is loaded), NOT_A_UAPI.
  */
-export async function loadCandidate(text: string): Promise<Candidate> {
-  if (!isPath(text)) return namedCandidate(text);
+export async function loadTarget(text: string): Promise<Target> {
+  if (!isPath(text)) return namedTarget(text);
   const exports = await load(text);
   const value = exports['default'];
   if (value === undefined) {
@@ -28,8 +28,8 @@ export async function loadCandidate(text: string): Promise<Candidate> {
       hint: 'Write `export default` before what defineUapi returns',
     });
   }
-  if (isUapi(value)) return prototypeCandidate(judged(value, useOf(exports['use'], text)), 'module');
-  if (isSubject(value)) return subjectCandidate(value);
+  if (isUapi(value)) return prototypeTarget(inUse(value, useOf(exports['use'], text)), 'module');
+  if (isSubject(value)) return subjectTarget(value);
   throw new DemandPagingError(
     'NOT_A_UAPI',
     `the default export of ${text} is ${describe(value)}, and neither what defineUapi returns nor a subject`,
@@ -37,11 +37,11 @@ export async function loadCandidate(text: string): Promise<Candidate> {
   );
 }
 
-function namedCandidate(name: string): Candidate {
-  const found = [MEMORY, ...CANDIDATES].find((candidate) => candidate.name === name);
+function namedTarget(name: string): Target {
+  const found = [MEMORY, ...TARGETS].find((target) => target.name === name);
   if (found) return found;
   throw new DemandPagingError('MODULE_NOT_FOUND', `there is no backend '${name}'`, {
-    hint: `It takes the path of a module, or one of: ${candidateNames().join(', ')}`,
+    hint: `It takes the path of a module, or one of: ${targetNames().join(', ')}`,
   });
 }
 
@@ -99,7 +99,7 @@ function useOf(use: unknown, path: string): object {
   );
 }
 
-const subjectCandidate = (subject: Subject): Candidate => ({
+const subjectTarget = (subject: Subject): Target => ({
   name: subject.name,
   title: subject.name,
   group: 'module',

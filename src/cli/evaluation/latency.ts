@@ -46,7 +46,7 @@ export async function measureFaults(): Promise<readonly FaultSample[]> {
   try {
     return await touchAll(pager);
   } finally {
-    await pager.close({ missing: 'leave' }); // nobody accesses the memory any more
+    await pager.close({ missing: 'leave' }); // no accessor is left
   }
 }
 

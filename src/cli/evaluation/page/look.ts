@@ -21,7 +21,7 @@ export const EFFECTS: Readonly<Record<Effect, Look & { readonly means: string }>
   exits: { look: 'exits', sign: 'exits', means: 'KVM_RUN returns with the fault' },
   errors: { look: 'errors', sign: 'errors', means: 'the access fails at once; no page is named' },
   injects: { look: 'errors', sign: 'injects', means: 'the guest sees an abort' },
-  unmediated: { look: 'open', sign: 'open', means: 'unmediated: it goes through, and nobody is told' },
+  unmediated: { look: 'open', sign: 'open', means: 'unmediated: it goes through, and no fault is delivered' },
 };
 
 export const CASE_OUTCOMES: Readonly<Record<CaseOutcome, Look>> = {

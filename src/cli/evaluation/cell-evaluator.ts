@@ -12,8 +12,8 @@ import {
 import { recordFailure } from '../reproducer/record-failure.js';
 import { type Cell, type CellResult, propertyOf } from './cell.js';
 
-/** Judges cells of one subject, in this process. */
-export class CellJudge {
+/** Evaluates cells of one subject, in this process. */
+export class CellEvaluator {
   readonly #subject: Subject;
   readonly #options: CheckOptions;
   #manifest: Manifest | undefined;
@@ -28,7 +28,7 @@ export class CellJudge {
   }
 
   /** Never throws: what the subject throws is a failure of the cell. */
-  async judge(cell: Cell): Promise<CellResult> {
+  async evaluate(cell: Cell): Promise<CellResult> {
     return { ...cell, ...(await this.#resultOf(cell)) };
   }
 
@@ -53,7 +53,7 @@ export class CellJudge {
     return this.#checked(cell, property, { ...this.#subject, sites: [site] });
   }
 
-  /** A failure on a real kernel is played again, recorded, for a C program of it. */
+  /** A failure on a real kernel is repeated, recorded, for a C program of it. */
   async #checked(
     { property: title, site }: Cell,
     property: AnyProperty,

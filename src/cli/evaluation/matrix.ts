@@ -2,14 +2,14 @@ import { type AccessSite, classOf } from '../../api/index.js';
 import { titleOf } from '../../conformance/index.js';
 import { type CaseResult, publishedFits, SCENARIOS, type ScenarioResult } from '../../scenarios/index.js';
 import { hostFacts } from '../host-facts.js';
-import { CANDIDATES } from './candidate.js';
-import { type Cell, type CellResult, cellsOf, COLUMNS, JUDGED } from './cell.js';
-import { judgeCandidate, type Judgement, type JudgingOptions } from './judgement.js';
+import { TARGETS } from './target.js';
+import { type Cell, type CellResult, cellsOf, COLUMNS, ALL_PROPERTIES } from './cell.js';
+import { evaluateTarget, type Evaluation, type EvaluationOptions } from './evaluation.js';
 import { type FaultSample, measureFaults } from './latency.js';
 import { shows, type Shown, THREAD_HAZARDS, type ThreadHazard } from './thread-hazards.js';
 
-/** One row of the matrix: a candidate, and all that was found out about it. */
-export type MatrixRow = Judgement;
+/** One row of the matrix: a target, and all that was found out about it. */
+export type MatrixRow = Evaluation;
 
 /** A hazard, and the rows that have it. */
 export interface HazardRow {
@@ -25,7 +25,7 @@ export interface HazardRow {
 
 /** A row that has a hazard, and the result that shows it. */
 export interface HazardShown {
-  readonly candidate: string;
+  readonly target: string;
   readonly result: CellResult | CaseResult;
 }
 
@@ -48,7 +48,11 @@ export interface MatrixDocument {
     readonly claim: string;
     readonly about: string;
   }[];
-  readonly scenarios: readonly { readonly name: string; readonly title: string; readonly plays: string }[];
+  readonly scenarios: readonly {
+    readonly name: string;
+    readonly title: string;
+    readonly description: string;
+  }[];
   readonly rows: readonly MatrixRow[];
   readonly hazards: readonly HazardRow[];
   /** Accesses to missing pages on this host; empty where userfaultfd is unavailable. */
@@ -69,9 +73,9 @@ export interface MatrixOptions {
   readonly runs: number;
   readonly liveRuns: number;
   readonly seed: number;
-  /** Modules to be judged beside everybody else. */
+  /** Modules to be evaluated beside all targets. */
   readonly modules: readonly string[];
-  /** Only these, by name. Default: everybody. */
+  /** Only these, by name. Default: all targets. */
   readonly only?: readonly string[];
   /** Default: all. */
   readonly cells?: readonly Cell[];
@@ -82,7 +86,7 @@ export interface MatrixOptions {
 }
 
 export interface MatrixProgress {
-  /** Candidates that are being judged, with how much of each is done, from 0 to 1. */
+  /** Targets that are being evaluated, with how much of each is done, from 0 to 1. */
   readonly underWay: ReadonlyMap<string, number>;
   readonly done: number;
   readonly of: number;
@@ -92,21 +96,21 @@ const WITHIN_MS = 3000;
 const LIVE_WITHIN_MS = 2000;
 const AT_ONCE = 2;
 
-/** Judges everybody, two at once, and measures what a missing page costs when nothing else goes on any more. */
+/** Evaluates all targets, two at once, and measures what a missing page costs when nothing else goes on any more. */
 export async function makeMatrix(options: MatrixOptions): Promise<MatrixDocument> {
   const started = performance.now();
-  const wanted = CANDIDATES.filter(({ name }) => options.only?.includes(name) ?? true);
+  const wanted = TARGETS.filter(({ name }) => options.only?.includes(name) ?? true);
   const live = wanted.filter(({ group }) => group === 'live').map(({ name }) => name);
   const stepped = wanted.filter(({ group }) => group !== 'live').map(({ name }) => name);
-  const board = new Board(wanted.length + options.modules.length, options);
-  // Verdicts do not depend on time, so what is live is judged beside the others, which have the rest of the machine.
-  const [judgedLive, judged] = await Promise.all([
-    inTurns(live, 1, (name) => board.judge(name, true)),
+  const progress = new Progress(wanted.length + options.modules.length, options);
+  // Verdicts do not depend on time, so what is live is evaluated beside the others, which have the rest of the machine.
+  const [evaluatedLive, evaluated] = await Promise.all([
+    inTurns(live, 1, (name) => progress.evaluate(name, true)),
     inTurns([...stepped, ...options.modules], live.length > 0 ? 1 : AT_ONCE, (name) =>
-      board.judge(name, false),
+      progress.evaluate(name, false),
     ),
   ]);
-  const rows = [...judgedLive, ...judged].map((row) => ({
+  const rows = [...evaluatedLive, ...evaluated].map((row) => ({
     ...row,
     scenarios: row.scenarios.map(withoutTraces),
   }));
@@ -117,15 +121,15 @@ export async function makeMatrix(options: MatrixOptions): Promise<MatrixDocument
     host: { kernel, architecture, cpus, node },
     options: { runs: options.runs, liveRuns: options.liveRuns, seed: options.seed },
     sites: COLUMNS.map((site) => ({ site, class: classOf(site) })),
-    properties: JUDGED.map((property) => ({
+    properties: ALL_PROPERTIES.map((property) => ({
       property: titleOf(property),
       claim: property.claim,
       about: property.about,
     })),
-    scenarios: SCENARIOS.map(({ name, title, plays }) => ({ name, title, plays })),
+    scenarios: SCENARIOS.map(({ name, title, description }) => ({ name, title, description })),
     rows,
     hazards: THREAD_HAZARDS.map((hazard) => hazardRow(hazard, rows)),
-    faults: judgedLive.some(({ candidate, cells }) => candidate === 'userfaultfd' && cells.length > 0)
+    faults: evaluatedLive.some(({ target, cells }) => target === 'userfaultfd' && cells.length > 0)
       ? await measureFaults()
       : [],
     scaling: publishedFits().map(({ curve, model, predictions }) => ({
@@ -142,8 +146,8 @@ export async function makeMatrix(options: MatrixOptions): Promise<MatrixDocument
   };
 }
 
-/** Who is being judged, and how far that is. */
-class Board {
+/** Who is being evaluated, and how far that is. */
+class Progress {
   readonly #underWay = new Map<string, number>();
   #done = 0;
   readonly #of: number;
@@ -154,21 +158,21 @@ class Board {
     this.#options = options;
   }
 
-  async judge(name: string, live: boolean): Promise<Judgement> {
+  async evaluate(name: string, live: boolean): Promise<Evaluation> {
     const { runs, liveRuns, seed, within_ms = WITHIN_MS } = this.#options;
     this.#tell(name, 0);
-    const options: JudgingOptions = {
+    const options: EvaluationOptions = {
       runs: live ? liveRuns : runs,
       seed,
       within_ms: live ? LIVE_WITHIN_MS : within_ms,
       scenarios: SCENARIOS.map(({ name: scenario }) => scenario),
       hear: ({ done, of }) => this.#tell(name, done / of),
     };
-    const judgement = await judgeCandidate(name, this.#options.cells ?? cellsOf(), options);
+    const evaluation = await evaluateTarget(name, this.#options.cells ?? cellsOf(), options);
     this.#underWay.delete(name);
     this.#done++;
     this.#options.hear({ underWay: this.#underWay, done: this.#done, of: this.#of });
-    return judgement;
+    return evaluation;
   }
 
   #tell(name: string, part: number): void {
@@ -198,15 +202,15 @@ const withoutTraces = (result: ScenarioResult): ScenarioResult => ({
   cases: result.cases.map((each) => (each.outcome === 'works' ? { ...each, trace: [] } : each)),
 });
 
-/** Who has a hazard. Rows of which that cannot be said are in neither list: not judged, not applicable, broken otherwise. */
+/** Who has a hazard. Rows of which that cannot be said are in neither list: not evaluated, not applicable, broken otherwise. */
 export function hazardRow(hazard: ThreadHazard, rows: readonly MatrixRow[]): HazardRow {
   const has: HazardShown[] = [];
   const hasNot: string[] = [];
   for (const row of rows) {
     const found = find(hazard, row);
-    const candidate = row.facts?.name ?? row.candidate;
-    if (found === 'absent') hasNot.push(candidate);
-    else if (found) has.push({ candidate, result: found });
+    const target = row.facts?.name ?? row.target;
+    if (found === 'absent') hasNot.push(target);
+    else if (found) has.push({ target, result: found });
   }
   const { name, title, said, shown } = hazard;
   return { name, title, said, shown, has, hasNot };
@@ -241,8 +245,8 @@ function ofProperty(shown: Extract<Shown, { by: 'property' }>, { cells }: Matrix
   const found = failing(property).find((result) => shows(shown, result));
   if (found) return found;
   // What breaks otherwise says nothing of this.
-  const judged = cells.filter((cell) => cell.property === property);
-  return judged.some(({ outcome }) => outcome === 'holds') && failing(property).length === 0
+  const evaluated = cells.filter((cell) => cell.property === property);
+  return evaluated.some(({ outcome }) => outcome === 'holds') && failing(property).length === 0
     ? 'absent'
     : undefined;
 }

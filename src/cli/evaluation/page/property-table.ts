@@ -1,11 +1,11 @@
 import { formatTrace, type Result, resultText } from '../../../conformance/index.js';
 import { type CellResult } from '../cell.js';
-import { resultKey } from '../judgement-text.js';
+import { resultKey } from '../evaluation-text.js';
 import { type MatrixDocument, type MatrixRow } from '../matrix.js';
 import { OUTCOMES } from './look.js';
 import { html, type Markup } from './markup.js';
 import { opener, type Popover, traceMarkup } from './popover.js';
-import { groupedRows, isJudged, nameOf, scrolling } from './table.js';
+import { groupedRows, isEvaluated, nameOf, scrolling } from './table.js';
 
 export const propertyId = (row: number, property: string): string =>
   `of-${row}-${property.replaceAll(/[^a-z]+/g, '-')}`;
@@ -16,7 +16,7 @@ const cellsOf = ({ cells }: MatrixRow, property: string): readonly CellResult[] 
 /** From what matters most to what says least. */
 const RANK: readonly Result['outcome'][] = ['fails', 'holds', 'unmediated', 'not-applicable', 'skipped'];
 
-/** Candidates by properties: over the sites, what matters most. */
+/** Targets by properties: over the sites, what matters most. */
 export function propertyTable({ properties, rows }: MatrixDocument): Markup {
   const head = html`<thead>
     <tr>
@@ -59,7 +59,7 @@ function cellMarkup(row: MatrixRow, at: number, property: string): Markup {
 /** What opens from its cells. */
 export const propertyPopovers = ({ properties, rows }: MatrixDocument): Popover[] =>
   rows.flatMap((row, at) =>
-    isJudged(row)
+    isEvaluated(row)
       ? properties.map(({ property, claim }) => ({
           id: propertyId(at, property),
           title: `${nameOf(row)}: ${property}`,
@@ -105,7 +105,7 @@ function groupMarkup({ result, sites }: Group, row: MatrixRow): Markup {
       const { replay, trace } = result;
       return html`<p>${head}: <strong>${resultText(result)}</strong></p>
         ${traceMarkup(formatTrace(trace))}
-        ${replay && html`<p class="soft">Found with seed ${replay.seed}; path <code>${replay.path}</code> of the suite plays it again on ${nameOf(row)}. The run: <code>${replay.plan}</code></p>`}`;
+        ${replay && html`<p class="soft">Found with seed ${replay.seed}; path <code>${replay.path}</code> of the suite repeats it on ${nameOf(row)}. The run: <code>${replay.plan}</code></p>`}`;
     }
   }
 }

@@ -6,18 +6,18 @@ import { opener, type Popover, traceMarkup } from './popover.js';
 import { groupedRows, nameOf, scrolling } from './table.js';
 
 const scenarioId = (row: MatrixRow, scenario: string): string =>
-  `play-${nameOf(row).replaceAll(/[^a-z0-9+-]+/gi, '-')}-${scenario}`;
+  `scenario-${nameOf(row).replaceAll(/[^a-z0-9+-]+/gi, '-')}-${scenario}`;
 
-/** Candidates by scenarios: the worst case of each. */
+/** Targets by scenarios: the worst case of each. */
 export function scenarioTable({ scenarios, rows }: MatrixDocument): Markup {
-  const played = rows.filter((row) => row.scenarios.length > 0);
+  const withScenarios = rows.filter((row) => row.scenarios.length > 0);
   const head = html`<thead>
     <tr>
       <th class="corner" scope="col">UAPI</th>
-      ${scenarios.map(({ name, plays }) => html`<th scope="col" title="${plays}">${name}</th>`)}
+      ${scenarios.map(({ name, description }) => html`<th scope="col" title="${description}">${name}</th>`)}
     </tr>
   </thead>`;
-  const body = groupedRows(played, scenarios.length, (row) =>
+  const body = groupedRows(withScenarios, scenarios.length, (row) =>
     scenarios.map(({ name, title }) => {
       const result = row.scenarios.find(({ scenario }) => scenario === name);
       if (!result) return html`–`;
@@ -40,7 +40,7 @@ export const scenarioPopovers = ({ scenarios, rows }: MatrixDocument): Popover[]
     row.scenarios.map(({ scenario, cases }) => ({
       id: scenarioId(row, scenario),
       title: `${nameOf(row)}: ${scenarios.find(({ name }) => name === scenario)?.title ?? scenario}`,
-      body: html`<p class="soft">${scenarios.find(({ name }) => name === scenario)?.plays}</p>
+      body: html`<p class="soft">${scenarios.find(({ name }) => name === scenario)?.description}</p>
         ${cases.map(
           (result) =>
             html`<p>

@@ -8,16 +8,16 @@ import {
 } from '../../conformance/index.js';
 import { paragraph } from '../paragraph.js';
 import { type CellResult, COLUMNS } from './cell.js';
-import { type Judgement } from './judgement.js';
+import { type Evaluation } from './evaluation.js';
 
-/** A judgement for people: what it declares, where nobody stands, and each property with its sites. */
-export function judgementLines(judgement: Judgement, columns: number): string[] {
-  const { facts, cells } = judgement;
+/** A evaluation for people: what it declares, which sites are not intercepted, and each property with its sites. */
+export function evaluationLines(evaluation: Evaluation, columns: number): string[] {
+  const { facts, cells } = evaluation;
   const properties = [...new Set(cells.map(({ property }) => property))];
   return [
     ...(facts ? paragraph(`${facts.name}: ${facts.title} (${facts.status})`, columns, 2) : []),
-    ...effectLines(judgement, columns),
-    ...beyondLines(judgement, columns),
+    ...effectLines(evaluation, columns),
+    ...beyondLines(evaluation, columns),
     ...unmediatedLines(cells, columns),
     '',
     ...properties.flatMap((property) =>
@@ -28,7 +28,7 @@ export function judgementLines(judgement: Judgement, columns: number): string[] 
       ),
     ),
     '',
-    countLine(judgement),
+    countLine(evaluation),
   ];
 }
 
@@ -46,13 +46,13 @@ export const countsOf = (cells: readonly CellResult[]): Readonly<Record<Result['
     OUTCOMES.map((outcome) => [outcome, cells.filter((cell) => cell.outcome === outcome).length]),
   ) as Record<Result['outcome'], number>;
 
-function countLine({ candidate, cells }: Judgement): string {
+function countLine({ target, cells }: Evaluation): string {
   const counts = countsOf(cells);
-  return `${candidate}: ${OUTCOMES.map((outcome) => `${counts[outcome]} ${outcome.replace('-', ' ')}`).join(', ')}`;
+  return `${target}: ${OUTCOMES.map((outcome) => `${counts[outcome]} ${outcome.replace('-', ' ')}`).join(', ')}`;
 }
 
 /** Sites by what a missing page does to them. */
-function effectLines({ declared }: Judgement, columns: number): string[] {
+function effectLines({ declared }: Evaluation, columns: number): string[] {
   if (!declared) return [];
   const byEffect = new Map<string, AccessSite[]>();
   for (const site of COLUMNS) {
@@ -64,8 +64,8 @@ function effectLines({ declared }: Judgement, columns: number): string[] {
   );
 }
 
-/** Sites that nobody can be sent to on this host: said once. */
-function beyondLines({ declared }: Judgement, columns: number): string[] {
+/** Sites at which no access can be made on this host: said once. */
+function beyondLines({ declared }: Evaluation, columns: number): string[] {
   const beyond = declared ? COLUMNS.filter((site) => !declared.sites.includes(site)) : [];
   return beyond.length > 0
     ? paragraph(`  not tried   ${beyond.join(', ')}: ${SKIPPED_TEXT}`, columns, 14)

@@ -1,27 +1,31 @@
 import { type ModelAccess } from '../backends/memory/index.js';
 import { gotOf, OUTCOME_OF } from './outcome.js';
-import { PAGE_BYTES, patterned, Play } from './play.js';
+import { PAGE_BYTES, patterned, ScenarioRun } from './scenario-run.js';
 import { PUBLISHED_RATES } from './published-rates.js';
 import { type CaseOutcome, type CaseResult, type CaseSeen, type Scenario, worstOf } from './scenario.js';
-import { type JudgedUapi } from './uapis.js';
+import { type UapiInUse } from './uapis.js';
 
 const VCPUS = 256;
 
-/** How the vCPUs were stopped, before anybody served them. */
+/** How the vCPUs were stopped, before the handler served them. */
 type Stopped = 'one-queue' | 'exits' | 'own-queues' | 'not';
 
 /** All vCPUs fault before the handler runs; then it serves them. `pageOf`: which page a vCPU wants. */
-async function crowd(uapi: JudgedUapi, name: string, pageOf: (vcpu: number) => number): Promise<CaseResult> {
-  const play = await Play.open(uapi, { pages: VCPUS });
+async function manyFault(
+  uapi: UapiInUse,
+  name: string,
+  pageOf: (vcpu: number) => number,
+): Promise<CaseResult> {
+  const run = await ScenarioRun.open(uapi, { pages: VCPUS });
   try {
     const accesses = Array.from({ length: VCPUS }, (_, vcpu) =>
-      play.access({ site: 'vcpu-load', page: pageOf(vcpu), vcpu }),
+      run.access({ site: 'vcpu-load', page: pageOf(vcpu), vcpu }),
     );
     for (const access of accesses) access.step();
-    const stopped = howStopped(play, accesses);
-    const inOneQueue = stopped === 'one-queue' ? play.kernel.queue.waiting : 0;
-    play.note({ actor: { kind: 'vcpus' }, kind: 'all-faulted', vcpus: VCPUS, waitInOneQueue: inOneQueue });
-    await Promise.all(accesses.map((access) => play.run(access)));
+    const stopped = howStopped(run, accesses);
+    const inOneQueue = stopped === 'one-queue' ? run.kernel.queue.waiting : 0;
+    run.note({ actor: { kind: 'vcpus' }, kind: 'all-faulted', vcpus: VCPUS, waitInOneQueue: inOneQueue });
+    await Promise.all(accesses.map((access) => run.settled(access)));
     const source = patterned(VCPUS);
     const got = accesses.map((access, vcpu) => {
       const at = pageOf(vcpu) * PAGE_BYTES;
@@ -31,23 +35,23 @@ async function crowd(uapi: JudgedUapi, name: string, pageOf: (vcpu: number) => n
     const figures = {
       vcpus: VCPUS,
       waitInOneQueue: inOneQueue,
-      fetchedPages: play.source.read_bytes / PAGE_BYTES,
+      fetchedPages: run.source.read_bytes / PAGE_BYTES,
     };
     if (wrong) {
       const outcome = worstOf(got.map((each) => OUTCOME_OF[each]));
-      return play.result(name, outcome, { kind: 'vcpu-access', got: wrong }, figures);
+      return run.result(name, outcome, { kind: 'vcpu-access', got: wrong }, figures);
     }
-    if (name === 'one-page') return play.result(name, 'works', { kind: 'one-fetch' }, figures);
-    return play.result(name, ...scaling(stopped, figures));
+    if (name === 'one-page') return run.result(name, 'works', { kind: 'one-fetch' }, figures);
+    return run.result(name, ...scaling(stopped, figures));
   } finally {
-    await play.close();
+    await run.close();
   }
 }
 
-function howStopped(play: Play, accesses: readonly ModelAccess[]): Stopped {
+function howStopped(run: ScenarioRun, accesses: readonly ModelAccess[]): Stopped {
   if (accesses.every(({ state }) => state === 'exited')) return 'exits';
   if (!accesses.every(({ state }) => state === 'blocked')) return 'not';
-  const [first] = play.kernel.sites['vcpu-load'] ?? [];
+  const [first] = run.kernel.sites['vcpu-load'] ?? [];
   return first?.queue === 'own' ? 'own-queues' : 'one-queue';
 }
 
@@ -70,13 +74,16 @@ function scaling(
 export const manyVcpus: Scenario = {
   name: 'many-vcpus',
   title: 'hundreds of vCPUs on one notification queue',
-  plays: `${VCPUS} vCPUs fault before the handler has run once; then it serves them. How fast that can be is not played: it is what was published of one queue, and of exits.`,
+  description: `${VCPUS} vCPUs fault before the handler has run once; then it serves them. How fast that can be is not run: it is what was published of one queue, and of exits.`,
   source: 'Anish Moorthy, rates of demand_paging_test with up to 256 vCPUs, 2023 and 2024',
   cases: {
     'pages-of-their-own': 'each vCPU wants a page of its own',
     'one-page': 'all want the same page',
   },
-  async play(uapi) {
-    return [await crowd(uapi, 'pages-of-their-own', (vcpu) => vcpu), await crowd(uapi, 'one-page', () => 7)];
+  async run(uapi) {
+    return [
+      await manyFault(uapi, 'pages-of-their-own', (vcpu) => vcpu),
+      await manyFault(uapi, 'one-page', () => 7),
+    ];
   },
 };

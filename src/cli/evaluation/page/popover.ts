@@ -16,7 +16,7 @@ export const popoverMarkup = ({ id, title, body }: Popover): Markup =>
     <div class="body">${body}</div>
   </div> `;
 
-/** A button that opens one. `says`: what it is, for whoever does not see its colour. */
+/** A button that opens one. `says`: what it is, for readers who do not see its colour. */
 export const opener = (id: string, look: string, label: string, says: string): Markup =>
   html`<button class="cell ${look}" popovertarget="${id}" aria-label="${says}" title="${says}">
     ${label}

@@ -18,11 +18,11 @@ export type CellResult = Cell & Result & { readonly reproducer?: Reproducer };
 /** Sites with a column of their own; a visibility check reads nothing. */
 export const COLUMNS: readonly AccessSite[] = SITE_NAMES.filter((site) => site !== 'kernel-visibility');
 
-/** Everything that is judged, in the order in which it is reported. */
-export const JUDGED: readonly AnyProperty[] = [...PROPERTIES, ...HAZARDS];
+/** Everything that is evaluated, in the order in which it is reported. */
+export const ALL_PROPERTIES: readonly AnyProperty[] = [...PROPERTIES, ...HAZARDS];
 
 export const propertyOf = (title: string): AnyProperty | undefined =>
-  JUDGED.find((property) => titleOf(property) === title);
+  ALL_PROPERTIES.find((property) => titleOf(property) === title);
 
 /** Whether a property has something to say about a site. */
 function concerns({ about, at }: AnyProperty, site: AccessSite): boolean {
@@ -30,7 +30,7 @@ function concerns({ about, at }: AnyProperty, site: AccessSite): boolean {
 }
 
 /** The cells of properties: one for the backend as a whole, or one a site that the property is about. */
-export function cellsOf(properties: readonly AnyProperty[] = JUDGED): readonly Cell[] {
+export function cellsOf(properties: readonly AnyProperty[] = ALL_PROPERTIES): readonly Cell[] {
   return properties.flatMap((property): Cell[] =>
     property.about === 'backend'
       ? [{ property: titleOf(property), site: undefined }]

@@ -1,39 +1,39 @@
 import { ftruncateSync, writeSync } from 'node:fs';
 import { DemandPagingError } from '../../api/index.js';
 import { type CheckOptions } from '../../conformance/index.js';
-import { type JudgedUapi, playScenario, SCENARIOS } from '../../scenarios/index.js';
+import { type UapiInUse, runScenario, SCENARIOS } from '../../scenarios/index.js';
 import { type PlainFailure } from '../failure.js';
-import { type Candidate } from './candidate.js';
-import { CellJudge, textOf } from './cell-judge.js';
-import { IDLE_STATUS, type JudgeJob, type JudgeMessage } from './judge-job.js';
-import { loadCandidate } from './module-candidate.js';
+import { type Target } from './target.js';
+import { CellEvaluator, textOf } from './cell-evaluator.js';
+import { IDLE_STATUS, type EvaluationJob, type EvaluationMessage } from './evaluation-job.js';
+import { loadTarget } from './module-target.js';
 
-/** The process in which a candidate is judged: it may loop, throw or end, and nobody else is hurt. */
+/** The process in which a target is evaluated: it may loop, throw or end without harm to others. */
 
 let sent = Promise.resolve();
 
 /** What is longer than the channel's pipe is still being written when this returns. */
-function send(message: JudgeMessage): void {
+function send(message: EvaluationMessage): void {
   sent = new Promise((resolve) => process.send!(message, () => resolve()));
 }
 
 process.on('beforeExit', () => process.exit(IDLE_STATUS));
 process.on('disconnect', () => process.exit());
-process.once('message', (job: JudgeJob) => {
+process.once('message', (job: EvaluationJob) => {
   process.channel!.unref(); // listened to for its end, and no work that is under way
   // The last message is written after all others.
-  void judge(job).finally(() => sent.then(() => process.disconnect()));
+  void evaluate(job).finally(() => sent.then(() => process.disconnect()));
 });
 
-async function judge(job: JudgeJob): Promise<void> {
-  let candidate: Candidate;
+async function evaluate(job: EvaluationJob): Promise<void> {
+  let target: Target;
   try {
-    candidate = await loadCandidate(job.candidate);
+    target = await loadTarget(job.target);
   } catch (thrown) {
     return send({ kind: 'refused', failure: plainOf(thrown) });
   }
-  const { name, title, group, status } = candidate;
-  const { met, list } = candidate.probe();
+  const { name, title, group, status } = target;
+  const { met, list } = target.probe();
   if (!met) {
     const lacking = list.filter((requirement) => !requirement.met);
     send({ kind: 'loaded', facts: { name, title, group, status, deterministic: group !== 'live' } });
@@ -42,40 +42,40 @@ async function judge(job: JudgeJob): Promise<void> {
       reason: lacking.map(({ what, found }) => `${what}: ${found}`).join('; '),
     });
   }
-  const subject = candidate.subject();
+  const subject = target.subject();
   send({ kind: 'loaded', facts: { name, title, group, status, deterministic: subject.deterministic } });
-  await judgeCells(new CellJudge(subject, checkOptions(job)), job);
-  if (candidate.uapi) await play(candidate.uapi, job);
+  await evaluateCells(new CellEvaluator(subject, checkOptions(job)), job);
+  if (target.uapi) await runScenarios(target.uapi, job);
   send({ kind: 'over' });
 }
 
-async function judgeCells(judging: CellJudge, { cells }: JudgeJob): Promise<void> {
+async function evaluateCells(evaluator: CellEvaluator, { cells }: EvaluationJob): Promise<void> {
   for (const [index, cell] of cells.entries()) {
     send({ kind: 'begin', index });
-    if (index === 0) await declare(judging);
-    send({ kind: 'cell', index, result: await judging.judge(cell) });
+    if (index === 0) await declare(evaluator);
+    send({ kind: 'cell', index, result: await evaluator.evaluate(cell) });
   }
 }
 
-async function play(uapi: JudgedUapi, { cells, scenarios }: JudgeJob): Promise<void> {
+async function runScenarios(uapi: UapiInUse, { cells, scenarios }: EvaluationJob): Promise<void> {
   for (const [index, name] of scenarios.entries()) {
     send({ kind: 'begin', index: cells.length + index });
-    const scenario = SCENARIOS.find((candidate) => candidate.name === name)!;
-    send({ kind: 'scenario', result: await playScenario(scenario, uapi) });
+    const scenario = SCENARIOS.find((target) => target.name === name)!;
+    send({ kind: 'scenario', result: await runScenario(scenario, uapi) });
   }
 }
 
 /** What cannot even be opened says so in every cell. */
-async function declare(judging: CellJudge): Promise<void> {
+async function declare(evaluator: CellEvaluator): Promise<void> {
   try {
-    const { coverage, supports, sites } = await judging.manifest();
+    const { coverage, supports, sites } = await evaluator.manifest();
     send({ kind: 'declared', declared: { coverage, supports, sites } });
   } catch {
     // The cells will say it.
   }
 }
 
-function checkOptions({ options, blackBox }: JudgeJob): CheckOptions {
+function checkOptions({ options, blackBox }: EvaluationJob): CheckOptions {
   const { runs, seed, within_ms, path } = options;
   const checking: CheckOptions = { runs, seed, within_ms: within_ms, ...(path !== undefined && { path }) };
   return blackBox === undefined ? checking : { ...checking, watch: recorder(blackBox) };

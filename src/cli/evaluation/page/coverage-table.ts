@@ -5,7 +5,7 @@ import { type MatrixDocument, type MatrixRow } from '../matrix.js';
 import { EFFECTS } from './look.js';
 import { html, type Markup } from './markup.js';
 import { opener, type Popover, traceMarkup } from './popover.js';
-import { groupedRows, isJudged, nameOf, scrolling } from './table.js';
+import { groupedRows, isEvaluated, nameOf, scrolling } from './table.js';
 import { propertyId } from './property-table.js';
 
 const siteId = (row: number, site: AccessSite): string => `at-${row}-${site}`;
@@ -16,7 +16,7 @@ const effectOf = ({ declared }: MatrixRow, site: AccessSite): Effect =>
 const cellsAt = ({ cells }: MatrixRow, site: AccessSite): readonly CellResult[] =>
   cells.filter((cell) => cell.site === site);
 
-/** Candidates by access sites: what a missing page does there, and what fails. */
+/** Targets by access sites: what a missing page does there, and what fails. */
 export function coverageTable({ sites, rows }: MatrixDocument): Markup {
   const classes = [...new Set(sites.map((site) => site.class))];
   const head = html`<thead>
@@ -49,10 +49,10 @@ function cellOf(row: MatrixRow, at: number, site: AccessSite): Markup {
 
 /** What opens from its cells. */
 export const coveragePopovers = ({ sites, rows }: MatrixDocument): Popover[] =>
-  rows.flatMap((row, at) => (isJudged(row) ? sites.map(({ site }) => sitePopover(row, at, site)) : []));
+  rows.flatMap((row, at) => (isEvaluated(row) ? sites.map(({ site }) => sitePopover(row, at, site)) : []));
 
 function sitePopover(row: MatrixRow, at: number, site: AccessSite): Popover {
-  const declared = row.declared?.coverage.find((candidate) => candidate.site === site);
+  const declared = row.declared?.coverage.find((target) => target.site === site);
   const effect = effectOf(row, site);
   const cells = cellsAt(row, site);
   const of = (outcome: CellResult['outcome']): readonly CellResult[] =>

@@ -6,7 +6,7 @@ import { paragraph } from '../paragraph.js';
 import { duration } from '../quantity.js';
 import { type Terminal } from '../terminal.js';
 import { textTable } from '../text-table.js';
-import { countsOf } from './judgement-text.js';
+import { countsOf } from './evaluation-text.js';
 import { writeReproducers } from './reproducer-files.js';
 import { makeMatrix, type MatrixDocument, type MatrixProgress } from './matrix.js';
 
@@ -20,7 +20,7 @@ export interface MatrixCommandOptions {
   readonly json: boolean;
 }
 
-/** Judges everybody, writes the page and its data, and says the counts. What fails is a result like any other. */
+/** Evaluates all targets, writes the page and its data, and says the counts. What fails is a result like any other. */
 export async function matrixCommand(
   options: MatrixCommandOptions,
   { terminal, exit }: CommandContext,
@@ -42,7 +42,7 @@ export async function matrixCommand(
 
 const BAR = 24;
 
-/** What is being judged, in place where there is a screen; else a line for each that is done. */
+/** What is being evaluated, in place where there is a screen; else a line for each that is done. */
 class MatrixProgressView {
   readonly #terminal: Terminal;
   readonly #live: ReturnType<Terminal['live']>;
@@ -61,11 +61,11 @@ class MatrixProgressView {
         const filled = Math.floor(part * BAR);
         return `  ${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}  ${name}`;
       });
-      return this.#live.show([`${done} of ${of} judged, ${time}`, ...bars].join('\n'));
+      return this.#live.show([`${done} of ${of} evaluated, ${time}`, ...bars].join('\n'));
     }
     if (done === this.#said) return;
     this.#said = done;
-    this.#terminal.err(`${done} of ${of} judged, ${time}`);
+    this.#terminal.err(`${done} of ${of} evaluated, ${time}`);
   }
 
   end(): void {
@@ -78,14 +78,8 @@ function summary(document: MatrixDocument, columns: number, files: readonly stri
     const counts = countsOf(row.cells);
     const why = row.unavailable ?? row.refused?.message;
     return why === undefined
-      ? [
-          row.candidate,
-          counts.holds,
-          counts.fails,
-          counts.unmediated,
-          counts['not-applicable'] + counts.skipped,
-        ]
-      : [row.candidate, '-', '-', '-', why.split('\n')[0]!];
+      ? [row.target, counts.holds, counts.fails, counts.unmediated, counts['not-applicable'] + counts.skipped]
+      : [row.target, '-', '-', '-', why.split('\n')[0]!];
   });
   return [
     ...textTable(rows, {
@@ -96,12 +90,12 @@ function summary(document: MatrixDocument, columns: number, files: readonly stri
     '',
     ...document.hazards.flatMap(({ title, has }) =>
       paragraph(
-        `${title}: ${has.map(({ candidate }) => candidate).join(', ') || `nobody, in ${document.options.runs} runs`}`,
+        `${title}: ${has.map(({ target }) => target).join(', ') || `no target, in ${document.options.runs} runs`}`,
         columns,
         2,
       ),
     ),
     '',
-    `judged in ${duration(document.elapsed_ms)}; written: ${files.join(', ')}`,
+    `evaluated in ${duration(document.elapsed_ms)}; written: ${files.join(', ')}`,
   ];
 }

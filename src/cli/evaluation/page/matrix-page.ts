@@ -1,5 +1,5 @@
 import { type MatrixDocument } from '../matrix.js';
-import { countsOf } from '../judgement-text.js';
+import { countsOf } from '../evaluation-text.js';
 import { coveragePopovers, coverageTable } from './coverage-table.js';
 import { hazardList, hazardPopovers } from './hazard-list.js';
 import { EFFECTS, OUTCOMES } from './look.js';
@@ -9,7 +9,7 @@ import { faultPlot, latencyPlot, scalingPlot } from './plots.js';
 import { popoverMarkup } from './popover.js';
 import { propertyPopovers, propertyTable } from './property-table.js';
 import { scenarioPopovers, scenarioTable } from './scenario-table.js';
-import { isJudged } from './table.js';
+import { isEvaluated } from './table.js';
 
 const SECTIONS = {
   coverage: 'Who is stopped where',
@@ -75,7 +75,7 @@ export function matrixPage(document: MatrixDocument): string {
           </section>
           <section id="scenarios">
             <h2>${SECTIONS.scenarios}</h2>
-            <p>What designs must survive, played on the model of each; the worst case of each is shown.</p>
+            <p>What designs must survive, run on the model of each; the worst case of each is shown.</p>
             ${scenarioTable(document)}
           </section>
           <section id="plots">
@@ -103,18 +103,18 @@ function headMarkup({ date, host, rows, options, elapsed_ms, hazards }: MatrixDo
     took: `${Math.round(elapsed_ms / 1000)} s`,
   };
   const totals = [
-    [rows.filter(isJudged).length, 'UAPIs and backends judged'],
+    [rows.filter(isEvaluated).length, 'UAPIs and backends evaluated'],
     [counts.holds + counts.fails, 'properties at sites checked'],
     [counts.fails, 'fail, each with a counterexample'],
-    [counts.unmediated, 'have nobody standing there'],
+    [counts.unmediated, 'are not intercepted'],
     [hazards.filter(({ has }) => has.length > 0).length, `of ${hazards.length} hazards of the thread shown`],
   ] as const;
   return html`<header class="page">
     <h1>Demand paging: the UAPIs side by side</h1>
     <p>
       Proposals for telling a VMM that guest memory is not there yet, the models of what Linux has, and what
-      this host’s kernel does, judged by one suite of named properties at each site from which guest memory is
-      reached.
+      this host’s kernel does, evaluated by one suite of named properties at each site from which guest memory
+      is reached.
     </p>
     <dl class="facts">
       ${Object.entries(facts).map(
@@ -151,7 +151,7 @@ const readingMarkup = ({ options }: MatrixDocument): Markup =>
       property at each site was given ${options.runs} plans with a schedule each, and a failure was made
       smaller before it was told. What is on this kernel was accessed by real threads and processes,
       ${options.liveRuns} runs a cell; those schedules are the machine’s, and are not made smaller. Each
-      candidate was judged in a process of its own: one that does not come back is named, and the rest goes
+      target was evaluated in a process of its own: one that does not come back is named, and the rest goes
       on.
     </p>
     <p>

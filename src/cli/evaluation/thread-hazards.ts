@@ -144,8 +144,8 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
     },
   },
   {
-    name: 'exist-wakes-nobody',
-    title: 'EEXIST wakes nobody: the waiter of a page that came another way sleeps on',
+    name: 'exist-wakes-no-waiter',
+    title: 'EEXIST wakes no waiter: the accessor of a page that came another way sleeps on',
     said: `${HOUGHTON}, beside a userfaultfd`,
     shown: {
       by: 'property',
@@ -206,7 +206,7 @@ export const THREAD_HAZARDS: readonly ThreadHazard[] = [
   ),
   scenario(
     'handler-death-hangs',
-    'the handler dies, and who waits waits for ever',
+    'the handler dies, and waiters wait for ever',
     `${BONZINI}, multi-process VMMs`,
     ['handler-process', 'dies-with-descriptor', 'waits'],
   ),

@@ -21,11 +21,11 @@ import {
   type Body,
   pause,
   type Setting,
-  type Stage,
+  type Environment,
   type Touch,
   type TouchRequest,
   type Wait,
-} from './stage.js';
+} from './environment.js';
 import { SteppedPager } from './stepped-pager.js';
 import { SteppedTask, SteppedTouch } from './stepped-task.js';
 import { type Stepped, type SteppedSubject, type Stepping } from './subject.js';
@@ -37,12 +37,12 @@ const STEP_LIMIT = 20_000;
 const UNKNOWN_EVENT = 0x7f;
 
 export interface SteppedOptions {
-  /** Wakes everybody when nothing goes on any more, once at a time: hides lost wake-ups, to tell faults apart. */
+  /** Wakes every accessor when nothing goes on any more, once at a time: hides lost wake-ups, to tell faults apart. */
   readonly nudge: boolean;
 }
 
-/** A stage on a deterministic kernel. Everything that happens is a step, and the choices say whose. */
-export class SteppedStage implements Stage {
+/** A environment on a deterministic kernel. Everything that happens is a step, and the choices say whose. */
+export class SteppedEnvironment implements Environment {
   readonly exact = true;
   readonly contents: Contents;
   readonly source: ScriptedSource;
@@ -89,10 +89,10 @@ export class SteppedStage implements Stage {
     setting: Setting,
     choices: Uint8Array,
     options: SteppedOptions,
-  ): Promise<SteppedStage> {
-    const attachment = await subject.backend().attach(stageLayout(subject, setting.pages));
+  ): Promise<SteppedEnvironment> {
+    const attachment = await subject.backend().attach(layoutOf(subject, setting.pages));
     const port = await openPort(attachment.shards[0]!.port);
-    return new SteppedStage(subject, setting, attachment, port, choices, options);
+    return new SteppedEnvironment(subject, setting, attachment, port, choices, options);
   }
 
   async close(): Promise<void> {
@@ -106,7 +106,7 @@ export class SteppedStage implements Stage {
   }
 
   get pager(): SteppedPager {
-    if (!this.#pager) throw new TypeError('this stage has a bare port');
+    if (!this.#pager) throw new TypeError('this environment has a bare port');
     return this.#pager;
   }
 
@@ -162,13 +162,13 @@ export class SteppedStage implements Stage {
     this.trace.add(this.moment, event);
   }
 
-  /** How an access ended the stage says itself, with what it has read. */
+  /** How an access ended the environment says itself, with what it has read. */
   #kernelEvent(event: KernelEvent): void {
     if (event.kind !== 'access-state' || (event.state !== 'done' && event.state !== 'errored'))
       this.note(event);
   }
 
-  /** Plays a body to its end. Throws {@link PropertyFailure}. */
+  /** Runs a body to its end. Throws {@link PropertyFailure}. */
   run(body: Body): void {
     let wait: Wait = pause;
     for (;;) {
@@ -185,7 +185,7 @@ export class SteppedStage implements Stage {
     }
   }
 
-  /** One step of somebody, the body included where its wait is over. False where nobody can. */
+  /** One step of some thread, the body included where its wait is over. False where none can go on. */
   #stepOne(wait: Wait, goOn: () => void): boolean {
     const actors = this.#actors(true);
     if (wait.until()) actors.push(goOn);
@@ -200,7 +200,7 @@ export class SteppedStage implements Stage {
     this.#look();
   }
 
-  /** What anybody could do now. `all`: not from inside the resolver. */
+  /** What the threads could do now. `all`: not from inside the resolver. */
   #actors(all: boolean): (() => void)[] {
     const actors: (() => void)[] = [];
     for (const { access } of this.#open) if (access.runnable) actors.push(() => access.step());
@@ -214,7 +214,7 @@ export class SteppedStage implements Stage {
     return actors;
   }
 
-  /** Somebody else may run while the resolver is inside the kernel or a source. */
+  /** Another thread may run while the resolver is inside the kernel or a source. */
   #preempt(stuck: boolean): void {
     if (this.#preempting) return;
     this.#preempting = true;
@@ -260,7 +260,7 @@ export class SteppedStage implements Stage {
     );
   }
 
-  /** Nobody can go on: time passes, or a spurious turn finds something, or that was it. */
+  /** No thread can go on: time passes, or a spurious turn finds something, or that was it. */
   #unstick(wait: Wait): void {
     this.moment++;
     const pager = this.#pager;
@@ -295,7 +295,7 @@ const endless = (wait: Wait): PropertyFailure =>
 
 const GUEST_START = 0x4000_0000;
 
-export function stageLayout(
+export function layoutOf(
   subject: { readonly memory?: SteppedSubject['memory']; readonly page_bytes?: number },
   pages: number,
 ): MemoryLayout {

@@ -9,21 +9,21 @@ import { unnamedFile } from '../unnamed-file.js';
 import { type Cell, cellName, type CellResult } from './cell.js';
 import {
   BLACK_BOX,
-  type CandidateFacts,
+  type TargetFacts,
   type Declared,
   IDLE_STATUS,
-  type JudgeJob,
-  type JudgeMessage,
-  type JudgeOptions,
-} from './judge-job.js';
+  type EvaluationJob,
+  type EvaluationMessage,
+  type RunOptions,
+} from './evaluation-job.js';
 
-/** What came of judging one candidate. */
-export interface Judgement {
+/** What came of evaluating one target. */
+export interface Evaluation {
   /** As it was asked for: a name or a path. */
-  readonly candidate: string;
-  readonly facts: CandidateFacts | undefined;
+  readonly target: string;
+  readonly facts: TargetFacts | undefined;
   readonly declared: Declared | undefined;
-  /** Why it was not judged on this host. */
+  /** Why it was not evaluated on this host. */
   readonly unavailable: string | undefined;
   /** Why it could not be loaded. */
   readonly refused: PlainFailure | undefined;
@@ -32,17 +32,17 @@ export interface Judgement {
   readonly scenarios: readonly ScenarioResult[];
 }
 
-export interface JudgingOptions extends JudgeOptions {
-  /** Names of scenarios to be played after the cells. Default: none. */
+export interface EvaluationOptions extends RunOptions {
+  /** Names of scenarios to be run after the cells. Default: none. */
   readonly scenarios?: readonly string[];
   /** A process that says nothing for so long, in milliseconds, is ended: a model does not answer any more. Default 20 s. */
   readonly answer_ms?: number;
   /** The same for a subject on a real kernel, whose runs wait for each other. Default 120 s. */
   readonly liveAnswer_ms?: number;
-  /** So many times a candidate may end its process or not answer; what is left then is not begun. Default 2. */
+  /** So many times a target may end its process or not answer; what is left then is not begun. Default 2. */
   readonly patience?: number;
   hear?(progress: {
-    readonly facts: CandidateFacts | undefined;
+    readonly facts: TargetFacts | undefined;
     readonly done: number;
     readonly of: number;
   }): void;
@@ -52,47 +52,47 @@ const ANSWER_MS = 20_000;
 const LIVE_ANSWER_MS = 120_000;
 const PATIENCE = 2;
 
-/** How a process ended that was to judge. `index`: the cell, or after the cells the scenario, it was at, if it was at one. */
+/** How a process ended that was to evaluate. `index`: the cell, or after the cells the scenario, it was at, if it was at one. */
 interface ProcessEnd {
   readonly end: 'done' | 'silent' | { readonly died: string };
   readonly index: number | undefined;
 }
 
 /**
- * Judges cells of a candidate, and plays scenarios on it, in processes of its own, so that one which loops, throws,
+ * Evaluates cells of a target, and runs scenarios on it, in processes of its own, so that one which loops, throws,
  * ends its process or never answers is named, and the rest goes on.
  *
- * Never rejects for what a candidate does. Resolves within `answer_ms` of the last word of the last process.
+ * Never rejects for what a target does. Resolves within `answer_ms` of the last word of the last process.
  */
-export async function judgeCandidate(
-  candidate: string,
+export async function evaluateTarget(
+  target: string,
   cells: readonly Cell[],
-  options: JudgingOptions,
-): Promise<Judgement> {
-  return new Judging(candidate, cells, options).run();
+  options: EvaluationOptions,
+): Promise<Evaluation> {
+  return new EvaluationRun(target, cells, options).run();
 }
 
-class Judging {
-  readonly #candidate: string;
+class EvaluationRun {
+  readonly #target: string;
   readonly #cells: readonly Cell[];
-  readonly #options: JudgingOptions;
+  readonly #options: EvaluationOptions;
   readonly #results: (CellResult | undefined)[];
   readonly #scenarios: readonly string[];
-  readonly #played = new Map<string, ScenarioResult>();
-  #facts: CandidateFacts | undefined;
+  readonly #scenarioResults = new Map<string, ScenarioResult>();
+  #facts: TargetFacts | undefined;
   #declared: Declared | undefined;
   #unavailable: string | undefined;
   #refused: PlainFailure | undefined;
 
-  constructor(candidate: string, cells: readonly Cell[], options: JudgingOptions) {
-    this.#candidate = candidate;
+  constructor(target: string, cells: readonly Cell[], options: EvaluationOptions) {
+    this.#target = target;
     this.#cells = cells;
     this.#options = options;
     this.#results = cells.map(() => undefined);
     this.#scenarios = options.scenarios ?? [];
   }
 
-  async run(): Promise<Judgement> {
+  async run(): Promise<Evaluation> {
     let patience = this.#options.patience ?? PATIENCE;
     const { length } = this.#cells;
     for (let next = 0; next < length + this.#scenarios.length;) {
@@ -110,13 +110,13 @@ class Judging {
       break;
     }
     return {
-      candidate: this.#candidate,
+      target: this.#target,
       facts: this.#facts,
       declared: this.#declared,
       unavailable: this.#unavailable,
       refused: this.#refused,
       cells: this.#results.filter((result) => result !== undefined),
-      scenarios: this.#scenarios.flatMap((name) => this.#played.get(name) ?? []),
+      scenarios: this.#scenarios.flatMap((name) => this.#scenarioResults.get(name) ?? []),
     };
   }
 
@@ -125,7 +125,7 @@ class Judging {
     return this.#facts?.deterministic === false ? liveAnswer_ms : answer_ms;
   }
 
-  get #judging(): JudgeOptions {
+  get #runOptions(): RunOptions {
     const { runs, seed, within_ms, path } = this.#options;
     return { runs, seed, within_ms, ...(path !== undefined && { path }) };
   }
@@ -133,11 +133,11 @@ class Judging {
   /** One process, from a cell on. */
   async #process(from: number): Promise<ProcessEnd> {
     let at: number | undefined;
-    const job: JudgeJob = {
-      candidate: this.#candidate,
+    const job: EvaluationJob = {
+      target: this.#target,
       cells: this.#cells.slice(from),
       scenarios: this.#scenarios.slice(Math.max(0, from - this.#cells.length)),
-      options: this.#judging,
+      options: this.#runOptions,
     };
     const end = await runJob(
       job,
@@ -150,7 +150,7 @@ class Judging {
     return { end, index: at };
   }
 
-  #hear(message: Exclude<JudgeMessage, { kind: 'begin' }>, from: number): void {
+  #hear(message: Exclude<EvaluationMessage, { kind: 'begin' }>, from: number): void {
     switch (message.kind) {
       case 'loaded':
         this.#facts = message.facts;
@@ -168,27 +168,27 @@ class Judging {
         this.#results[from + message.index] = message.result;
         break;
       case 'scenario':
-        this.#played.set(message.result.scenario, message.result);
+        this.#scenarioResults.set(message.result.scenario, message.result);
         break;
       case 'over':
     }
-    const judged = this.#results.filter((result) => result !== undefined).length;
+    const evaluated = this.#results.filter((result) => result !== undefined).length;
     this.#options.hear?.({
       facts: this.#facts,
-      done: judged + this.#played.size,
+      done: evaluated + this.#scenarioResults.size,
       of: this.#cells.length + this.#scenarios.length,
     });
   }
 
-  /** The result of a cell at which the process fell silent or died; played again, it leaves its last events behind. */
+  /** The result of a cell at which the process fell silent or died; repeated, it leaves its last events behind. */
   async #unfinished(index: number, failure: ProcessFailure): Promise<CellResult> {
     const cell = this.#cells[index]!;
     const blackBox = unnamedFile();
-    const job: JudgeJob = {
-      candidate: this.#candidate,
+    const job: EvaluationJob = {
+      target: this.#target,
       cells: [cell],
       scenarios: [],
-      options: this.#judging,
+      options: this.#runOptions,
       blackBox: BLACK_BOX,
     };
     await runJob(
@@ -224,11 +224,16 @@ class Judging {
         trace: [],
       }),
     );
-    this.#played.set(name, { scenario: name, uapi: this.#facts?.name ?? this.#candidate, outcome, cases });
+    this.#scenarioResults.set(name, {
+      scenario: name,
+      uapi: this.#facts?.name ?? this.#target,
+      outcome,
+      cases,
+    });
   }
 
   #loadingEnd(end: Exclude<ProcessEnd['end'], 'done'>): string {
-    return `${this.#candidate} cannot be loaded: ${failureText(this.#failureOf(end))}`;
+    return `${this.#target} cannot be loaded: ${failureText(this.#failureOf(end))}`;
   }
 
   #failureOf(end: Exclude<ProcessEnd['end'], 'done'>): ProcessFailure {
@@ -239,17 +244,17 @@ class Judging {
 
 const IDLE = statusText(IDLE_STATUS);
 
-/** Processes that judge. */
+/** Processes that evaluate. */
 const UNDER_WAY = new Set<ChildProcess>();
 
-/** Whether a signal ends this process: then the end of a child says nothing about its candidate. */
+/** Whether a signal ends this process: then the end of a child says nothing about its target. */
 let isEnding = false;
 
 /** Longest time that a timer can have. */
 const FOR_EVER_MS = 2 ** 31 - 1;
 
 /**
- * A candidate in an endless loop does not notice that this process ends: what ends this process ends the others first.
+ * A target in an endless loop does not notice that this process ends: what ends this process ends the others first.
  * The signal comes again; a handler that shows the cursor hears it on the event loop, which must not end before.
  */
 function endAll(signal: NodeJS.Signals): void {
@@ -262,13 +267,13 @@ function endAll(signal: NodeJS.Signals): void {
 
 /** Runs a job in a process and resolves when that is gone. */
 async function runJob(
-  job: JudgeJob,
+  job: EvaluationJob,
   answer_ms: () => number,
-  hear: (message: JudgeMessage) => void,
+  hear: (message: EvaluationMessage) => void,
   blackBox?: number,
 ): Promise<ProcessEnd['end']> {
-  const child = fork(entryFile('cli/judge/judge-worker'), {
-    // What a candidate prints is not the judge's.
+  const child = fork(entryFile('cli/evaluation/evaluation-worker'), {
+    // What a target prints is not the evaluate's.
     stdio: ['ignore', 'ignore', 'ignore', 'ipc', ...(blackBox === undefined ? [] : [blackBox])],
   });
   UNDER_WAY.add(child);
@@ -283,7 +288,7 @@ async function runJob(
       child.kill('SIGKILL');
     }, time_ms);
   };
-  child.on('message', (message: JudgeMessage) => {
+  child.on('message', (message: EvaluationMessage) => {
     hear(message);
     over = message.kind === 'over' || message.kind === 'refused' || message.kind === 'unavailable';
     allow(over ? GRACE_MS : answer_ms());

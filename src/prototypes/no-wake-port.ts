@@ -5,10 +5,10 @@ import { ERRNO } from '../backends/memory/errno.js';
 const BRINGS = ['copy', 'zeropage', 'move', 'continue'];
 
 /**
- * A port that takes EEXIST for an answer: the page is there, and whoever waits for it sleeps on, as userfaultfd
+ * A port that takes EEXIST for an answer: the page is there, and its waiters sleep on, as userfaultfd
  * leaves it. A port's contract is to wake; this one is for showing what happens otherwise.
  */
-export class ForgetfulPort implements FaultPort {
+export class NoWakePort implements FaultPort {
   readonly #port: ModelPort;
   readonly #kernel: ModelKernel;
   readonly #one = new ResolutionBatch(1);

@@ -9,20 +9,20 @@ const GROUPS = {
   module: 'Your own',
 } as const;
 
-export const nameOf = ({ candidate, facts }: MatrixRow): string => facts?.name ?? candidate;
-export const isJudged = ({ cells }: MatrixRow): boolean => cells.length > 0;
+export const nameOf = ({ target, facts }: MatrixRow): string => facts?.name ?? target;
+export const isEvaluated = ({ cells }: MatrixRow): boolean => cells.length > 0;
 
 /** A row of a table: its head, and either cells or why there are none. */
 function rowMarkup(row: MatrixRow, width: number, cells: () => readonly Markup[]): Markup {
   const head = html`<th scope="row">${nameOf(row)}<small>${row.facts?.title}</small></th>`;
   const why = row.unavailable ?? row.refused?.message;
-  return isJudged(row)
+  return isEvaluated(row)
     ? html`<tr>
         ${head}${cells().map((cell) => html`<td>${cell}</td>`)}
       </tr> `
     : html`<tr>
         ${head}
-        <td colspan="${width}" class="soft">not judged here: ${why ?? 'nothing came of it'}</td>
+        <td colspan="${width}" class="soft">not evaluated here: ${why ?? 'nothing came of it'}</td>
       </tr> `;
 }
 

@@ -8,32 +8,32 @@ import {
   type Uapi,
   type UapiUse,
 } from '../../prototypes/index.js';
-import { judged, type JudgedUapi, UAPIS } from '../../scenarios/index.js';
+import { inUse, type UapiInUse, UAPIS } from '../../scenarios/index.js';
 import { LIVE } from '../conformance-subjects.js';
 
 /**
- * What a candidate is. `live`: a backend on this host's kernel. `model`: the model of what is real. `proposal`: one as
- * its author means it to be used. `mistake`: one used wrongly, or without what it needs. `module`: somebody's own.
+ * What a target is. `live`: a backend on this host's kernel. `model`: the model of what is real. `proposal`: one as
+ * its author means it to be used. `mistake`: one used wrongly, or without what it needs. `module`: a user's own.
  */
-export type CandidateGroup = 'live' | 'model' | 'proposal' | 'mistake' | 'module';
+export type TargetGroup = 'live' | 'model' | 'proposal' | 'mistake' | 'module';
 
-/** Something that can be judged, by name. */
-export interface Candidate {
+/** Something that can be evaluated, by name. */
+export interface Target {
   readonly name: string;
   /** In a few words. */
   readonly title: string;
-  readonly group: CandidateGroup;
+  readonly group: TargetGroup;
   /** What became of it, or what it is of. */
   readonly status: string;
   /** What this host lacks for it. */
   probe(): Requirements;
   subject(): Subject;
   /** What it is a prototype of: for the scenarios, and what an RFC prints. */
-  readonly uapi?: JudgedUapi;
+  readonly uapi?: UapiInUse;
 }
 
 /** A prototype, put to use in one way. */
-export function prototypeCandidate(uapi: JudgedUapi, group: CandidateGroup): Candidate {
+export function prototypeTarget(uapi: UapiInUse, group: TargetGroup): Target {
   // A model is not mistaken for what is live.
   const name = group === 'model' ? `model-${uapi.name}` : uapi.name;
   return {
@@ -47,8 +47,8 @@ export function prototypeCandidate(uapi: JudgedUapi, group: CandidateGroup): Can
   };
 }
 
-const PROTOTYPES: readonly Candidate[] = UAPIS.map((uapi) =>
-  prototypeCandidate(uapi, uapi.status === 'in Linux' ? 'model' : 'proposal'),
+const PROTOTYPES: readonly Target[] = UAPIS.map((uapi) =>
+  prototypeTarget(uapi, uapi.status === 'in Linux' ? 'model' : 'proposal'),
 );
 
 const beside = { userfaultfd: true } as const;
@@ -58,12 +58,12 @@ function mistake<Options extends object>(
   use: UapiUse<Options>,
   name: string,
   title: string,
-): Candidate {
-  return prototypeCandidate(judged(uapi, use, { name, title }), 'mistake');
+): Target {
+  return prototypeTarget(inUse(uapi, use, { name, title }), 'mistake');
 }
 
 /** What a proposal invites, or leaves to its user: each has one hazard that the thread names. */
-const MISTAKES: readonly Candidate[] = [
+const MISTAKES: readonly Target[] = [
   mistake(
     presentBitmap,
     { kernelAccess: 'none' },
@@ -99,7 +99,7 @@ const MISTAKES: readonly Candidate[] = [
     kvmUserfault,
     { ...beside, wakesOnExist: false },
     'kvm-userfault+uffd-no-wake',
-    'KVM Userfault beside a userfaultfd, nobody woken on EEXIST',
+    'KVM Userfault beside a userfaultfd, no waiter woken on EEXIST',
   ),
   mistake(
     asyncPf,
@@ -109,5 +109,5 @@ const MISTAKES: readonly Candidate[] = [
   ),
 ];
 
-/** Everything that can be judged by name, what is real first. */
-export const CANDIDATES: readonly Candidate[] = [...LIVE, ...PROTOTYPES, ...MISTAKES];
+/** Everything that can be evaluated by name, what is real first. */
+export const TARGETS: readonly Target[] = [...LIVE, ...PROTOTYPES, ...MISTAKES];

@@ -5,8 +5,8 @@ import { type Shown } from '../thread-hazards.js';
 import { html, type Markup } from './markup.js';
 import { opener, type Popover, traceMarkup } from './popover.js';
 
-const hazardId = (hazard: string, candidate: string): string =>
-  `hazard-${hazard}-${candidate.replaceAll(/[^a-z0-9+-]+/gi, '-')}`;
+const hazardId = (hazard: string, target: string): string =>
+  `hazard-${hazard}-${target.replaceAll(/[^a-z0-9+-]+/gi, '-')}`;
 
 /** What the thread fears, and who has it. */
 export const hazardList = ({ hazards, options }: MatrixDocument): Markup =>
@@ -17,9 +17,9 @@ export const hazardList = ({ hazards, options }: MatrixDocument): Markup =>
 function hazardMarkup({ name, title, said, shown, has, hasNot }: HazardRow, runs: number): Markup {
   const list =
     has.length === 0
-      ? html`<p>Seen of nobody here, in ${runs} runs of each property.</p>`
+      ? html`<p>Seen of no target here, in ${runs} runs of each property.</p>`
       : html`<ul class="has">
-          ${has.map(({ candidate, result }) => html`<li>${opener(hazardId(name, candidate), 'fails', candidate, `${candidate}: ${textOf(result)}`)}</li>`)}
+          ${has.map(({ target, result }) => html`<li>${opener(hazardId(name, target), 'fails', target, `${target}: ${textOf(result)}`)}</li>`)}
         </ul>`;
   return html`<li id="hazard-${name}">
     <h3>${title}</h3>
@@ -30,9 +30,9 @@ function hazardMarkup({ name, title, said, shown, has, hasNot }: HazardRow, runs
 
 export const hazardPopovers = ({ hazards }: MatrixDocument): Popover[] =>
   hazards.flatMap(({ name, title, has }) =>
-    has.map(({ candidate, result }) => ({
-      id: hazardId(name, candidate),
-      title: `${candidate}: ${title}`,
+    has.map(({ target, result }) => ({
+      id: hazardId(name, target),
+      title: `${target}: ${title}`,
       body: html`<p><strong>${textOf(result)}</strong></p>
         ${traceMarkup(linesOf(result))}`,
     })),

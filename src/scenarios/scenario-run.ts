@@ -24,16 +24,16 @@ import { condensed } from '../conformance/index.js';
 import { type UapiAttachment } from '../prototypes/index.js';
 import { type CaseOutcome, type CaseResult, type CaseSeen } from './scenario.js';
 import { type ScenarioEntry, type ScenarioEvent } from './scenario-event.js';
-import { type JudgedUapi } from './uapis.js';
+import { type UapiInUse } from './uapis.js';
 
 export const PAGE_BYTES = 4096;
 export const START = gpa(0x8000_0000n);
 /** Turns of the event loop after which, with nothing done in any of them, nothing goes on any more. */
 const QUIET_TURNS = 12;
-/** More turns than any play has that comes to an end. */
+/** More turns than any run has that comes to an end. */
 const MOST_TURNS = 100_000;
 
-export interface PlayOptions {
+export interface ScenarioRunOptions {
   readonly pages: number;
   readonly memory?: MemoryKind;
   /** What the source has; default: pages that say where they belong. */
@@ -42,21 +42,21 @@ export interface PlayOptions {
 }
 
 /** A request for an access, by page. */
-export type PlayAccess = Parameters<ModelKernel['access']>[0];
+export type ScenarioAccess = Parameters<ModelKernel['access']>[0];
 
 /** A UAPI's kernel with a pager on it, and the notes of what went on. */
-export class Play {
+export class ScenarioRun {
   readonly source: HeldSource;
   readonly trace: ScenarioEntry[] = [];
-  readonly #uapi: JudgedUapi;
-  readonly #options: PlayOptions;
+  readonly #uapi: UapiInUse;
+  readonly #options: ScenarioRunOptions;
   readonly #attachment: UapiAttachment;
   #pager: Pager;
   readonly #dead: Pager[] = [];
 
   private constructor(
-    uapi: JudgedUapi,
-    options: PlayOptions,
+    uapi: UapiInUse,
+    options: ScenarioRunOptions,
     parts: { attachment: UapiAttachment; source: HeldSource; pager: Pager },
   ) {
     this.#uapi = uapi;
@@ -68,7 +68,7 @@ export class Play {
     this.#watchInstalls();
   }
 
-  static async open(uapi: JudgedUapi, options: PlayOptions): Promise<Play> {
+  static async open(uapi: UapiInUse, options: ScenarioRunOptions): Promise<ScenarioRun> {
     const source = new HeldSource(options.contents ?? patterned(options.pages));
     let attachment: UapiAttachment | undefined;
     const backend: Backend = {
@@ -76,7 +76,7 @@ export class Play {
       attach: async (layout, states) => (attachment = await uapi.backend().attach(layout, states)),
     };
     const pager = await pagerOn(backend, uapi, options, source);
-    return new Play(uapi, options, { attachment: attachment!, source, pager });
+    return new ScenarioRun(uapi, options, { attachment: attachment!, source, pager });
   }
 
   get kernel(): ModelKernel {
@@ -88,18 +88,18 @@ export class Play {
   }
 
   /** A new access; it does nothing before it is stepped. */
-  access(request: PlayAccess): ModelAccess {
+  access(request: ScenarioAccess): ModelAccess {
     return this.kernel.access(request);
   }
 
-  /** Lets an access, or a change of memory, go on until it has ended or waits for somebody who never comes. */
-  async run<S extends Stepper>(stepper: S): Promise<S> {
+  /** Lets an access, or a change of memory, go on until it has ended, or waits for what never comes. */
+  async settled<S extends Stepper>(stepper: S): Promise<S> {
     await Promise.race([settle(stepper), this.quiet()]);
     return stepper;
   }
 
-  async touch(request: PlayAccess): Promise<ModelAccess> {
-    return this.run(this.access(request));
+  async touch(request: ScenarioAccess): Promise<ModelAccess> {
+    return this.settled(this.access(request));
   }
 
   /** The VMM's own thread drops pages; `remove` on shared memory, where dropping leaves the page cache. */
@@ -126,7 +126,7 @@ export class Play {
       ...this.#uapi.backend(),
       attach: (): Promise<Attachment> => Promise.resolve(replacement),
     };
-    // It is only abandoned: its port, and what it has under way, are ended with the play.
+    // It is only abandoned: its port, and what it has under way, are ended with the run.
     this.#dead.push(this.#pager);
     this.note({ actor: { kind: 'handler' }, kind: 'handler-restarts' });
     const source = new HeldSource(this.source.contents);
@@ -171,7 +171,7 @@ export class Play {
     return { case: name, outcome, seen, figures, trace: condensed(this.trace) };
   }
 
-  /** Ends it all; nobody who waits is served any more. */
+  /** Ends it all; no access that waits is served any more. */
   async close(): Promise<void> {
     for (const pager of [this.#pager, ...this.#dead]) await pager.close({ missing: 'leave' });
   }
@@ -185,8 +185,8 @@ export class Play {
 
 async function pagerOn(
   backend: Backend,
-  uapi: JudgedUapi,
-  { pages, memory = uapi.memory, policy, present }: PlayOptions & { readonly present?: Uint8Array },
+  uapi: UapiInUse,
+  { pages, memory = uapi.memory, policy, present }: ScenarioRunOptions & { readonly present?: Uint8Array },
   source: PageSource,
 ): Promise<Pager> {
   return openPager({
