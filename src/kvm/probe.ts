@@ -3,6 +3,9 @@ import { aThread, Kvm, KVM_CAP, userfaultfdSupport } from '../linux/index.js';
 import { type Mediation } from './paged-memory.js';
 import { rehearse } from './rehearsal.js';
 
+/** The resolver's, that of the slots, and one that KVM creates when a VM runs first. */
+const THREADS = 3;
+
 /** What this host lacks for paging by KVM's exits. Creates a VM and closes it. Never throws. */
 export function probeKvm(mediation: Mediation): Requirements {
   const list: Requirement[] = [
@@ -12,7 +15,7 @@ export function probeKvm(mediation: Mediation): Requirements {
   if (mediation === 'guest-memfd') list.push(sharedGuestMemfd());
   if (mediation !== 'none')
     list.push(tried('a userfaultfd', () => `features 0x${userfaultfdSupport().mask.toString(16)}`));
-  if (list.every(({ met }) => met)) list.push(systemCalls(mediation), aThread());
+  if (list.every(({ met }) => met)) list.push(systemCalls(mediation), aThread(THREADS));
   return requirements(list);
 }
 

@@ -41,6 +41,6 @@ const notVacated = (found: string): DemandPagingError =>
     'COVERAGE_GAP',
     `a memslot's guest_memfd is still open, so the slot is not vacated: the guest access ended with ${found}`,
     {
-      hint: `Each of ${TRIES} files was held by a process started meanwhile: start none while the backend attaches or discardMethods pages`,
+      hint: `Each of ${TRIES} files was held by a process started meanwhile: start none while the backend attaches or discards pages`,
     },
   );

@@ -89,6 +89,8 @@ export interface Libc {
   read(fd: number, address: number, length: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
   sched_getaffinity(thread: number, length: number, mask: number): number;
+  /** Of a semaphore of zeros, which counts 0 and is this process's. */
+  sem_post(semaphore: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
   sigaction(signal: number, action: number, previous: number): number;
   socket(domain: number, type: number, protocol: number): number;
@@ -148,6 +150,7 @@ const SIGNATURES: Readonly<Record<Native, Signature>> = {
   read: [LONG, INT, PTR, SIZE],
   recvmsg: [LONG, INT, PTR, INT],
   sched_getaffinity: [INT, INT, SIZE, PTR],
+  sem_post: [INT, PTR],
   sendmsg: [LONG, INT, PTR, INT],
   sigaction: [INT, INT, PTR, PTR],
   socket: [INT, INT, INT, INT],

@@ -6,17 +6,26 @@ import { ERRNO, systemError } from './failure.js';
 import { load64, NativeBlock } from './native-block.js';
 import * as raw from './raw.js';
 
+const SEMAPHORE_BYTES = 32;
+
 /**
- * Tests whether this process may have another thread: creates one and waits for its end, with as many
- * descriptors as a Node thread needs. The thread runs a function of the C library without effect. Blocks:
- * briefly. Errors: KERNEL naming clone (EAGAIN) or pipe2 (EMFILE), NO_PERMISSION naming sched_getaffinity (EPERM).
- * Source: pthread_create(3).
+ * Tests whether this process may have `count` threads more: creates them, each waits for a semaphore until all are
+ * there, and joins them; then as many descriptors as a Node thread needs. Blocks: briefly. Errors: KERNEL naming
+ * clone (EAGAIN) or pipe2 (EMFILE), NO_PERMISSION naming sched_getaffinity (EPERM). Source: pthread_create(3).
  */
-function tryThread(): void {
-  using thread = new NativeBlock(8);
-  const errno = libc().pthread_create(thread.address, 0, libc().dlsym(0, 'getpid'), 0);
+function tryThreads(count: number): void {
+  const { dlsym, pthread_create, pthread_join, sem_post } = libc();
+  using semaphore = new NativeBlock(SEMAPHORE_BYTES);
+  using threads = new NativeBlock(count * 8);
+  let created = 0;
+  let errno = 0;
+  while (created < count && errno === 0) {
+    errno = pthread_create(threads.address + created * 8, 0, dlsym(0, 'sem_wait'), semaphore.address);
+    if (errno === 0) created++;
+  }
+  for (let thread = 0; thread < created; thread++) sem_post(semaphore.address);
+  for (let thread = 0; thread < created; thread++) pthread_join(load64(threads.words, thread * 2), 0);
   if (errno !== 0) throw noThread('this process can have no further thread', errno);
-  libc().pthread_join(load64(thread.words, 0), 0);
   tryStackLookup();
   tryDescriptors();
 }
@@ -55,11 +64,11 @@ function tryDescriptors(): void {
   }
 }
 
-/** A thread, as every resolver needs one. Never throws. */
-export function aThread(): Requirement {
-  const what = 'a thread';
+/** A thread, as every resolver needs one, or `count` at once. Never throws. */
+export function aThread(count = 1): Requirement {
+  const what = count === 1 ? 'a thread' : `${count} threads`;
   try {
-    tryThread();
+    tryThreads(count);
     return { what, met: true, found: 'it can be created', remedy: '' };
   } catch (error) {
     return refused(what, error);

@@ -1,5 +1,7 @@
 import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test, type TestContext } from 'vitest';
 import { guestMemfd } from '../../../src/backends/guest-memfd/index.js';
@@ -146,6 +148,38 @@ describe('where the process has less than usual', () => {
     expectAgreement(life);
     expect(life.open).toBe(opens);
   });
+
+  test.for(['userfaultfd', 'kvm-exit'])(
+    '%s, with ever fewer threads in its control group (pids.max): opening and the probe say the same',
+    async (name, context) => {
+      skipWithoutKvm(name, context);
+      const parent = ['/sys/fs/cgroup/pids', '/sys/fs/cgroup'].find((each) =>
+        existsSync(join(each, 'cgroup.procs')),
+      );
+      if (!parent || process.getuid?.() !== 0) context.skip('no control group can be made here');
+      const folder = join(parent!, `demand-paging-test-${process.pid}`);
+      mkdirSync(folder);
+      try {
+        if (!existsSync(join(folder, 'pids.max'))) context.skip('no controller of pids');
+        const opened: boolean[] = [];
+        for (const spare of [0, 1, 2, 3, 6]) {
+          const file = new URL('./fixtures/filtered.mjs', import.meta.url).pathname;
+          const life = JSON.stringify({ name, threads: { folder, spare } });
+          const script = 'echo $$ >"$1" && shift && exec "$@"';
+          const args = ['-c', script, 'sh', join(folder, 'cgroup.procs'), process.execPath, file, life];
+          const { stdout } = await run('sh', args, { timeout: 60_000 });
+          const seen = JSON.parse(stdout) as Life;
+          expectAgreement(seen);
+          opened.push(seen.open);
+          writeFileSync(join(folder, 'pids.max'), 'max');
+        }
+        expect(opened).toContain(true);
+        expect(opened).toContain(false);
+      } finally {
+        rmdirSync(folder);
+      }
+    },
+  );
 
   test.for(
     ['userfaultfd', 'userfaultfd over shmem', 'userfaultfd by continue', ...KVM_SUBJECTS].flatMap((name) => [
