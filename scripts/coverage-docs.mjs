@@ -69,7 +69,7 @@ library finds out anew; this is how it came out on Linux ${host.kernel.replace(/
 
 What is **bold** was tried, by real vCPUs, KVM itself, threads and processes, one page each; what is not follows from the
 kernel's documentation only. \`blocks\`: the accessor waits, and a fault tells of it. \`exits\`: KVM_RUN returns with the
-fault. \`errors\`: the access fails at once. \`injects\`: the guest sees an abort. \`unmediated\`: nobody notices. Where a
+fault. \`errors\`: the access fails at once. \`injects\`: the guest sees an abort. \`unmediated\`: not intercepted. Where a
 walk is KVM's own (shadowed page tables) it is what KVM's accesses are; where the processor makes it, it exits as a load
 does. An atomic access through a hole is carried out as a read and a write, so that another vCPU may come between.
 
