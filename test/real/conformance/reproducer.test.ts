@@ -138,7 +138,7 @@ describe('a failure on a real kernel', () => {
         seed: 7,
       },
     );
-    expect(found).toEqual({ why: 'played again, it did not fail' });
+    expect(found).toEqual({ why: 'repeated, it did not fail' });
   });
 });
 
@@ -165,11 +165,11 @@ const copyOf = (wake: boolean): Record['events'][number] => ({
 });
 
 const text = {
-  title: 'an access that nobody wakes',
+  title: 'an access that is never woken',
   trace: ['     1  VMM thread (#1)  waits for page 1 */'],
 };
 
-test('an access that nobody wakes does not end in the C program either', (context) => {
+test('an access that is never woken does not end in the C program either', (context) => {
   skipWithout(context);
   const record = recordOf(copyOf(false));
   const wrong = wrongIn(record)!;
