@@ -31,7 +31,8 @@ const config: KnipConfig = {
   ignore: ['test/cli/fixtures/uapis/**'],
   // Run by path from scripts/checks.mjs, where no import shows it.
   ignoreDependencies: ['@arethetypeswrong/cli', 'publint'],
-  // The compiler and the package tools of the host, for tests that skip without them; mkfifo, mount and their like are every host's.
+  // The compiler and the package tools of the host, for tests that skip without them; mkfifo, mount and their
+  // like are every host's.
   ignoreBinaries: [
     'gcc',
     'apt-get',

@@ -1,5 +1,5 @@
-// @ts-check
-// `npm run coverage:docs`: measures what a missing page does on this host, by `doctor`, and writes docs/coverage.md.
+// @ts-check `npm run coverage:docs`: measures what a missing page does on this host, by `doctor`, and writes
+// docs/coverage.md.
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,9 +29,11 @@ if (doctor.status !== 0) {
   );
   process.exit(1);
 }
-/** @type {{ host: { kernel: string, architecture: string }, backends: { name: string, about: string, live: boolean,
- *   requirements: { what: string, met: boolean, found: string }[],
- *   coverage?: { site: string, effect: string, evidence: string }[] }[] }} */
+/**
+ * @type {{ host: { kernel: string, architecture: string }, backends: { name: string, about: string, live:
+ * boolean, requirements: { what: string, met: boolean, found: string }[], coverage?: { site: string, effect:
+ * string, evidence: string }[] }[] }}
+ */
 const { host, backends } = JSON.parse(doctor.stdout);
 const live = backends.filter(({ coverage }) => coverage !== undefined);
 const sites = live[0]?.coverage?.map(({ site }) => site) ?? [];

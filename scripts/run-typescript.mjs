@@ -18,7 +18,8 @@ if (target === undefined) {
   process.exit(2);
 }
 const sources = sourcesOf(target);
-// Ctrl-C is for the program to answer, and this waits until it has ended; of several programs it ends them all.
+// Ctrl-C is for the program to answer, and this waits until it has ended; of several programs it ends them
+// all.
 if (sources.length === 1) process.on('SIGINT', () => {});
 let worst = 0;
 for (const source of sources) worst = Math.max(worst, runProgram(source));

@@ -39,6 +39,7 @@ export type { Access, AsyncDriveOptions, DriveOptions, ProgramMemory } from './a
 export { DemandPagingError, ERROR_CODES, asDemandPagingError, errnoName } from './api/error.js';
 export type { ErrorCode, ErrorDetails, PlainError } from './api/error.js';
 export type { PagerEmitter, PagerEvents } from './api/events.js';
+export type { AfterDiscard, DiscardOptions } from './api/discards.js';
 export { FaultBatch, ROW, WRITE } from './api/fault.js';
 export type { Fault, FaultKind, MemoryEvent, OutsideFault } from './api/fault.js';
 export { GuestMemory } from './api/guest-memory.js';
@@ -52,10 +53,10 @@ export type {
   FetchReason,
   InstallReason,
   MissingAtClose,
-  Notice,
+  ResolverEvent,
   OutsideAnswer,
   PrefetchResult,
-} from './api/notice.js';
+} from './api/resolver-protocol.js';
 export { PLANES, PageStates } from './api/page-states.js';
 export type { PageState, PageStatesSnapshot, Plane, SharedPageStates } from './api/page-states.js';
 export { Pager, openPager } from './api/pager.js';

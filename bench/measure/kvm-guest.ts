@@ -193,7 +193,7 @@ async function runWay(way: Way, { shares, image }: Work): Promise<Measured> {
   const tokenOf = (index: number) => (isKvm(backend) ? backend.exitHandlerToken(index) : undefined);
   for (let pass = 0; pass < way.warmUps; pass++) {
     await guest.run(tokenOf);
-    await pager.withdraw(data);
+    await pager.discard(data, { then: 'refetch' });
   }
   const measured = await guest.run(tokenOf);
   await pager.close({ missing: 'leave' });

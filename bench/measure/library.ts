@@ -84,7 +84,7 @@ export class Library {
       for (let warmUp = 0; warmUp < passes; warmUp++) {
         // The last one as it will be measured: how a wait goes is learned as well.
         await pass(pager, warmUp === passes - 1 ? setting.touchers : WARM_UP_TOUCHERS);
-        await pager.withdraw(everything(pager));
+        await pager.discard(everything(pager), { then: 'refetch' });
       }
       const took_ns = await pass(pager, setting.touchers);
       return {

@@ -19,19 +19,8 @@ export const DONE_PORT = 0x80;
  * Reads the first word of every page of its range, adds it up, writes the sum so far into the second word of
  * the page, and last adds the whole sum to a counter that all vCPUs share.
  *
- *         xor  eax, eax
- *   next: call touch
- *         add  rdi, 4096
- *         dec  rsi
- *         jnz  next
- *         lock add [rdx], rax
- *         out  0x80, al
- *   touch: push rsi
- *         mov  rbx, [rdi]
- *         add  rax, rbx
- *         mov  [rdi + 8], rax
- *         pop  rsi
- *         ret
+ * xor  eax, eax next: call touch add  rdi, 4096 dec  rsi jnz  next lock add [rdx], rax out  0x80, al touch:
+ * push rsi mov  rbx, [rdi] add  rax, rbx mov  [rdi + 8], rax pop  rsi ret
  */
 const CODE = Uint8Array.of(
   ...[0x31, 0xc0],

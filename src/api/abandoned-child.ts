@@ -2,8 +2,8 @@ import { type Attachment } from './backend.js';
 import { asDemandPagingError } from './error.js';
 
 /**
- * Lets a forked child go that nothing serves. A child that cannot be let go keeps its descriptor, so that it waits and does
- * not read zeros; that must be heard.
+ * Lets the accesses of a forked child go that no pager serves. Where that fails, the child's descriptor stays
+ * open, so that they wait and never read zeros, and a process warning says so.
  */
 export function abandonChild(attachment: Pick<Attachment, 'abandonChild'>, fd: number): void {
   try {

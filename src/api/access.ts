@@ -41,9 +41,10 @@ export const classOf = (site: AccessSite): AccessClass => ACCESS_SITES[site];
  *
  * - `blocks`: the accessor waits and a fault is delivered.
  * - `exits`: KVM_RUN returns with the fault.
- * - `errors`: the access fails at once (EFAULT, SIGBUS); nobody is told which page. Of `external-mapping`: the mapping itself fails.
+ * - `errors`: the access fails at once (EFAULT, SIGBUS), and no fault is delivered. Of `external-mapping`:
+ *   mmap(2) itself fails.
  * - `injects`: the guest sees an abort.
- * - `unmediated`: nobody notices; the accessor reads zeros or stale data.
+ * - `unmediated`: no fault is delivered; the accessor reads zeros or stale data.
  */
 export type Effect = 'blocks' | 'exits' | 'errors' | 'injects' | 'unmediated';
 
@@ -71,11 +72,11 @@ export const unmediatedSites = (coverage: Coverage): readonly AccessSite[] =>
   SITE_NAMES.filter((site) => site !== 'kernel-visibility' && effectAt(coverage, site) === 'unmediated');
 
 /**
- * The sites of the given classes at which an access to a missing page goes wrong in the VMM or unheard: it reads what is
- * there, or fails at once, and no resolver hears of it. Two never count: visibility checks, which read nothing, and
- * `external-mapping` where it `errors`, because there the mapping itself fails and no access is made. Where the guest
- * sees an abort (`injects`: a walk through page tables on hosts that shadow them) it is the VMM's to keep what is walked
- * present; the coverage says so.
+ * The sites of the given classes at which an access to a missing page goes wrong in the VMM or unreported: it
+ * reads what is there, or fails at once, and no resolver gets a fault. Two never count: visibility checks,
+ * which read nothing, and `external-mapping` where it `errors`, because there the mapping itself fails and no
+ * access is made. Where the guest sees an abort (`injects`: a walk through page tables on hosts that shadow
+ * them) the VMM has to keep present what is walked; the coverage says so.
  */
 export function coverageGaps(coverage: Coverage, needs: readonly AccessClass[]): readonly AccessSite[] {
   return SITE_NAMES.filter((site) => {

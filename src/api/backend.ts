@@ -11,7 +11,8 @@ import { type Outcome, type ResolutionBatch } from './resolution.js';
 
 /**
  * How {@link FaultPort.take} waits when nothing is there: `none` returns at once; `block` sleeps in the
- * kernel, perhaps after looking for a moment; `spin` polls without sleeping. All return early when the port is kicked.
+ * kernel, perhaps after looking for a moment; `spin` polls without sleeping. All return early when the port
+ * is kicked.
  */
 export type Wait = 'none' | 'block' | 'spin';
 
@@ -27,11 +28,11 @@ export interface FaultPort {
   readonly staging: Uint8Array;
 
   /**
-   * Takes what has happened, in the kernel's order, appending to `batch` until it is full. Takes no more
-   * from the kernel than fits: an event that was read is in the batch when `take` returns.
-   * Blocks according to `wait`, for at most `timeout_ms` (may be Infinity); spurious returns of 0 are allowed.
-   * Throws UNKNOWN_EVENT for an event of a kind this version does not know, MEMORY_GONE when the
-   * address space is gone.
+   * Takes what has happened, in the kernel's order, appending to `batch` until it is full. Takes no more from
+   * the kernel than fits: an event that was read is in the batch when `take` returns. Blocks according to
+   * `wait`, for at most `timeout_ms` (may be Infinity); spurious returns of 0 are allowed. Throws
+   * UNKNOWN_EVENT for an event of a kind this version does not know, MEMORY_GONE when the address space is
+   * gone.
    */
   take(batch: FaultBatch, wait: Wait, timeout_ms: number): number;
 
@@ -49,26 +50,31 @@ export interface FaultPort {
   resolve(batch: ResolutionBatch): void;
 
   /**
-   * The page at the address of a fault outside the layout, or -1. Asked again whenever events were read: an access at
-   * the new place of moved memory may fault before the move is read. Absent where a port never takes such a fault.
+   * The page at the address of a fault outside the layout, or -1. Asked again whenever events were read: an
+   * access at the new address of moved memory may fault before the move is read. Absent where a port never
+   * takes such a fault.
    */
   locate?(address: number): PageIndex;
 
   /**
-   * Ends the wait of an access outside the layout. `zeros`: the page comes as if nothing watched it. `poison`: the access
-   * fails, and later ones to the page. Either lifts a protection that the fault is about. Never blocks, never throws for
-   * what the kernel answers. `installed`: the access goes on. `again`: events are unread. `gone`: the process has ended.
-   * Anything else: the access still waits. Absent where a port never takes such a fault.
+   * Ends the wait of an access outside the layout. `zeros`: the page comes as if it were not registered.
+   * `poison`: this access and later ones to the page fail. Either lifts a protection that the fault is about.
+   * Never blocks, never throws for what the kernel answers. `installed`: the access goes on. `again`: events
+   * are unread. `gone`: the process has ended. Anything else: the access still waits. Absent where a port
+   * never takes such a fault.
    */
   answerOutside?(fault: OutsideFault, answer: 'zeros' | 'poison'): Outcome;
 
   /**
-   * Watches regions that were added, by what {@link Attachment.addRegions} gave for it; from then on faults there are taken.
-   * Throws, and nothing is watched, what `attach` throws. Only called where {@link Supports.changeRegions} says so.
+   * Registers regions that were added, by the token of {@link Attachment.addRegions}; from then on it takes
+   * their faults. Errors: as `attach`; then nothing is registered. Only called where {@link
+   * Supports.changeRegions} says so.
    */
   addRegions?(token: unknown): void;
 
-  /** Watches these pages, a region's, no longer: nobody waits there, and no fault of theirs is taken any more. */
+  /**
+   * Unregisters a region's pages. Precondition: no access waits there. No fault of theirs is taken any more.
+   */
   removeRegion?(pages: PageRange): void;
 
   /** Whether a page is physically there; only called where {@link Supports.residency} says so. */
@@ -107,8 +113,8 @@ export async function openPort(place: PortPlace): Promise<FaultPort> {
 }
 
 /**
- * As {@link openPort}, without waiting: where the process ends there is no time. A module that was not imported before
- * is required, which fails for one with a top-level await.
+ * As {@link openPort}, without waiting: where the process ends there is no time. A module that was not
+ * imported before is required, which fails for one with a top-level await.
  */
 export function openPortNow(place: PortPlace): FaultPort {
   if (place.where === 'here') return place.open();
@@ -129,7 +135,9 @@ export function requirePort({ module }: WorkerPlace): PortModule {
 export interface Shard {
   readonly pages: PageRange;
   readonly port: PortPlace;
-  /** Makes a waiting `take` or `ready` of this shard's port return. Callable from any thread that attached. */
+  /**
+   * Makes a waiting `take` or `ready` of this shard's port return. Callable from any thread that attached.
+   */
   kick(): void;
 }
 
@@ -138,12 +146,15 @@ export interface Shard {
  * made sure the pages are present, or accepts that the access blocks or fails as the backend's coverage says.
  */
 export interface RawMemory {
-  /** Copies out. Throws DemandPagingError (PAGE_POISONED, PAGE_MISSING) where the backend errors instead of blocking. */
+  /**
+   * Copies out. Throws DemandPagingError (PAGE_POISONED, PAGE_MISSING) where the backend errors instead of
+   * blocking.
+   */
   load(address: Gpa, into: Uint8Array): void;
   store(address: Gpa, from: Uint8Array): void;
 }
 
-/** Regions whose memory is there and not watched yet. */
+/** Regions whose memory is mapped and not registered yet. */
 export interface AddedRegions {
   /** With their mapping filled in, if the memory is local. */
   readonly regions: readonly Region[];
@@ -164,76 +175,93 @@ export interface Attachment {
   readonly memory: RawMemory | undefined;
 
   /**
-   * Drops pages so that the next access faults again; they are gone when it returns, or its promise
-   * resolves. Control thread only; may block until the resolver has read the events of it. Throws NOT_SUPPORTED where
-   * {@link Supports.withdraw} is false.
+   * Discards pages: the next access to one faults. They are unmapped when it returns, or when its promise
+   * resolves. Control thread only. Blocks: may wait until the resolver has read the `remove` events. Errors:
+   * NOT_SUPPORTED where {@link Supports.discard} is false.
    */
-  withdraw(pages: PageRange): void | Promise<void>;
+  discard(pages: PageRange): void | Promise<void>;
 
   /**
-   * Told, before the resolvers are, that the contents of these pages, of one region, are there though no port brought
-   * them. Absent where that makes no difference to the attachment. Errors: KERNEL.
+   * The contents of these pages, of one region, are in memory though no port installed them. Called before
+   * the resolvers learn of it. Absent where that makes no difference to the attachment. Errors: KERNEL.
    */
   markPresent?(pages: PageRange): void;
 
   /**
-   * How many `remove` events the port reads of each of these pages, of one region, when they are withdrawn. Default 1,
-   * and no matter where it reads none: what is announced more often was removed by somebody else, and reads as zeros.
+   * How many `remove` events the port reads of each of these pages, of one region, when they are discarded.
+   * Default 1; of no consequence where the port reads no such events. A page of which more are read was
+   * removed by another thread, too, and reads as zeros.
    */
-  removalsAnnounced?(pages: PageRange): number;
+  removeEventsPerDiscard?(pages: PageRange): number;
 
   /**
-   * Runs `body` while nobody is where {@link withdraw} and {@link freeze} would wait for him: there where these wait for
-   * accessors to stand, and an accessor may itself wait for a page. Pages are kept back from accessors, for a drop or
-   * a freeze, only in here, or the two would wait for each other. One `body` at a time; the accessors stand for all of it.
-   * Waits for whoever waits for a missing page by then, as long as its source takes. Rejects as `body` does, or with the
-   * signal's reason if that is aborted before `body` has begun.
+   * Pauses the accessors that {@link discard} and {@link freeze} would have to pause, runs `body`, and
+   * resumes them.
+   *
+   * An accessor must be able to leave a missing page in order to pause. So pages are kept from accessors, for
+   * a discard or a freeze, only inside `body`: otherwise the pause would wait for an accessor, and that
+   * accessor for one of these pages. One `body` at a time. The accessors are paused for all of it.
+   *
+   * Blocks: waits for every access that waits for a missing page when it is called, for as long as the source
+   * takes. Errors: rejects as `body` does, or with the signal's reason if it is aborted before `body` has
+   * begun.
    */
   quiesce?<T>(body: () => Promise<T>, signal: AbortSignal): Promise<T>;
 
   /**
-   * Stops those who have their way to present pages already, once `rwprotect` rows have been carried out for them: where
-   * that takes more than a port may do. Resolves when nobody gets through.
+   * Stops accesses that reach present pages without a fault, after the `rwprotect` rows for those pages have
+   * been carried out: there where that takes more than a port may do. Resolves when no access gets through.
    */
   freeze?(pages: PageRange): Promise<void>;
 
   /**
-   * Resolves when what the attachment runs beside the resolvers has failed, so that pages can be brought and are not
-   * seen. Never rejects.
+   * Resolves when a thread that the attachment runs beside the resolvers has failed, so that installed pages
+   * do not become visible to accessors. Never rejects.
    */
   readonly failure?: Promise<DemandPagingError> | undefined;
 
   /**
-   * Takes the memory away from every accessor, before {@link close}: an access that waits fails like one that comes later
-   * (SIGBUS, SIGSEGV, EFAULT). So nothing missing need be poisoned before. There only where all of the memory is the
-   * attachment's own; the ports have been closed. Rejects with KERNEL; accesses then wait.
+   * Revokes all of the memory, before {@link close}: an access that waits, and every later one, fails
+   * (SIGBUS, SIGSEGV, EFAULT). So missing pages need no poison before. Present only where all of the memory
+   * is the attachment's own. Precondition: the ports are closed. Errors: rejects with KERNEL; then accesses
+   * wait.
    */
-  readonly discard?: (() => Promise<void>) | undefined;
+  readonly revoke?: (() => Promise<void>) | undefined;
 
   /** Tells the control side what the port saw happen to the mapping, so that {@link RawMemory} follows. */
   moved(pages: PageRange, to: number): void;
 
-  /** Tells the control side that pages are not mapped any more, so that closing leaves alone what may be in their place. */
+  /**
+   * Tells the control side that pages are no longer mapped, so that closing does not touch what may be mapped
+   * there now.
+   */
   unmapped?(pages: PageRange): void;
 
   /**
-   * Maps regions that are to be added where they have no `hva`, and adopts the others. They are planned and not yet in
-   * {@link layout}. `states`: of their pages, as with {@link Backend.attach}; nobody else has these. Throws what
-   * {@link Backend.attach} throws; then nothing is left behind. Only called where {@link Supports.changeRegions} says so.
-   * One addition or removal at a time.
+   * Maps regions to be added that have no `hva`, and adopts the others. They are planned and not yet in
+   * {@link layout}. `states`: of their pages, as with {@link Backend.attach}; no other thread has these yet.
+   * One addition or removal at a time. Only called where {@link Supports.changeRegions} says so. Errors: as
+   * {@link Backend.attach}; then nothing is left behind.
    */
   addRegions?(regions: readonly Region[], states?: PageStates): AddedRegions;
 
-  /** Gives back what {@link addRegions}, or attaching, took for these regions. No port watches them any more. */
+  /**
+   * Gives back what {@link addRegions}, or attaching, took for these regions. Precondition: no port has them
+   * registered.
+   */
   removeRegions?(regions: readonly Region[]): void;
 
   /**
-   * Poisons what is missing in a forked child's copy of the memory, and closes the child's descriptor. Where it
-   * throws (NOT_SUPPORTED without `poison`, KERNEL), the descriptor is left open: closed, the child would read zeros.
+   * Poisons what is missing in a forked child's copy of the memory, and closes the child's descriptor. Where
+   * it throws (NOT_SUPPORTED without `poison`, KERNEL), the descriptor is left open: closed, the child would
+   * read zeros.
    */
   abandonChild(fd: number): void;
 
-  /** Leaves what `attach` took over from its caller (an adopted userfaultfd) open and the caller's when {@link close} is called. */
+  /**
+   * When {@link close} is called: leaves open what `attach` took over from its caller (an adopted
+   * userfaultfd).
+   */
   handBack?(): void;
 
   /**
@@ -245,15 +273,15 @@ export interface Attachment {
 }
 
 /**
- * A way to be told of missing pages and to bring them: the one contract that real backends, the
+ * A way to take faults for missing pages and to install them: the one contract that real backends, the
  * model's mechanisms and wrappers implement.
  */
 export interface Backend {
   readonly name: string;
   /**
-   * What this host lacks, and how to get it: every system call that the backend will need is tried, on memory of these
-   * kinds where that makes a difference (default: what the backend is mostly used with). Never throws, leaves nothing
-   * open. Blocks: for some milliseconds.
+   * What this host lacks, and how to get it. Tries every system call that the backend will need, on memory of
+   * these kinds where that makes a difference (default: what the backend is mostly used with). Never throws,
+   * leaves nothing open. Blocks: for some milliseconds.
    */
   probe(memory?: readonly MemoryKind[]): Requirements;
   /**

@@ -63,8 +63,11 @@ export interface Supports {
   /** Faults carry the accessor's thread id. */
   readonly threadIds: boolean;
   /** Pages can go missing again after they were present. */
-  readonly withdraw: boolean;
-  /** A present page can be made to fault without losing its contents. `missing-only`: just pages not there yet. */
+  readonly discard: boolean;
+  /**
+   * A present page can be made to fault without losing its contents. `missing-only`: just pages not there
+   * yet.
+   */
   readonly freeze: 'full' | 'missing-only';
   /** `copy` takes its bytes from any address of this process, not only from staging. */
   readonly directCopy: boolean;

@@ -6,8 +6,9 @@ import { type PageStates } from './page-states.js';
 
 /**
  * Compares what a region's memory was found to have with what the states say. `found`: runs of the region's
- * pages, in ascending order, none touching the next. Pages that nobody spoke of are settled as `choice` says:
- * refused, marked present, or returned, to be discarded. Poisoned and unmapped pages are left as they are.
+ * pages, in ascending order, none touching the next. Pages of which the states say nothing are settled as
+ * `choice` says: refused, marked present, or returned, to be discarded. Poisoned and unmapped pages are left
+ * as they are.
  *
  * Precondition: no resolver runs. Errors: NOT_EMPTY; PAGE_VANISHED where a page that should be present is not
  * there: its contents are lost, and neither zeros nor the source's would be right.
@@ -50,7 +51,10 @@ interface Found {
   readonly showsFile: boolean;
 }
 
-/** As {@link settleContents}, of what was found in memory. Errors: NOT_SUPPORTED, too, where it cannot be discarded. */
+/**
+ * As {@link settleContents}, of what was found in memory. Errors: NOT_SUPPORTED, too, where it cannot be
+ * discarded.
+ */
 export function settleFound(
   region: Region,
   found: Found,

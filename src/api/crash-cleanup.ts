@@ -4,14 +4,14 @@ import { type Supports } from './capability.js';
 import { DemandPagingError } from './error.js';
 import { InstallLock } from './install-lock.js';
 import { type MemoryLayout } from './layout.js';
-import { type MissingAtClose, type Notice } from './notice.js';
+import { type MissingAtClose, type ResolverEvent } from './resolver-protocol.js';
 import { type PageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
 import { WORD } from './resolver-thread.js';
 import { Resolver } from './resolver.js';
 import { Counters } from './statistics.js';
 
-/** How long a batch under way is waited for when the process ends. */
+/** How long a batch in progress is waited for when the process ends. */
 const BATCH_WAIT_MS = 1000;
 /** How long memory that is changing is waited for then: by another process, which may be stopped. */
 const CHANGE_WAIT_MS = 2000;
@@ -25,17 +25,18 @@ export interface CrashCleanupOptions {
 }
 
 /**
- * Lets the accesses go that wait in one shard, from the control thread, where its resolver did not or cannot: its
- * thread has ended, has never begun, or the process ends. Everything is done inside the call, because at the process's
- * end no event loop turns.
+ * Crash cleanup of one shard, by the control thread, where its resolver did not or cannot let the waiting
+ * accesses go: the resolver's thread has ended, has never begun, or the process ends. Everything is done
+ * inside the call, because at the process's end no event loop turns.
  *
- * A userfaultfd takes ioctls from any thread, and of two that resolve a page the kernel carries out one and answers
- * EEXIST to the other, or contents replace poison: a page ends with its contents or with poison, whoever is first.
+ * A userfaultfd takes ioctls from any thread. Of two threads that resolve a page the kernel carries out one
+ * ioctl and answers EEXIST to the other, or contents replace poison: the page ends with its contents or with
+ * poison, whichever comes first.
  */
 export class CrashCleanup {
   /** Shared with the resolver's thread; see {@link WORD}. */
   readonly words: Int32Array<SharedArrayBuffer>;
-  /** The pages that are served: the shard's at first. Whoever adds and removes regions changes them. */
+  /** The pages that are served: the shard's at first. Adding and removing regions changes them. */
   readonly pages: PageRange[];
   readonly #o: CrashCleanupOptions;
 
@@ -46,7 +47,10 @@ export class CrashCleanup {
     this.words = words;
   }
 
-  /** The resolver has seen to everything that waited: it has ended as it was told, or has cleaned up itself. */
+  /**
+   * The resolver has let every waiting access go: it has carried out its `end` command, or has cleaned up
+   * itself.
+   */
   get done(): boolean {
     return Atomics.load(this.words, WORD.settled) === 1;
   }
@@ -56,12 +60,15 @@ export class CrashCleanup {
     Atomics.store(this.words, WORD.settled, 0);
   }
 
-  /** Every missing page is poisoned and every waiter woken. Precondition: no resolver runs. Throws what opening a port throws. */
-  abort(error: DemandPagingError, notify: (notice: Notice) => void = () => {}): void {
+  /**
+   * Poisons every missing page and wakes every waiter. Precondition: no resolver runs. Errors: as opening a
+   * port.
+   */
+  abort(error: DemandPagingError, notify: (event: ResolverEvent) => void = () => {}): void {
     this.#resolve(this.#o.states, notify, (resolver) => resolver.abort(error));
   }
 
-  /** Carries out the end that a resolver was told and did not. As {@link abort}. */
+  /** Carries out an `end` command that the resolver has not carried out. As {@link abort}. */
   end(missing: MissingAtClose): void {
     let failure: DemandPagingError | undefined;
     this.#resolve(
@@ -76,9 +83,10 @@ export class CrashCleanup {
   }
 
   /**
-   * As {@link abort}, though the resolver's thread runs: it installs nothing any more once this has begun. What it still
-   * reads or marks meanwhile does not matter: this goes by a copy of the states, made after its last batch. A page that
-   * came before that is present; one that was removed and not yet marked is poisoned, which is loud.
+   * As {@link abort}, while the resolver's thread still runs: it installs nothing any more once this has
+   * begun. What it still reads or marks meanwhile does not matter: this works on a copy of the states, made
+   * after its last batch. A page that was installed before that is present; one that was removed and is not
+   * marked yet is poisoned, which is loud.
    */
   atProcessEnd(error: DemandPagingError): void {
     if (this.done) return;
@@ -91,7 +99,11 @@ export class CrashCleanup {
     );
   }
 
-  #resolve(states: PageStates, notify: (notice: Notice) => void, act: (resolver: Resolver) => void): void {
+  #resolve(
+    states: PageStates,
+    notify: (event: ResolverEvent) => void,
+    act: (resolver: Resolver) => void,
+  ): void {
     const { layout, shard, supports, policy } = this.#o;
     const port: FaultPort = openPortNow(shard.port);
     try {

@@ -4,8 +4,8 @@ import { EventLoopTurns } from './event-loop-turns.js';
 import { type Answer, type Ask, type Program, WINDOW_BYTES } from './program.js';
 
 /**
- * The guest memory that drivers answer programs from: what {@link GuestMemory} offers, and simple enough to
- * stand in for.
+ * The guest memory that drivers answer programs from: what {@link GuestMemory} offers, small enough for a
+ * test to implement.
  */
 export interface ProgramMemory {
   isPresent(range: GpaRange): boolean;
@@ -36,10 +36,10 @@ export interface AsyncDriveOptions extends DriveOptions {
 const EFAULT = 14;
 
 /**
- * The `block` policy: runs a program, waiting for each missing page as a blocked kernel would; the event loop
- * goes on meanwhile, also while it walks over pages that are there. An access outside the regions is answered
- * with EFAULT. Rejects with the pager's error when a page is unavailable. A page lost again between coming
- * and being read (a removal) is waited for again.
+ * The `block` policy: runs a program, waiting for each missing page as an access blocked in the kernel would.
+ * The event loop goes on meanwhile, also while the program walks over present pages. An access outside the
+ * regions is answered with EFAULT. A page that is removed between arriving and being read is waited for
+ * again. Errors: rejects with the pager's error where a page is unavailable.
  */
 export async function drive<R>(
   program: Program<R>,
@@ -84,8 +84,8 @@ async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undef
 }
 
 /**
- * Runs a program on pages that are all present, without the event loop. Throws PAGE_MISSING at the first that
- * is not; the program is then over.
+ * Runs a program on pages that are all present, without the event loop. Errors: PAGE_MISSING at the first
+ * that is not; then the program is over.
  */
 export function driveSync<R>(program: Program<R>, memory: ProgramMemory, options: DriveOptions = {}): R {
   try {
@@ -100,8 +100,8 @@ export function driveSync<R>(program: Program<R>, memory: ProgramMemory, options
 }
 
 /**
- * The `error` policy: a missing page fails the access at once with EFAULT, as a mechanism does that cannot
- * wait, and the program goes on as it sees fit. `missed`: the windows that failed, in order, each once.
+ * The `error` policy: a missing page fails the access at once with EFAULT, as a mechanism that cannot wait
+ * does, and the program goes on as it sees fit. `missed`: the windows that failed, in order, each once.
  */
 export function driveErroring<R>(
   program: Program<R>,

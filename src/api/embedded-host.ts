@@ -1,7 +1,7 @@
 import { type PageRange } from './address.js';
 import { type FaultPort, openPort } from './backend.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
-import { type Command, type Notice } from './notice.js';
+import { type Command, type ResolverEvent } from './resolver-protocol.js';
 import { type HostOptions, type ResolverHost, settleCall } from './resolver-host.js';
 import { unlessAborted } from './opening.js';
 import { Signal, runResolver } from './resolver-loop.js';
@@ -31,7 +31,7 @@ class EmbeddedHost implements ResolverHost {
   readonly ended: Promise<DemandPagingError | undefined>;
   readonly #resolver: Resolver;
   readonly #signal = new Signal();
-  #gone: DemandPagingError | undefined;
+  #closedError: DemandPagingError | undefined;
   /** Rejects the commands that have no answer yet. */
   readonly #open = new Set<(error: Error) => void>();
 
@@ -52,7 +52,7 @@ class EmbeddedHost implements ResolverHost {
   }
 
   send(command: Command): Promise<unknown> {
-    if (this.#gone) return Promise.reject(this.#gone);
+    if (this.#closedError) return Promise.reject(this.#closedError);
     return new Promise((resolve, reject) => {
       this.#open.add(reject);
       this.#resolver.execute(command, (reply) => {
@@ -64,7 +64,7 @@ class EmbeddedHost implements ResolverHost {
   }
 
   abandon(error: DemandPagingError): void {
-    if (!this.#gone) this.#resolver.abort(error);
+    if (!this.#closedError) this.#resolver.abort(error);
   }
 
   async #run(
@@ -81,15 +81,15 @@ class EmbeddedHost implements ResolverHost {
         blocking: undefined,
         signal: this.#signal,
       });
-      this.#gone = new DemandPagingError('CLOSED', 'the pager was closed');
+      this.#closedError = new DemandPagingError('CLOSED', 'the pager was closed');
     } catch (thrown) {
-      this.#gone = asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed');
-      unsettled = this.#cleanUp(port, this.#gone);
+      this.#closedError = asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed');
+      unsettled = this.#cleanUp(port, this.#closedError);
       const isPoisoned = !unsettled && options.supports.verbs.includes('poison');
-      options.died(this.#gone, isPoisoned ? 'poisoned' : 'blocked');
+      options.died(this.#closedError, isPoisoned ? 'poisoned' : 'blocked');
     } finally {
       // A command whose rows were pending when it ended is never answered.
-      for (const reject of this.#open) reject(this.#gone!);
+      for (const reject of this.#open) reject(this.#closedError!);
       this.#open.clear();
       await source.close?.();
     }
@@ -110,6 +110,6 @@ class EmbeddedHost implements ResolverHost {
 }
 
 /** Listeners run outside the turn that has something to say: they may throw, and may command the resolver. */
-function later(notify: (notice: Notice) => void): (notice: Notice) => void {
-  return (notice) => queueMicrotask(() => notify(notice));
+function later(notify: (event: ResolverEvent) => void): (event: ResolverEvent) => void {
+  return (event) => queueMicrotask(() => notify(event));
 }

@@ -13,7 +13,7 @@ export const ERROR_CODES = [
   'CLOSED', // the object was closed before or during the call
   'COVERAGE_GAP', // an access class the caller needs stays unmediated; names the sites
   'DEADLOCK', // the combination asked for would wait for itself
-  'HANDLER_DIED', // the resolver ended without being told to
+  'HANDLER_DIED', // the resolver ended without an `end` command
   'KERNEL', // a system call failed in a way that has no code of its own; see errno
   'LIMIT_REACHED', // an operation takes more steps or memory than its bound allows; says which
   'MEMORY_GONE', // ENOENT, ESRCH: the mapping or the process went away
@@ -28,10 +28,10 @@ export const ERROR_CODES = [
   'NOT_SUPPORTED', // what the backend does not declare; nothing was changed
   'PAGE_FAILED', // an access waited for a page whose source failed; the page stays missing
   'PAGE_FROZEN', // the page is frozen and the policy is to refuse
-  'PAGE_HELD', // the page is held by a plan and cannot be withdrawn or frozen
+  'PAGE_HELD', // the page is held by a plan and cannot be discarded or frozen
   'PAGE_MISSING', // a synchronous access met a page that is not present
   'PAGE_POISONED', // the page was poisoned
-  'PAGE_VANISHED', // a present page was dropped behind the pager's back
+  'PAGE_VANISHED', // a present page was discarded past the pager
   'SOURCE_FAILED', // the source threw; see cause
   'SOURCE_LENGTH', // the source gave fewer or more bytes than asked
   'SOURCE_TIMEOUT', // the source did not answer in time
@@ -94,7 +94,10 @@ export interface PlainError extends ErrorDetails {
   readonly stack?: string | undefined;
 }
 
-/** An error that is not of this library, as it crosses isolates. What else it has of an error of Node's goes with it. */
+/**
+ * An error that is not of this library, as it crosses isolates. The other members of an error of Node's go
+ * with it.
+ */
 interface PlainCause {
   readonly name: string;
   readonly message: string;
@@ -112,7 +115,9 @@ const isPlainCause = (value: unknown): value is PlainCause =>
 const isPlain = (value: unknown): value is PlainError =>
   isObject(value) && 'code' in value && 'message' in value;
 
-/** A cause that survives a structured clone: an error with its stack and its own cause, anything else as text. */
+/**
+ * A cause that survives a structured clone: an error with its stack and its own cause, anything else as text.
+ */
 function plainCause(cause: unknown): unknown {
   if (cause instanceof DemandPagingError) return cause.toPlain();
   if (!(cause instanceof Error)) return cause === undefined ? undefined : String(cause);

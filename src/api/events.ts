@@ -4,14 +4,14 @@ import type * as TE from 'typed-emitter';
 import { type PageRange } from './address.js';
 import { type DemandPagingError } from './error.js';
 import { type Fault, type OutsideFault } from './fault.js';
-import { type InstallReason, type OutsideAnswer } from './notice.js';
+import { type InstallReason, type OutsideAnswer } from './resolver-protocol.js';
 import { type PageStatesSnapshot } from './page-states.js';
 
 /**
- * What a pager tells whoever listens. Events notify; what must be awaited is a return value. `fault`
- * and `installed` are sent only while somebody listens, and dropped and counted (`droppedNotices`) when the
- * control thread does not keep up. When nobody listens to `stopped`, a process warning is emitted; of `outside-fault`, at
- * the first.
+ * What a pager tells its listeners. Events notify; what must be awaited is a return value. `fault` and
+ * `installed` are sent only while they have a listener, and are dropped and counted (`droppedEvents`) when
+ * the control thread does not keep up. `stopped` without a listener emits a process warning; so does the
+ * first `outside-fault`.
  */
 export type PagerEvents = {
   fault: (fault: Fault) => void;
@@ -32,14 +32,14 @@ export type PagerEvents = {
   forked: (fd: number, states: PageStatesSnapshot) => void;
   /**
    * An access outside the layout was answered as the policy's `onOutsideFault` says. Dropped and counted
-   * (`droppedNotices`) when the control thread does not keep up; `outsideFaults` counts them all.
+   * (`droppedEvents`) when the control thread does not keep up; `outsideFaults` counts them all.
    */
   'outside-fault': (fault: OutsideFault, answer: OutsideAnswer) => void;
   retrying: (pages: PageRange, attempt: number, error: DemandPagingError) => void;
   'source-failed': (pages: PageRange, error: DemandPagingError) => void;
   /** Every page is present. */
   complete: () => void;
-  /** The pager serves nobody any more. `waiters`: what became of those who wait. */
+  /** The pager serves no access any more. `waiters`: what became of the accesses that waited. */
   stopped: (error: DemandPagingError, waiters: 'poisoned' | 'blocked') => void;
   closed: () => void;
 };

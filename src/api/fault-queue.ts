@@ -32,7 +32,7 @@ export class FaultQueue {
     return this.#takenAt_ms[this.#head]!;
   }
 
-  /** Forgets the oldest entry. */
+  /** Removes the oldest entry. */
   shift(): void {
     this.#head = (this.#head + 1) % this.#pages.length;
     this.#length--;

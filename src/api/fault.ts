@@ -25,8 +25,9 @@ export interface Fault {
 }
 
 /**
- * An access that waits at an address outside the layout, in memory that the userfaultfd watches all the same: memory
- * registered with it later, or grown by mremap(2), a stack that has grown, what MREMAP_DONTUNMAP has left.
+ * An access that waits at an address outside the layout, in memory that is registered with the userfaultfd
+ * all the same: registered later, grown by mremap(2), a stack that has grown, or left behind by
+ * MREMAP_DONTUNMAP.
  */
 export interface OutsideFault {
   readonly kind: FaultKind;
@@ -38,11 +39,11 @@ export interface OutsideFault {
 }
 
 /**
- * What others did to the memory, in userfaultfd's words. Read in the kernel's order, but a fault can
- * be read ahead of an earlier `remove`, so whoever handles a batch handles its events first.
+ * What other threads did to the memory, in userfaultfd's words. Read in the kernel's order, but a fault can
+ * be read ahead of an earlier `remove`; so a batch's events are handled before its faults.
  *
- * - `remove`: the pages were dropped (MADV_DONTNEED, MADV_REMOVE) and read as zeros from now on.
- * - `unmap`: the range is gone.
+ * - `remove`: the pages were removed (MADV_DONTNEED, MADV_REMOVE) and read as zeros from now on.
+ * - `unmap`: the range is unmapped.
  * - `remap`: the range moved; the port has already followed it.
  * - `fork`: the memory now exists twice; `fd` serves the child's.
  */
@@ -92,7 +93,10 @@ export class FaultBatch {
   readonly site: Uint8Array;
   readonly thread: Uint32Array;
   readonly vcpu: Uint32Array;
-  /** `remap`: the new host address. `fork`: the child's file descriptor. A fault outside the layout: its address. */
+  /**
+   * `remap`: the new host address. `fork`: the child's file descriptor. A fault outside the layout: its
+   * address.
+   */
   readonly extra: Float64Array;
 
   constructor(capacity: number) {
@@ -141,7 +145,10 @@ export class FaultBatch {
     this.vcpu[row] = fault.vcpu ?? NONE;
   }
 
-  /** Appends a fault at an address outside the layout. `write` is a value of {@link WRITE}. The batch must not be full. */
+  /**
+   * Appends a fault at an address outside the layout. `write` is a value of {@link WRITE}. The batch must not
+   * be full.
+   */
   pushOutside(kind: 0 | 1 | 2 | 3, address: number, write: number, thread = NONE): void {
     this.pushFault(kind, OUTSIDE, write, thread);
     this.extra[this.count - 1] = address;

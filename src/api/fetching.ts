@@ -2,23 +2,23 @@ import { type PageIndex, type PageRange } from './address.js';
 import { type FaultPort } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
-import { FetchesUnderWay, type FetchRequest } from './fetches-under-way.js';
+import { FetchesInFlight, type FetchRequest } from './fetches-in-flight.js';
 import { type Installer } from './installer.js';
 import { type MemoryLayout } from './layout.js';
-import { type FetchReason, type Notice } from './notice.js';
+import { type FetchReason, type ResolverEvent } from './resolver-protocol.js';
 import { type PagerPolicy } from './policy.js';
 import { type RangeJob } from './range-job.js';
 import { type ZeroRange, zeroPages, zerosOf } from './read-answer.js';
 import { isPromise, type PageSource } from './source.js';
 import { COUNTER, type Counters } from './statistics.js';
-import { type WantedPages } from './wanted-pages.js';
+import { type InstallablePages } from './installable-pages.js';
 
 /** An answer of the wrong length is no outage: waiting longer does not mend it. */
 const LENGTH_RETRIES = 3;
 
 /**
- * Whether a failed fetch is given up. Its time is what it was made to wait, not what the clock says: a process that was
- * stopped meanwhile has not waited for its source.
+ * Whether a failed fetch is given up. Its time is the pauses and time-outs it was made to wait for, not the
+ * clock's: a process that was stopped meanwhile has not waited for its source.
  */
 function isForGood(
   { attempt, spent_ms }: FetchRequest,
@@ -31,11 +31,11 @@ function isForGood(
 
 /** What its owner does about what became of a fetch. */
 export interface FetchingEvents {
-  /** These pages must be judged again, each by itself: as a window they could not be had. */
+  /** These pages must be served again, each by itself: as a window they were unavailable. */
   again(page: PageIndex, takenAt_ms: number): void;
   /** Pages may have become free for the program's requests to take. */
   freed(): void;
-  /** The source has failed for good, for pages that somebody waits for. */
+  /** The source has failed for good, for pages that accesses wait for. */
   lost(pages: PageRange, error: DemandPagingError): void;
   /** There is no safe way on. */
   broken(error: DemandPagingError): void;
@@ -51,9 +51,9 @@ export interface FetchingOptions {
   readonly policy: PagerPolicy;
   readonly counters: Counters;
   readonly installer: Installer;
-  readonly wanted: WantedPages;
+  readonly installable: InstallablePages;
   readonly events: FetchingEvents;
-  notify(notice: Notice): void;
+  notify(event: ResolverEvent): void;
   latency?(elapsed_ns: number): void;
   reading?(): void;
   now(): number;
@@ -82,19 +82,22 @@ function runFrom(
   return { zero: zero === 1, end: stop };
 }
 
-/** Gets contents from the source and installs them where they are still wanted; tries again, and narrows, what failed. */
+/**
+ * Gets contents from the source and installs them where they are still installable; retries and narrows what
+ * failed.
+ */
 export class Fetching {
-  readonly underWay: FetchesUnderWay;
+  readonly inFlight: FetchesInFlight;
   readonly #o: FetchingOptions;
   /** Pages to fetch alone: fetching their neighbourhood failed. */
-  readonly #alone = new Set<PageIndex>();
+  readonly #noReadahead = new Set<PageIndex>();
   #ended = false;
 
   constructor(options: FetchingOptions) {
     this.#o = options;
     const { source, layout, policy, events } = options;
     const limits = { requests: policy.maxInFlight, ahead_bytes: policy.maxAhead_bytes };
-    this.underWay = new FetchesUnderWay(source, layout, policy.sourceTimeout_ms, limits, {
+    this.inFlight = new FetchesInFlight(source, layout, policy.sourceTimeout_ms, limits, {
       fetched: (request, bytes, zeros) => this.#fetched(request, bytes, zeros),
       failed: (request, error) => this.#attemptFailed(request, error),
       work: () => events.work(),
@@ -104,20 +107,20 @@ export class Fetching {
 
   /** Brings what an access waits for, and what is fetched around it. */
   demand(page: PageIndex, cached: boolean, takenAt_ms: number): void {
-    const alone = cached || (this.#alone.size > 0 && this.#alone.has(page));
-    const pages = alone ? { first: page, count: 1 } : this.#o.wanted.window(page);
+    const noReadahead = cached || (this.#noReadahead.size > 0 && this.#noReadahead.has(page));
+    const pages = noReadahead ? { first: page, count: 1 } : this.#o.installable.window(page);
     this.#fetch(this.#fitting(pages, page), page, 'demand', cached, takenAt_ms, undefined);
   }
 
-  /** Brings the next piece of a job. */
-  piece(pages: PageRange, job: RangeJob): void {
+  /** Fetches the next chunk of a job. */
+  chunk(pages: PageRange, job: RangeJob): void {
     this.#fetch(pages, -1, job.why, false, 0, job);
   }
 
-  /** Nothing is brought any more: what is under way is forgotten, and what fails is not tried again. */
+  /** Nothing is fetched any more: what is in flight is cancelled, and a failed fetch is not retried. */
   end(): void {
     this.#ended = true;
-    this.underWay.clear();
+    this.inFlight.clear();
   }
 
   /** As much of a run as staging holds, with the page that is waited for, or from its start. */
@@ -158,14 +161,14 @@ export class Fetching {
       spent_ms: 0,
       due_ms: 0,
       resting: false,
-      dropped: false,
+      cancelled: false,
     };
     const offset = layout.sourceByteOf(pages.first);
     const address = this.#addressOf(offset, bytes);
     if (address) return this.#install(request, { from: address, direct: true, zeros: undefined });
     if (source.synchronous) return this.#readNow(request, offset, bytes);
-    this.underWay.ask(request, this.#o.now());
-    counters.max(COUNTER.maxInFlight, this.underWay.count);
+    this.inFlight.ask(request, this.#o.now());
+    counters.max(COUNTER.maxInFlight, this.inFlight.count);
   }
 
   #addressOf(offset: number, bytes: number): number | undefined {
@@ -233,32 +236,34 @@ export class Fetching {
 
   /** Installs what was fetched where it is still wanted. */
   #install(request: FetchRequest, contents: FetchedContents): void {
-    const { layout, counters, wanted } = this.#o;
+    const { layout, counters, installable } = this.#o;
     const { pages, demand } = request;
     const { pageSize } = layout.regionOf(pages.first);
     const holes = contents.zeros?.reduce((sum, zero) => sum + zero, 0) ?? 0;
     counters.add(COUNTER.fetched_bytes, (pages.count - holes) * pageSize);
-    // Nothing can have changed since a synchronous read began, but for what was dropped while it made room.
-    const isWanted = demand >= 0 && wanted.next(demand, demand + 1) === demand;
+    // The states can have changed since a synchronous read began only by what was discarded while it made
+    // room.
+    const isInstallable = demand >= 0 && installable.next(demand, demand + 1) === demand;
     const around = counters.get('aroundPages');
     this.#installData(request, contents);
     if (holes > 0) this.#installZeros(request, contents.zeros!);
-    if (this.#alone.size > 0) this.#alone.delete(demand);
+    if (this.#noReadahead.size > 0) this.#noReadahead.delete(demand);
     request.job?.settled();
     if (demand >= 0) this.#served(request);
-    // It was counted with its neighbours when it was installed: where it was not, there is nothing to take off.
-    if (isWanted && counters.get('aroundPages') > around) {
+    // It was counted with its neighbours when it was installed: where it was not, there is nothing to take
+    // off.
+    if (isInstallable && counters.get('aroundPages') > around) {
       counters.add(COUNTER.demandPages);
       counters.add(COUNTER.aroundPages, -1);
     }
   }
 
   #installData({ pages, why, cached }: FetchRequest, { from, direct, zeros }: FetchedContents): void {
-    const { layout, wanted, installer } = this.#o;
+    const { layout, installable, installer } = this.#o;
     const { pageSize } = layout.regionOf(pages.first);
     const stop = pages.first + pages.count;
-    for (let at = wanted.next(pages.first, stop); at < stop;) {
-      const run = runFrom(at, wanted.nextUnwanted(at, stop), pages.first, zeros);
+    for (let at = installable.next(pages.first, stop); at < stop;) {
+      const run = runFrom(at, installable.nextNotInstallable(at, stop), pages.first, zeros);
       if (!run.zero)
         installer.contents(
           { first: at, count: run.end - at },
@@ -267,7 +272,7 @@ export class Fetching {
           why,
           cached,
         );
-      at = wanted.next(run.end, stop);
+      at = installable.next(run.end, stop);
     }
   }
 
@@ -276,19 +281,19 @@ export class Fetching {
    * lost.
    */
   #installZeros({ pages, why }: FetchRequest, zeros: Uint8Array): void {
-    const { wanted, installer, counters } = this.#o;
+    const { installable, installer, counters } = this.#o;
     const stop = pages.first + pages.count;
-    for (let at = wanted.next(pages.first, stop); at < stop;) {
-      const run = runFrom(at, wanted.nextUnwanted(at, stop), pages.first, zeros);
+    for (let at = installable.next(pages.first, stop); at < stop;) {
+      const run = runFrom(at, installable.nextNotInstallable(at, stop), pages.first, zeros);
       if (run.zero) {
         installer.zero({ first: at, count: run.end - at }, why);
         counters.add(COUNTER.holePages, run.end - at);
       }
-      at = wanted.next(run.end, stop);
+      at = installable.next(run.end, stop);
     }
   }
 
-  /** Whoever waits is let go before anything else is begun. */
+  /** The waiting access is woken before anything else is begun. */
   #served({ takenAt_ms }: FetchRequest): void {
     this.#o.installer.flush();
     this.#o.latency?.(Math.max(1, Math.round((this.#o.now() - takenAt_ms) * 1e6)));
@@ -304,18 +309,21 @@ export class Fetching {
       request.job?.settled(pages.count);
       counters.add(COUNTER.sourceFailures);
       if (why === 'prefetch') return this.#prefetchFailed(pages, error);
-      this.#alone.delete(demand);
+      this.#noReadahead.delete(demand);
       return events.lost(pages, error);
     }
     counters.add(COUNTER.retries);
     const pause_ms = Math.min(policy.retryDelay_ms * 2 ** request.attempt, policy.maxRetryDelay_ms);
-    this.underWay.rest(request, now(), pause_ms);
+    this.inFlight.rest(request, now(), pause_ms);
     request.spent_ms += pause_ms;
     request.attempt++;
     notify({ kind: 'retrying', pages, attempt: request.attempt, error: error.toPlain() });
   }
 
-  /** Nobody asked for these pages by name: the failure is said, and whoever came to wait meanwhile asks again. */
+  /**
+   * The program asked for none of these pages by name: the failure is reported, and accesses that came to
+   * wait meanwhile are woken to fault again.
+   */
   #prefetchFailed(pages: PageRange, error: DemandPagingError): void {
     this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
     this.#o.installer.wake(pages);
@@ -325,17 +333,17 @@ export class Fetching {
   /** A window failed: only what is really wanted is worth retrying, page by page. */
   #narrow({ pages, demand, why, takenAt_ms, job }: FetchRequest): void {
     const { installer, events, now } = this.#o;
-    const wanted =
+    const needed =
       why === 'demand' ? [demand] : Array.from({ length: pages.count }, (_, i) => pages.first + i);
     job?.settled(pages.count);
-    for (const page of wanted) {
-      this.#alone.add(page);
+    for (const page of needed) {
+      this.#noReadahead.add(page);
       events.again(page, takenAt_ms || now());
     }
     events.freed();
-    if (why !== 'demand') return; // every page is asked for by itself now, and with it whoever waits
-    // Whoever came to wait for one of the others meanwhile asks again. Not the demanded page's accessor:
-    // woken, it would fault anew and be gone whenever its failure comes to be told.
+    if (why !== 'demand') return; // every page is queued by itself now, and with it the accesses that wait
+    // Accesses that came to wait for one of the other pages meanwhile are woken to fault again. Not the
+    // demanded page's accessor: woken, it would fault anew, and no longer wait when its failure is reported.
     const after = pages.first + pages.count - (demand + 1);
     if (demand > pages.first) installer.wake({ first: pages.first, count: demand - pages.first });
     if (after > 0) installer.wake({ first: demand + 1, count: after });

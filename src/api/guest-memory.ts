@@ -4,7 +4,10 @@ import { DemandPagingError, type ErrorCode } from './error.js';
 import { type MemoryLayout } from './layout.js';
 import { type PageState, type PageStates } from './page-states.js';
 
-/** What an access to a page in each state is refused with. A page that reads present by now was missing when it was looked at. */
+/**
+ * What an access to a page in each state is refused with. A page that reads present by now was missing when
+ * it was looked at.
+ */
 const CODES = {
   missing: 'PAGE_MISSING',
   removed: 'PAGE_MISSING',
@@ -46,7 +49,10 @@ export class GuestMemory {
     return this.#pages(range).every((pages) => this.#o.states.allPresent(pages));
   }
 
-  /** Copies bytes of pages that are all present. Never waits: throws PAGE_MISSING, PAGE_POISONED, PAGE_FROZEN otherwise. */
+  /**
+   * Copies bytes of pages that are all present. Never waits: throws PAGE_MISSING, PAGE_POISONED, PAGE_FROZEN
+   * otherwise.
+   */
   readSync(address: Gpa, length: number): Uint8Array {
     this.#requirePresent({ start: address, length: BigInt(length) });
     return this.#load(address, length);
@@ -58,7 +64,10 @@ export class GuestMemory {
     this.#o.raw.store(address, bytes);
   }
 
-  /** Copies bytes, bringing the pages first. The event loop goes on; rejects with the pager's error if they are unavailable. */
+  /**
+   * Copies bytes, bringing the pages first. The event loop goes on. Rejects with the pager's error if they
+   * are unavailable.
+   */
   async read(address: Gpa, length: number): Promise<Uint8Array> {
     await this.bring([{ start: address, length: BigInt(length) }]);
     return this.readSync(address, length);
@@ -73,7 +82,7 @@ export class GuestMemory {
   /**
    * Copies bytes straight from the mapping, as any thread of the VMM does: a missing page blocks this
    * thread in the kernel until the resolver brings it. Throws DEADLOCK where this thread is the one
-   * that must serve it, or let go of it: pages that are frozen, or being withdrawn.
+   * that must serve it, or let go of it: pages that are frozen, or being discarded.
    */
   readBlocking(address: Gpa, length: number): Uint8Array {
     const range = { start: address, length: BigInt(length) };

@@ -9,8 +9,8 @@ export interface Hold extends Disposable {
 }
 
 /**
- * The holds of a pager: while one covers a page, the pager refuses to remove, withdraw, freeze or
- * poison it (PAGE_HELD). What others do to the mapping directly cannot be refused.
+ * The holds of a pager: while one covers a page, the pager refuses to discard, freeze or poison it
+ * (PAGE_HELD). What other threads and processes do to the mapping directly cannot be refused.
  */
 export class Holds {
   readonly #held = new Set<readonly PageRange[]>();

@@ -4,11 +4,12 @@ const INSTALLING = 1;
 const TAKEN = 2;
 
 /**
- * Who carries out resolutions: the resolver's thread, a batch at a time, until the control thread takes over because
- * the process ends. One word of shared memory.
+ * Which thread carries out resolutions: the resolver's, a batch at a time, until the control thread takes
+ * over because the process ends. One word of shared memory.
  *
- * Without it, a batch that the resolver decided by what it knew could be carried out after the control thread has read
- * an event that it was not told of: contents would come back to pages that somebody has removed meanwhile.
+ * Without it, a batch that the resolver decided by the states it knew could be carried out after the control
+ * thread has read an event that the resolver does not know of: contents would come back to pages that were
+ * removed meanwhile.
  */
 export class InstallLock {
   readonly #words: Int32Array;
@@ -19,7 +20,10 @@ export class InstallLock {
     this.#at = at;
   }
 
-  /** Control thread: the resolver's thread has ended, perhaps in the middle of a batch, and another resolver goes on. */
+  /**
+   * Control thread: the resolver's thread has ended, perhaps in the middle of a batch, and another resolver
+   * goes on.
+   */
   static release(words: Int32Array, at: number): void {
     Atomics.compareExchange(words, at, INSTALLING, FREE);
   }
@@ -38,8 +42,9 @@ export class InstallLock {
   }
 
   /**
-   * The control thread, for good: at once, or when the batch under way is through. A batch that takes longer than
-   * `bound_ms` is not waited for: its thread was ended in the middle of it, or the kernel is busy with a large range.
+   * Takes the lock for the control thread, for good: at once, or when the batch in progress has ended. A
+   * batch that takes longer than `bound_ms` is not waited for: its thread was ended inside it, or the kernel
+   * is busy with a large range.
    */
   take(bound_ms: number): void {
     const deadline_ms = performance.now() + bound_ms;

@@ -4,8 +4,8 @@ import { type Supports } from './capability.js';
 import { DemandPagingError, type ErrorCode } from './error.js';
 import { hugePoolFile } from './huge-pool.js';
 import { hasPageCache, type MemoryLayout, type RegionSpec } from './layout.js';
-import { type FetchReason, type InstallReason } from './notice.js';
 import { intersection } from './page-range.js';
+import { type FetchReason, type InstallReason } from './resolver-protocol.js';
 import { type PageStates } from './page-states.js';
 import { FLAG, OUTCOME, ResolutionBatch, VERB, VERBS } from './resolution.js';
 import { COUNTER, type Counters } from './statistics.js';
@@ -42,7 +42,10 @@ export interface InstallerEvents {
   poisoned(pages: PageRange): void;
   /** A page held to be present is not there. `poisoned`: now it is. */
   vanished(pages: PageRange, poisoned: boolean): void;
-  /** Write protection is in the way where no page is, though one was held to be present: lift it, as for a write. */
+  /**
+   * The page is write-protected and not there, though its state was present: lift the protection, as for a
+   * write.
+   */
   marked(page: PageIndex): void;
   /** The memory is changing: read its events now, so that the rows can go on. */
   changing(): void;
@@ -70,13 +73,16 @@ const ESRCH = 3;
 const ENOMEM = 12;
 const EFAULT = 14;
 const ENOSPC = 28;
-/** How a port says of a page to be poisoned that it is not there, though it had been brought, and could not be told before. */
+/**
+ * The errno by which a port says that a page to be poisoned is not there, though it had been installed: the
+ * port could not see that earlier.
+ */
 const EHWPOISON = 133;
 
 /**
- * Carries a resolver's decisions to the port in batches and reads the outcomes. A row that could not
- * be finished (EAGAIN: a removal is under way) stays pending, with its bytes in staging, until a later
- * flush: nothing is dropped, and nothing is installed in a page whose state has changed meanwhile.
+ * Carries a resolver's decisions to the port in batches and reads the outcomes. A row that could not be
+ * finished (EAGAIN: a removal is in progress) stays pending, with its bytes in staging, until a later flush:
+ * no row is lost, and nothing is installed in a page whose state has changed meanwhile.
  */
 export class Installer {
   readonly #o: InstallerOptions;
@@ -103,7 +109,10 @@ export class Installer {
     return this.#poisonings > 0;
   }
 
-  /** Whether a row waits that poisons the page: the kernel would let contents that come after it replace the poison. */
+  /**
+   * Whether a pending row poisons the page: the kernel would let contents that come after it replace the
+   * poison.
+   */
   poisons(page: PageIndex): boolean {
     if (this.#poisonings === 0) return false;
     for (let row = 0; row < this.#batch.count; row++) {
@@ -170,7 +179,9 @@ export class Installer {
     this.#push(VERB.continue, page, 1, 0, this.#protection(page), MEANS.demand);
   }
 
-  /** Maps what the page cache has of pages that are present: from now on no minor fault of theirs is answered. */
+  /**
+   * Maps what the page cache has of pages that are present: from now on no minor fault of theirs is answered.
+   */
   map(pages: PageRange): void {
     this.#push(VERB.continue, pages.first, pages.count, 0, 0, MEANS.mapped);
   }
@@ -197,8 +208,8 @@ export class Installer {
   }
 
   /**
-   * Finds out whether a page is there: poison does not go where something is (`already-present`, and its waiter
-   * woken), and where nothing is, its contents are lost and poison is right.
+   * Finds out whether a page is there: poison does not go where something is (`already-present`, and its
+   * waiter woken), and where nothing is, its contents are lost and poison is right.
    */
   probe(page: PageIndex): void {
     this.#push(VERB.poison, page, 1, 0, 0, MEANS.probe);
@@ -217,7 +228,9 @@ export class Installer {
     this.#push(VERB[verb], pages.first, pages.count, 0, on ? FLAG.protect : 0, MEANS.other);
   }
 
-  /** Carries out all rows. Afterwards {@link pending} tells whether some must wait for the memory to settle. */
+  /**
+   * Carries out all rows. Afterwards {@link pending} tells whether some must wait for the memory to settle.
+   */
   flush(): void {
     for (let round = 0; this.#batch.count > 0 && round < AGAIN_ROUNDS; round++) {
       this.#o.counters.add(COUNTER.batches);
@@ -258,7 +271,7 @@ export class Installer {
         const { first } = rest;
         const lift = this.#liftMark(row, first);
         if (lift) (failures ??= []).push(lift);
-        else this.#foreign(row, first); // somebody else's page, woken; go on after it
+        else this.#raced(row, first); // installed by another thread, and woken; go on after it
         kept = this.#keep(row, kept, { first: first + 1, count: rest.count - 1 });
       } else if (outcome === OUTCOME.gone && batch.errno[row] !== ESRCH) {
         // One page has no memory; the others may. Tried again without it.
@@ -281,8 +294,9 @@ export class Installer {
   }
 
   /**
-   * What to do where it may be no page that is in poison's way: of shared memory the kernel keeps that a page is
-   * write-protected where none is, and poison does not go there. Whoever touches the page then would find zeros.
+   * Poison may have been refused by something other than a page: of shared memory the kernel keeps write
+   * protection for a page that is not there, and installs no poison over it. The next access to that page
+   * would find zeros.
    */
   #liftMark(row: number, page: PageIndex): (() => void) | undefined {
     const { layout, states, supports, port } = this.#o;
@@ -307,8 +321,8 @@ export class Installer {
   }
 
   /**
-   * Whether a page was to be mapped as the page cache has it, and by now the page cache has none: it was dropped
-   * between the minor fault and this. Whoever waits for it faults anew, and then it is missing.
+   * Whether a page was to be mapped from the page cache, and by now the page cache has none: it was discarded
+   * between the minor fault and this. An access that waits for it faults again, and then it is missing.
    */
   #foundEmptied(row: number): boolean {
     const { verb, flags, errno } = this.#batch;
@@ -351,9 +365,9 @@ export class Installer {
   }
 
   /**
-   * Takes `pages` out of the pending rows and wakes their accessors, so that they fault anew. Called when the states of
-   * these pages changed: what would install them was decided by the old ones, and what would poison them, unless `keepsPoison`.
-   * The other pages of a row stay.
+   * Takes `pages` out of the pending rows and wakes their accessors, so that they fault anew. Called when the
+   * states of these pages changed: what would install them was decided by the old ones, and what would poison
+   * them, unless `keepsPoison`. The other pages of a row stay.
    */
   reconsider(pages: PageRange, keepsPoison: boolean): void {
     const rows = this.#batch.count;
@@ -404,7 +418,10 @@ export class Installer {
     this.#append(verb, first, count, from, flags, means);
   }
 
-  /** Adds a row, also where that makes more rows than a batch has: parts of rows that wait cannot wait for a flush. */
+  /**
+   * Adds a row, also where that makes more rows than a batch has: parts of rows that wait cannot wait for a
+   * flush.
+   */
   #append(verb: number, first: PageIndex, count: number, from: number, flags: number, means: number): void {
     if (this.#batch.full) {
       this.#batch.grow();
@@ -423,9 +440,8 @@ export class Installer {
     else if (isPoisoning(means)) this.#o.events.poisoned(pages);
   }
 
-  #foreign(row: number, page: PageIndex): void {
-    if (REASONS[this.#means[row]!] !== undefined)
-      this.#o.events.present({ first: page, count: 1 }, 'foreign');
+  #raced(row: number, page: PageIndex): void {
+    if (REASONS[this.#means[row]!] !== undefined) this.#o.events.present({ first: page, count: 1 }, 'raced');
   }
 }
 

@@ -2,8 +2,8 @@
 const LONG_MS = 2 ** 31 - 1;
 
 /**
- * Keeps this thread's event loop going: while it is wanted, and, wanted or not, while something is awaited. What is
- * awaited settles by messages of threads, none of which counts as work for the event loop by itself.
+ * Keeps this thread's event loop going while `wanted` is set, and, set or not, while something is awaited.
+ * What is awaited settles by messages of threads, none of which counts as work for the event loop by itself.
  */
 export class KeepAlive {
   readonly #timer = setInterval(() => {}, LONG_MS);

@@ -16,10 +16,10 @@ import { DemandPagingError } from './error.js';
 export type MemoryKind = 'anonymous' | 'shmem' | 'hugetlb' | 'guest-memfd';
 
 /**
- * What is done about pages that are in memory before anybody brought them.
+ * What is done about pages that are in memory before the pager installed any.
  *
  * - `refuse`: the pager does not open (NOT_EMPTY).
- * - `discard`: they are dropped, and come from the source.
+ * - `discard`: they are discarded, and fetched from the source.
  * - `keep`: they count as present, with what they hold.
  */
 export type ContentsChoice = 'refuse' | 'discard' | 'keep';
@@ -49,8 +49,9 @@ export interface RegionSpec {
   /** Where the region is mapped in the address space it belongs to; absent until a backend mapped it. */
   readonly hva?: Hva | undefined;
   /**
-   * The memory file and the region's place in it, where there is one (`shmem`, `hugetlb`): what is mapped at `hva`,
-   * if that is given, too. No two regions have a place in common: what is brought for one would be there in the other.
+   * The memory file and the region's offset in it, where there is one (`shmem`, `hugetlb`): what is mapped at
+   * `hva`, if that is given, too. No two regions share a part of a file: what is installed for one would
+   * appear in the other.
    */
   readonly file?: { readonly fd: number; readonly offset: FileOffset } | undefined;
   /**
@@ -86,13 +87,13 @@ interface Moved extends PageRange {
 }
 
 /**
- * The guest memory of one pager: non-overlapping regions in ascending guest-physical order, their
- * pages numbered through from 0. Regions that a pager adds are numbered behind all others, and the numbers of one that it
- * removes are not used again. What a region says of its place is as it was when it was opened; {@link hvaOf} follows where
- * memory is moved and unmapped.
+ * The guest memory of one pager: non-overlapping regions in ascending guest-physical order, their pages
+ * numbered through from 0. Regions that a pager adds are numbered after all others, and the numbers of one
+ * that it removes are not used again. A region's addresses are those of its opening; {@link hvaOf} follows
+ * where memory is moved and unmapped.
  *
- * Throws BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region; RangeError for
- * a choice of `contents` that there is not.
+ * Errors: BAD_ALIGNMENT and BAD_RANGE for what {@link RegionSpec} rules out, naming the region; RangeError
+ * for an unknown choice of `contents`.
  */
 export class MemoryLayout {
   #regions: readonly Region[] = [];
@@ -126,8 +127,8 @@ export class MemoryLayout {
   }
 
   /**
-   * Regions for {@link add}, their pages numbered behind all others, from a multiple of `alignment`. The layout is as it was.
-   * Throws as the constructor does, and BAD_RANGE where they overlap a region that is there.
+   * Regions for {@link add}, their pages numbered after all others, from a multiple of `alignment`. The
+   * layout is unchanged. Errors: as the constructor; BAD_RANGE where they overlap a region of the layout.
    */
   plan(specs: readonly RegionSpec[], alignment = 1): readonly Region[] {
     if (specs.length === 0)
@@ -151,7 +152,10 @@ export class MemoryLayout {
     return regions;
   }
 
-  /** @internal Takes planned regions in. Those that it has already are passed over: isolates may share a layout. */
+  /**
+   * @internal Adds planned regions. Those that the layout has already are passed over: isolates may share a
+   * layout.
+   */
   add(regions: readonly Region[]): void {
     const fresh = regions.filter(({ firstPage }) => firstPage >= this.pageCount);
     this.#numbered = [...this.#numbered, ...fresh];
@@ -169,7 +173,10 @@ export class MemoryLayout {
     return this.#removed.size > 0 && this.#removed.has(this.regionOf(page).firstPage);
   }
 
-  /** The regions that ranges consist of. Throws BAD_RANGE where a range begins or ends inside of one, or outside all. */
+  /**
+   * The regions that ranges consist of. Errors: BAD_RANGE where a range begins or ends inside of one, or
+   * outside all.
+   */
   regionsOf(ranges: readonly GpaRange[]): readonly Region[] {
     const regions = ranges.flatMap((range) => this.pagesOf(range).map(({ first }) => this.regionOf(first)));
     const bytes = regions.reduce((sum, { length }) => sum + length, 0n);
@@ -240,8 +247,8 @@ export class MemoryLayout {
   }
 
   /**
-   * Where a page is mapped now, in the address space the layout belongs to. Throws RangeError where its region has no
-   * address, MEMORY_GONE where it was unmapped.
+   * Where a page is mapped now, in the address space the layout belongs to. Throws RangeError where its
+   * region has no address, MEMORY_GONE where it was unmapped.
    */
   hvaOf(page: PageIndex): Hva {
     const region = this.regionOf(page);
@@ -253,7 +260,7 @@ export class MemoryLayout {
     return hva(region.hva + BigInt(page - region.firstPage) * BigInt(region.pageSize));
   }
 
-  /** @internal These pages of one region are at another address now; undefined: they are not mapped any more. */
+  /** @internal These pages of one region are at another address now; undefined: they are no longer mapped. */
   move(pages: PageRange, to: Hva | undefined): void {
     const { pageSize } = this.regionOf(pages.first);
     const end = pages.first + pages.count;
@@ -272,7 +279,10 @@ export class MemoryLayout {
     return fileOffset(region.sourceOffset + BigInt(page - region.firstPage) * BigInt(region.pageSize));
   }
 
-  /** As {@link sourceOffsetOf}, as a number, which every offset of a source is: for every fault, without a bigint. */
+  /**
+   * As {@link sourceOffsetOf}, as a number, which every offset of a source is: for every fault, without a
+   * bigint.
+   */
   sourceByteOf(page: PageIndex): number {
     const region = this.regionOf(page);
     return region.sourceByte + (page - region.firstPage) * region.pageSize;

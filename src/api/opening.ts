@@ -2,8 +2,8 @@ import { DemandPagingError } from './error.js';
 import { SourceTime } from './source-time.js';
 
 /**
- * What ends an opening before it is through: the caller's signal, or a source that does not come up in time. A pause of the
- * process does not count as the source's time.
+ * Ends an opening before it has finished: by the caller's signal, or because a source does not open in time.
+ * A pause of the process does not count as the source's time.
  */
 export class Opening {
   readonly #controller = new AbortController();
@@ -39,7 +39,10 @@ export class Opening {
   }
 }
 
-/** What a promise resolves with, unless the signal is aborted first: then its reason. What comes later is handed to `late`. */
+/**
+ * What a promise resolves with, unless the signal is aborted first: then its reason. A later result is passed
+ * to `late`.
+ */
 export function unlessAborted<T>(
   promise: Promise<T>,
   signal: AbortSignal,

@@ -2,7 +2,7 @@ import { type PageIndex, hex } from './address.js';
 import { type FaultPort } from './backend.js';
 import { DemandPagingError } from './error.js';
 import { type OutsideFault } from './fault.js';
-import { type Notice, type OutsideAnswer } from './notice.js';
+import { type ResolverEvent, type OutsideAnswer } from './resolver-protocol.js';
 import { type PagerPolicy } from './policy.js';
 import { COUNTER, type Counters } from './statistics.js';
 
@@ -10,7 +10,7 @@ export interface OutsideFaultsOptions {
   readonly port: FaultPort;
   readonly policy: PagerPolicy;
   readonly counters: Counters;
-  notify(notice: Notice): void;
+  notify(event: ResolverEvent): void;
   /** The address is a page's by now. */
   again(fault: OutsideFault, page: PageIndex): void;
   stop(error: DemandPagingError, left?: 'blocked'): void;
@@ -21,8 +21,8 @@ const ESRCH = 3;
 /**
  * Accesses that wait at addresses outside the layout, and their answers.
  *
- * A fault at the new place of moved memory is read ahead of the move's event. It is not mistaken for one outside: until
- * that event is read the kernel answers EAGAIN, and then the address is looked up again.
+ * A fault at the new place of moved memory is read ahead of the move's event. It is not mistaken for one
+ * outside: until that event is read the kernel answers EAGAIN, and then the address is looked up again.
  */
 export class OutsideFaults {
   readonly #o: OutsideFaultsOptions;
@@ -41,7 +41,10 @@ export class OutsideFaults {
     this.#waiting.push(fault);
   }
 
-  /** Answers those that can be answered now. `stopped`: the pager serves nobody any more, so all are refused. */
+  /**
+   * Answers those that can be answered now. `stopped`: the pager serves no access any more, so all are
+   * refused.
+   */
   answer(stopped: boolean): void {
     const all = this.#waiting;
     this.#waiting = [];

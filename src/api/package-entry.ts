@@ -4,16 +4,19 @@ import { pathToFileURL } from 'node:url';
 import { Worker, type WorkerOptions } from 'node:worker_threads';
 import { DemandPagingError, failedCallOf } from './error.js';
 
-/** The built file of an entry of this package, wherever the code that asks was bundled to: found by the package's own name. */
+/**
+ * The built file of an entry of this package, found by the package's own name wherever the caller was bundled
+ * to.
+ */
 export const entryFile = (name: string): string =>
   createRequire(import.meta.url).resolve(`demand-paging/${name}`);
 
 /**
- * Starts a thread that runs an entry of this package. A worker inherits the flags of its process, by the command line and
- * by NODE_OPTIONS, and should: they may say how a source's module is loaded. One of them, `--input-type`, says that no
- * file is run, and a worker of a file refuses to start; so the thread is given a script, which imports the file.
- * Blocks: nobody. What the entry throws arrives as the worker's `error`, whatever `--unhandled-rejections` says.
- * Errors: KERNEL when no thread is available; DataCloneError.
+ * Starts a thread that runs an entry of this package. A worker inherits the flags of its process, by the
+ * command line and by NODE_OPTIONS, and should: they may say how a source's module is loaded. One of them,
+ * `--input-type`, says that no file is run, and a worker of a file refuses to start; so the thread is given a
+ * script, which imports the file. Blocks: never. What the entry throws arrives as the worker's `error`,
+ * whatever `--unhandled-rejections` says. Errors: KERNEL where no thread is available; DataCloneError.
  */
 export function startThread(name: string, options: Omit<WorkerOptions, 'eval'>): Worker {
   const url = pathToFileURL(entryFile(name)).href;
@@ -23,13 +26,13 @@ export function startThread(name: string, options: Omit<WorkerOptions, 'eval'>):
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
     if (code !== 'ERR_WORKER_INIT_FAILED') throw cause;
-    throw noThread(`no thread can be had for ${name}`, constants.errno.EAGAIN, cause);
+    throw noThread(`no thread is available for ${name}`, constants.errno.EAGAIN, cause);
   }
 }
 
 /**
- * The error for a thread that has ended: of one whose event loop could not be made, which Node tells by the thread's
- * `error`, what the system has refused.
+ * The error for a thread that has ended. Where its event loop could not be made, which Node reports by the
+ * thread's `error`, it names the system call that was refused.
  */
 export function threadEnded(message: string, cause: unknown): DemandPagingError {
   const refused = /^Worker initialization failure: (E[A-Z0-9]+)$/.exec(

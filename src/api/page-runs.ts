@@ -38,7 +38,10 @@ export function eachMissing(
   for (const part of perRegion(layout, pages)) for (const run of missingRuns(states, part)) visit(run);
 }
 
-/** Visits the runs of present pages of a range, region by region. What a visit changes is seen by the next. */
+/**
+ * Visits the runs of present pages of a range, region by region. A visit sees what the one before it has
+ * changed.
+ */
 export function eachPresent(
   layout: MemoryLayout,
   states: PageStates,

@@ -6,9 +6,9 @@ export const PLANES = ['removed', 'poisoned', 'write-protected', 'frozen', 'unma
 export type Plane = (typeof PLANES)[number];
 
 /**
- * Where a page stands. `in-flight` is known to the resolver that fetches it, and shared only as a count.
- * `removed` pages are missing, too, but come as zeros; `unmapped` ones have no memory to come to; `frozen`
- * overlays the others.
+ * The state of a page. `in-flight` is known to the resolver that fetches it, and shared only as a count.
+ * `removed` pages are missing, too, but come as zeros; `unmapped` ones have no memory to be installed in;
+ * `frozen` overlays the others.
  */
 export type PageState = 'missing' | 'present' | 'removed' | 'poisoned' | 'unmapped';
 
@@ -31,7 +31,7 @@ const PLACE: Readonly<Record<Plane, number>> = {
   frozen: 3,
   unmapped: 4,
 };
-/** Planes whose pages are more than missing or present. */
+/** Planes for the states beside missing and present. */
 const SPECIAL = (1 << PLACE.removed) | (1 << PLACE.poisoned) | (1 << PLACE.frozen) | (1 << PLACE.unmapped);
 
 /** Planes that another pager must know of. What is frozen is frozen by the one that froze it. */
@@ -68,18 +68,18 @@ export interface SharedPageStates {
 }
 
 /**
- * The states of a layout's pages, shared by every isolate that looks: the resolvers, the control
- * thread, vCPU workers. One presence bit a page in a flat bitmap, and for each rarer state a sparse
- * bitmap that costs 4 bytes a 4096 pages until it is used. 2^28 pages (1 TiB of 4 KiB) take 33 MiB idle.
+ * The states of a layout's pages, shared by every isolate that reads them: the resolvers, the control thread,
+ * vCPU workers. One presence bit a page in a flat bitmap, and for each rarer state a sparse bitmap that costs
+ * 4 bytes a 4096 pages until it is used. 2^28 pages (1 TiB of 4 KiB) take 33 MiB idle.
  *
- * Who may write: presence and planes of a page are written only by the resolver that owns its shard
- * (before any resolver runs, by the control thread); shards meet at multiples of 4096 pages. So no two
- * writers share a directory entry or a block, and a reader sees each word whole. A reader of
- * {@link isPresent} that gets true may read the page: the bit is set after the contents are installed
- * (the installing system call orders them) and cleared before they go.
+ * Writers: presence and planes of a page are written only by the resolver that owns its shard (before any
+ * resolver runs, by the control thread); shards meet at multiples of 4096 pages. So no two writers share a
+ * directory entry or a block, and a reader sees each word whole. A reader of {@link isPresent} that gets true
+ * may read the page: the bit is set after the contents are installed (the installing system call orders them)
+ * and cleared before they go.
  *
- * Pages are added at the end, by the control thread ({@link grow}), and never taken away. Every isolate sees those it asks
- * for: a view made before does not reach so far, and is made again.
+ * Pages are added at the end, by the control thread ({@link grow}), and never removed. Every isolate sees
+ * those it asks for: a view made before does not reach so far, and is made again.
  */
 export class PageStates {
   readonly #shared: SharedPageStates;
@@ -114,8 +114,8 @@ export class PageStates {
   }
 
   /**
-   * Adds missing pages at the end. Control thread only, and before any other isolate hears of the pages. Throws BAD_RANGE
-   * where there is no room for so many; then nothing was changed.
+   * Adds missing pages at the end. Control thread only, and before any other isolate learns of the pages.
+   * Errors: BAD_RANGE where there is no room for so many; then nothing was changed.
    */
   grow(pageCount: number): void {
     const { presence, directory } = this.#shared;
@@ -152,7 +152,7 @@ export class PageStates {
     return presence.byteLength + directory.byteLength + blocks.byteLength;
   }
 
-  /** Makes the views again where one does not reach to a page; of what is beyond all pages nothing is ever there. */
+  /** Makes the views again where one does not reach to a page. Beyond all pages every plane is empty. */
   #reach(page: PageIndex): void {
     if (page >>> 5 >= this.#presence.length) this.#follow();
   }
@@ -205,9 +205,9 @@ export class PageStates {
   }
 
   /**
-   * What is to be handed to another pager, of these pages one after the other: a copy, of one instant where no
-   * resolver runs. Beside one that does, a page that is removed meanwhile may come out present, which whoever
-   * looks finds out; never missing, which brought its contents back.
+   * A copy of these pages' states, one after the other, for another pager; of one instant where no resolver
+   * runs. Beside a resolver at work a page that is removed meanwhile may read present, which the next pager
+   * finds out; it never reads missing, which would bring its contents back.
    */
   snapshot(ranges: readonly PageRange[] = [{ first: 0, count: this.pageCount }]): PageStatesSnapshot {
     const pages = ranges.reduce((sum, { count }) => sum + count, 0);
@@ -231,8 +231,8 @@ export class PageStates {
   }
 
   /**
-   * Takes a snapshot over, of the pages from `first` on. Owner only. Precondition: nothing is known of them yet.
-   * Throws TypeError for what is no bitmap, RangeError for one that is too short.
+   * Enters a snapshot, of the pages from `first` on. Owner only. Precondition: their states are all missing.
+   * Errors: TypeError for what is no bitmap, RangeError for one that is too short.
    */
   restore(snapshot: PageStatesSnapshot, first: PageIndex = 0): void {
     const pages = this.pageCount - first;
@@ -246,7 +246,9 @@ export class PageStates {
     }
   }
 
-  /** Whether no page was ever removed, poisoned or frozen: then every page is missing or present. One load. */
+  /**
+   * Whether no page was ever removed, poisoned or frozen: then every page is missing or present. One load.
+   */
   get plain(): boolean {
     return (Atomics.load(this.#directory, USED) & SPECIAL) === 0;
   }
@@ -361,7 +363,8 @@ export class PageStates {
     const block = Atomics.add(this.#directory, NEXT_BLOCK, 1) + 1;
     const start = (block - 1) * CHUNK_WORDS;
     const needed = (start + CHUNK_WORDS) * 4;
-    // Shards allocate at once; whoever grows further first makes the other's grow() throw, or needless.
+    // Shards allocate concurrently: where another has grown the buffer further first, this grow() throws, or
+    // is not needed.
     while (blocks.byteLength < needed) {
       try {
         blocks.grow(needed);

@@ -7,6 +7,7 @@ import { type GpaRange, type PageRange, hex, hva } from './address.js';
 import { ACCESS_CLASSES, type AccessClass, type Coverage, coverageGaps, effectAt } from './access.js';
 import { type Attachment, type Backend, type Shard } from './backend.js';
 import { type Supports, missingVerbs } from './capability.js';
+import { AFTER_DISCARD, type AfterDiscard, type DiscardOptions } from './discards.js';
 import { CrashCleanup } from './crash-cleanup.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type PagerEmitter, type PagerEvents } from './events.js';
@@ -20,10 +21,10 @@ import { MemoryLayout, pagesOf, type RegionSpec } from './layout.js';
 import {
   type Command,
   type MissingAtClose,
-  type Notice,
+  type ResolverEvent,
   type OutsideAnswer,
   type PrefetchResult,
-} from './notice.js';
+} from './resolver-protocol.js';
 import { intersection, without } from './page-range.js';
 import { eachPresent } from './page-runs.js';
 import { PageStates, type PageStatesSnapshot } from './page-states.js';
@@ -46,37 +47,42 @@ export interface PagerOptions {
   readonly regions: readonly RegionSpec[];
   readonly source: SourceRef;
   /**
-   * The access classes whose accesses must be served: the pager refuses to start while an access of one of their sites
-   * would not wait for its page or exit, but fail, or read what is there. Default: `['vmm']`.
+   * The access classes whose accesses must be served: the pager refuses to start while an access of one of
+   * their sites would neither wait for its page nor exit, but fail, or read what is there. Default:
+   * `['vmm']`.
    */
   readonly needs?: readonly AccessClass[];
   readonly policy?: Partial<PagerPolicy>;
-  /** Aborts the opening: `openPager` rejects with its reason, and nothing is left behind. Without effect once it has resolved. */
+  /**
+   * Aborts the opening: `openPager` rejects with its reason, and nothing is left behind. No effect once it
+   * has resolved.
+   */
   readonly signal?: AbortSignal;
   /**
-   * What becomes of memory that is not the backend's own (an adopted userfaultfd, a region with an `hva`) when opening
-   * fails after the backend has attached to it, and accesses may wait there. `poison` (the default): they fail, as later ones do.
-   * `hand-back`: everything is as it was before; an adopted userfaultfd stays open and is the caller's again, whose
-   * accesses wait until it is opened anew, and memory with an `hva` is registered no more, so that it reads as zeros.
-   * Where the kernel has no poison, an adopted userfaultfd is handed back.
+   * What becomes of memory that is not the backend's own (an adopted userfaultfd, a region with an `hva`)
+   * when opening fails after the backend has attached to it, and accesses may wait there. `poison` (the
+   * default): they fail, as do later ones. `hand-back`: everything is as it was before; an adopted
+   * userfaultfd stays open and is the caller's again, whose accesses wait until it is opened anew, and memory
+   * with an `hva` is unregistered, so that it reads as zeros. Where the kernel has no poison, an adopted
+   * userfaultfd is handed back.
    */
   readonly onOpenFailure?: 'poison' | 'hand-back';
   /**
-   * What the pages are when the pager opens: of one that served the same memory, its {@link Pager.snapshot}; of a forked
-   * child, what its `forked` event brought; or which pages are there already, brought in another way. Default: every page
-   * is missing.
+   * The states of the pages when the pager opens. After another pager of the same memory: its {@link
+   * Pager.snapshot}. For a forked child: what the `forked` event brought. Otherwise: which pages were
+   * installed already in another way. Default: every page is missing.
    */
   readonly states?: PageStatesSnapshot;
 }
 
 export interface CloseOptions {
   /**
-   * What becomes of pages still missing. `populate`: they are all brought first. `poison` (the default
-   * where the backend can): later accesses fail loudly. `zero`: they read as zeros. `leave`: nothing is
-   * done; waiting accesses go unserved, which with userfaultfd lets them read zeros once it is closed: only for memory
-   * that goes away too, or that somebody else serves on.
+   * What becomes of pages still missing. `populate`: they are all fetched first. `poison` (the default where
+   * the backend can): later accesses fail loudly. `zero`: they read as zeros. `leave`: nothing is done;
+   * waiting accesses are not served, which with userfaultfd lets them read zeros once it is closed: only for
+   * memory that is unmapped as well, or that another process goes on serving.
    */
-  readonly missing?: Exclude<MissingAtClose, 'discard'> | 'populate';
+  readonly missing?: Exclude<MissingAtClose, 'revoke'> | 'populate';
 }
 
 export interface AddRegionsOptions {
@@ -85,17 +91,23 @@ export interface AddRegionsOptions {
 }
 
 /**
- * Opens a pager: binds the backend to the regions, starts a resolver for each of its shards, and returns when
- * missing pages are being served.
+ * Opens a pager: binds the backend to the regions, starts a resolver for each of its shards, and resolves
+ * when missing pages are being served. The resolvers run where the backend's ports open: on threads of their
+ * own for real backends.
  *
- * Blocks no accessor but those of missing pages; the resolvers run where the backend's ports open (a thread each, for real backends).
- * Waits for the source to open, for the policy's `openTimeout_ms` at most.
- * Throws what the backend's `attach` throws; the first unmet requirement's code (NO_DEVICE, NO_PERMISSION,
- * NATIVE_UNAVAILABLE), naming each with its remedy; NOT_EMPTY where the memory has pages that neither `states` nor the
- * region's `contents` speak of, PAGE_VANISHED where it lacks one that `states` say is present; COVERAGE_GAP naming the sites that
- * `needs` leaves open; NOT_SUPPORTED where the policy needs a verb the backend lacks, or the source's options cannot be cloned;
- * BAD_RANGE where a region reaches past the source; SOURCE_FAILED, SOURCE_TIMEOUT; the reason of `signal`. Then nothing is left
- * behind; see {@link PagerOptions.onOpenFailure}.
+ * Blocks: no accessor but those of missing pages. Waits for the source to open, for the policy's
+ * `openTimeout_ms` at most.
+ *
+ * Errors, after which nothing is left behind (see {@link PagerOptions.onOpenFailure}):
+ * - what the backend's `attach` throws;
+ * - the first unmet requirement's code (NO_DEVICE, NO_PERMISSION, NATIVE_UNAVAILABLE), naming each with its
+ *   remedy;
+ * - NOT_EMPTY where the memory has pages of which neither `states` nor the region's `contents` say anything,
+ *   PAGE_VANISHED where it lacks one that `states` say is present;
+ * - COVERAGE_GAP naming the sites that `needs` leaves open;
+ * - NOT_SUPPORTED where the policy needs a verb the backend lacks, or the source's options cannot be cloned;
+ * - BAD_RANGE where a region reaches past the source;
+ * - SOURCE_FAILED, SOURCE_TIMEOUT; the reason of `signal`.
  */
 export async function openPager(options: PagerOptions): Promise<Pager> {
   const policy = completePolicy(options.policy);
@@ -172,8 +184,8 @@ function checkFit(
       },
     );
   }
-  const wanted = policy.onSourceFailure === 'stop' ? [] : ([policy.onSourceFailure] as const);
-  const lacking = missingVerbs(supports, wanted);
+  const needed = policy.onSourceFailure === 'stop' ? [] : ([policy.onSourceFailure] as const);
+  const lacking = missingVerbs(supports, needed);
   const possible = ['stop', ...(['poison', 'fail'] as const).filter((verb) => supports.verbs.includes(verb))];
   if (lacking.length > 0) {
     throw new DemandPagingError(
@@ -199,7 +211,10 @@ let pagers = 0;
 const OPEN_FAILURE_CHOICES: readonly string[] = ['poison', 'hand-back'];
 const CLOSE_CHOICES: readonly string[] = ['populate', 'poison', 'zero', 'leave'];
 
-/** Brings pages to memory that asks for them, until it is closed. Made by {@link openPager}; used on the thread that opened it. */
+/**
+ * Serves the missing pages of memory until it is closed. Made by {@link openPager}; used on the thread that
+ * opened it.
+ */
 export class Pager implements AsyncDisposable {
   readonly layout: MemoryLayout;
   readonly coverage: Coverage;
@@ -219,15 +234,18 @@ export class Pager implements AsyncDisposable {
   #closing: Promise<void> | undefined;
   /** Aborted when closing begins. */
   #ending = new AbortController();
-  /** Drops and freezes, and changes of regions, under way: while one is, the resolver must go on reading events. */
+  /**
+   * Discards, freezes and changes of regions in progress: while there is one, the resolver must go on reading
+   * events.
+   */
   readonly #changes = new Map<
     Promise<void>,
-    { readonly what: 'drop' | 'freeze' | 'regions'; readonly pages: readonly PageRange[] }
+    { readonly what: 'discard' | 'freeze' | 'regions'; readonly pages: readonly PageRange[] }
   >();
   /** Discards that were begun and not ended. */
   #discards = 0;
-  /** Of these, those whose pages are going now. */
-  #withdrawing = 0;
+  /** Of these, those for which the attachment is discarding pages now. */
+  #discarding = 0;
   /** Settles when what waits at discarded pages has been let go, where a resolver has died meanwhile. */
   #lettingGo: Promise<unknown> = Promise.resolve();
   /** Settles when the last change of regions is over: one at a time. */
@@ -309,9 +327,10 @@ export class Pager implements AsyncDisposable {
     await this.#attachment.close();
   }
 
-  /** Pages that are brought would not be seen: whoever waits learns that instead. */
+  /** Installed pages would not become visible: the accesses that wait must fail instead. */
   #attachmentFailed(error: DemandPagingError): void {
-    for (const host of this.#hosts) host.send({ command: 'stop', error: error.toPlain() }).catch(() => {}); // one that died has said so
+    // A resolver that has died has reported it.
+    for (const host of this.#hosts) host.send({ command: 'stop', error: error.toPlain() }).catch(() => {});
   }
 
   // ── events ──
@@ -337,15 +356,16 @@ export class Pager implements AsyncDisposable {
   // ── pages ──
 
   /**
-   * Brings pages now, as if they were accessed, and resolves when all are present. Pages that were
-   * removed come as zeros; a frozen one is waited for until it is thawed. Rejects with PAGE_POISONED, PAGE_FAILED, STOPPED, CLOSED.
+   * Brings pages now, as if they were accessed, and resolves when all are present. Removed pages come as
+   * zeros; a frozen one is waited for until it is thawed. Errors: PAGE_POISONED, PAGE_FAILED, STOPPED,
+   * CLOSED.
    */
   async ensure(ranges: readonly GpaRange[]): Promise<void> {
     await this.#ensurePages(this.#pages(ranges));
   }
 
   /**
-   * Brings pages in the order given, a piece at a time, whenever no access waits. Never resurrects a
+   * Brings pages in the order given, a chunk at a time, whenever no access waits. Never brings contents to a
    * page that was removed. Resolves when every page was looked at.
    */
   async prefetch(ranges: readonly GpaRange[] = this.#everything()): Promise<PrefetchResult> {
@@ -366,8 +386,8 @@ export class Pager implements AsyncDisposable {
   }
 
   /**
-   * {@link ensure}s pages and holds them: until released, the pager refuses to remove, withdraw,
-   * freeze or poison them (PAGE_HELD).
+   * {@link ensure}s pages and holds them: until released, the pager refuses to discard, freeze or poison them
+   * (PAGE_HELD).
    */
   async hold(ranges: readonly GpaRange[]): Promise<Hold> {
     const pages = this.#pages(ranges);
@@ -381,7 +401,9 @@ export class Pager implements AsyncDisposable {
     }
   }
 
-  /** Says that the contents of whole pages are there already, brought by another way (a second mapping, RDMA). */
+  /**
+   * Says that the contents of whole pages are there already, brought by another way (a second mapping, RDMA).
+   */
   async markPresent(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
@@ -389,20 +411,27 @@ export class Pager implements AsyncDisposable {
     await this.#sendEach(pages, (own) => ({ command: 'mark-present', ranges: own }));
   }
 
-  /** Discards pages: they read as zeros from now on. PAGE_HELD, NOT_SUPPORTED. */
-  async remove(ranges: readonly GpaRange[]): Promise<void> {
-    await this.#drop(ranges, 'zero', 'remove');
-  }
-
-  /** Makes pages missing again: the next access fetches them anew. PAGE_HELD, NOT_SUPPORTED. */
-  async withdraw(ranges: readonly GpaRange[]): Promise<void> {
-    await this.#drop(ranges, 'missing', 'withdraw');
+  /**
+   * Discards the contents of whole pages; `then` says what the next access finds. Resolves when they are
+   * gone. Accesses to the pages wait meanwhile. On KVM backends it waits until every vCPU is outside KVM_RUN.
+   * Errors: PAGE_HELD; NOT_SUPPORTED (see {@link Supports.discard}); CLOSED; STOPPED; RangeError for another
+   * `then`.
+   */
+  async discard(ranges: readonly GpaRange[], { then }: DiscardOptions): Promise<void> {
+    if (!AFTER_DISCARD.includes(then))
+      throw new RangeError(`discard() takes then: ${AFTER_DISCARD.join(', ')}, not '${String(then)}'`);
+    const pages = this.#wholePages(ranges);
+    this.#holds.check(pages, 'discard');
+    if (!this.supports.discard)
+      throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot discard pages`);
+    if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
+    await this.#change('discard', pages, () => this.#discardPages(pages, then));
   }
 
   /**
-   * Stops every access to the pages without losing their contents, until {@link thaw}. On KVM backends an access of
-   * KVM's own that waits for a frozen page keeps changes of memslots waiting, and so other discards and freezes. Rejects with
-   * PAGE_HELD, NOT_SUPPORTED (see {@link Supports.freeze}).
+   * Stops every access to the pages without losing their contents, until {@link thaw}. On KVM backends an
+   * access of KVM's own that waits for a frozen page delays changes of memslots, and with them other discards
+   * and freezes. Errors: PAGE_HELD; NOT_SUPPORTED (see {@link Supports.freeze}).
    */
   async freeze(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
@@ -417,8 +446,8 @@ export class Pager implements AsyncDisposable {
   async thaw(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
     const before = new Set(this.#freezes());
-    // Again whenever a freeze has come to its end: it freezes late, and the next may wait for an access inside the kernel
-    // that waits for a page of this one's.
+    // Thaws again whenever a freeze has ended: a freeze takes effect late, and the next one may wait for an
+    // access inside the kernel that waits for a page of this one.
     for (;;) {
       await this.#sendEvenClosing(pages, (own) => ({ command: 'thaw', ranges: own }));
       const left = this.#freezes().filter((freeze) => before.has(freeze));
@@ -432,16 +461,16 @@ export class Pager implements AsyncDisposable {
   }
 
   async #change(
-    what: 'drop' | 'freeze',
+    what: 'discard' | 'freeze',
     pages: readonly PageRange[],
     body: () => Promise<void>,
   ): Promise<void> {
-    await this.#underWay(this.#alive.during(this.#quiesced(body)), what, pages);
+    await this.#tracked(this.#alive.during(this.#quiesced(body)), what, pages);
   }
 
-  async #underWay(
+  async #tracked(
     change: Promise<void>,
-    what: 'drop' | 'freeze' | 'regions',
+    what: 'discard' | 'freeze' | 'regions',
     pages: readonly PageRange[],
   ): Promise<void> {
     this.#changes.set(change, { what, pages });
@@ -451,24 +480,30 @@ export class Pager implements AsyncDisposable {
   // ── regions ──
 
   /**
-   * Serves further regions from now on: memory that is plugged in, that another process has registered, that has grown.
-   * They must not overlap those that are there, nor reach past the source. Without an `hva` they are mapped here, where
-   * the memory is local; pages are numbered behind all others. Precondition: nobody accesses memory with an `hva` before
-   * this resolves; an access before is one outside the layout (see {@link PagerPolicy.onOutsideFault}).
-   * Blocks: as {@link openPager}. Rejects with NOT_SUPPORTED (see {@link Supports.changeRegions}; a kind of memory that the pager
-   * was not opened with), BAD_RANGE (also where an access was answered before), BAD_ALIGNMENT, ALREADY_REGISTERED,
-   * NOT_EMPTY, PAGE_VANISHED, NO_HUGE_PAGES, STOPPED, CLOSED, KERNEL; then nothing of them is served, and nothing is left behind.
+   * Serves further regions from now on: memory that was plugged in, that another process has registered, that
+   * has grown. They must not overlap those of the layout, nor reach past the source. Without an `hva` they
+   * are mapped here, where the memory is local; their pages are numbered after all others. Precondition: no
+   * thread accesses memory with an `hva` before this resolves; such an access is outside the layout (see
+   * {@link PagerPolicy.onOutsideFault}).
+   *
+   * Blocks: as {@link openPager}. Errors: NOT_SUPPORTED (see {@link Supports.changeRegions}; a kind of memory
+   * that the pager was not opened with), BAD_RANGE (also where an access was answered before), BAD_ALIGNMENT,
+   * ALREADY_REGISTERED, NOT_EMPTY, PAGE_VANISHED, NO_HUGE_PAGES, STOPPED, CLOSED, KERNEL; then none of them
+   * is served, and nothing is left behind.
    */
   addRegions(regions: readonly RegionSpec[], options: AddRegionsOptions = {}): Promise<void> {
     return this.#changeRegions([], () => this.#addRegions(regions, options));
   }
 
   /**
-   * Serves whole regions no longer. Their missing pages get what {@link CloseOptions.missing} says, so that every access that
-   * waits there ends; memory that was mapped here is unmapped, other memory stays as it is and is watched no more.
-   * From the call on they are no part of the layout: requests for them that are under way reject with MEMORY_GONE.
-   * Precondition: as {@link close}, for these regions. Rejects, changing nothing, with BAD_RANGE for ranges that are not whole
-   * regions, PAGE_HELD, NOT_SUPPORTED, CLOSED; with HANDLER_DIED where the resolver ends before it is through.
+   * Stops serving whole regions. Their missing pages get what {@link CloseOptions.missing} says, so that
+   * every access that waits there ends. Memory that was mapped here is unmapped; other memory stays mapped
+   * and is unregistered. From the call on they are no part of the layout: requests for them in flight reject
+   * with MEMORY_GONE.
+   *
+   * Precondition: as {@link close}, for these regions. Errors, with nothing changed: BAD_RANGE for ranges
+   * that are not whole regions, PAGE_HELD, NOT_SUPPORTED, CLOSED. HANDLER_DIED where the resolver ends before
+   * it has finished.
    */
   removeRegions(ranges: readonly GpaRange[], { missing = 'poison' }: CloseOptions = {}): Promise<void> {
     if (!CLOSE_CHOICES.includes(missing)) throw badChoice('removeRegions', missing);
@@ -492,7 +527,7 @@ export class Pager implements AsyncDisposable {
       return body();
     });
     this.#regionChange = turn.catch(() => {});
-    await this.#underWay(this.#alive.during(turn), 'regions', pages);
+    await this.#tracked(this.#alive.during(turn), 'regions', pages);
     this.#announced.again();
   }
 
@@ -504,7 +539,7 @@ export class Pager implements AsyncDisposable {
     for (const { sourceLength } of this.#hosts) checkCovers(sourceLength, planned);
     const first = planned[0]!.firstPage;
     const end = planned.at(-1)!.firstPage + planned.at(-1)!.pageCount;
-    // Only the resolver writes states once it runs: these are told to it.
+    // Only the resolver writes states once it runs: it gets these by command.
     const states = PageStates.create(end);
     if (said) states.restore(said, first);
     this.states.grow(end);
@@ -561,14 +596,19 @@ export class Pager implements AsyncDisposable {
     });
   }
 
-  /** With nobody in the way of a drop or a freeze; see {@link Attachment.quiesce}. */
+  /**
+   * Runs `body` with the accessors paused that a discard or a freeze would wait for; see {@link
+   * Attachment.quiesce}.
+   */
   async #quiesced<T>(body: () => Promise<T>): Promise<T> {
     if (this.#stopped)
       throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
     return this.#attachment.quiesce ? this.#attachment.quiesce(body, this.#ending.signal) : body();
   }
 
-  /** Makes every later access to missing pages fail loudly. NOT_SUPPORTED where the backend lacks `poison`. */
+  /**
+   * Makes every later access to missing pages fail loudly. NOT_SUPPORTED where the backend lacks `poison`.
+   */
   async poison(ranges: readonly GpaRange[]): Promise<void> {
     const pages = this.#wholePages(ranges);
     this.#holds.check(pages, 'poison');
@@ -583,7 +623,7 @@ export class Pager implements AsyncDisposable {
     }));
   }
 
-  /** Tells whose accesses a kernel thread's are, for the statistics and `fault` events. */
+  /** Sets the access class of a kernel thread, for the statistics and `fault` events. */
   async nameThread(thread: number, accessClass: AccessClass, vcpu?: number): Promise<void> {
     if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
     const command: Command = {
@@ -609,8 +649,8 @@ export class Pager implements AsyncDisposable {
   }
 
   /**
-   * What the pages are, to be handed to another pager of the same memory ({@link PagerOptions.states}), region by
-   * region by address. Exact once this pager has closed; before, a page that is removed meanwhile may come out
+   * The states of the pages, for another pager of the same memory ({@link PagerOptions.states}), region by
+   * region by address. Exact once this pager has closed; before, a page that is removed meanwhile may read
    * present. Blocks: never.
    */
   snapshot(): PageStatesSnapshot {
@@ -630,9 +670,9 @@ export class Pager implements AsyncDisposable {
   // ── end ──
 
   /**
-   * Lets the event loop of this thread run empty, and the process end, though the pager is open; {@link ref} undoes it. While
-   * something of the pager is awaited it goes on. By default an open pager keeps the process alive: what ends with it is
-   * what serves its memory.
+   * Lets the event loop of this thread run empty, and the process end, though the pager is open; {@link ref}
+   * undoes it. While a call of the pager is awaited the loop goes on. By default an open pager keeps the
+   * process alive: when the process ends, its memory is served no longer.
    */
   unref(): this {
     this.#alive.wanted = false;
@@ -645,7 +685,7 @@ export class Pager implements AsyncDisposable {
     return this;
   }
 
-  /** What the main thread is told of a pager of a worker thread. */
+  /** What the main thread needs to know of a pager of a worker thread. */
   #announcement(): PagerOfThread {
     const { layout, supports } = this;
     return {
@@ -662,7 +702,10 @@ export class Pager implements AsyncDisposable {
     };
   }
 
-  /** The process, or this worker thread, ends with the pager open: accesses that wait fail, and never read zeros. */
+  /**
+   * The process, or this worker thread, ends with the pager open: accesses that wait fail, and never read
+   * zeros.
+   */
   #processEnds(): void {
     const error = new DemandPagingError('CLOSED', 'the process ends, and the pager was not closed');
     for (const [shard, cleanup] of this.#cleanups)
@@ -671,13 +714,17 @@ export class Pager implements AsyncDisposable {
   }
 
   /**
-   * Ends paging. Idempotent; when it resolves, no access waits, and no thread, descriptor or mapping of
-   * the pager's is left. Precondition: where the backend has mapped the memory, no thread of this process is in
-   * the middle of a load or store of its own there; not even one that waits, because whoever is let go may not
-   * have run before the memory goes, and then the process ends (SIGSEGV). Rejects with NOT_SUPPORTED, changing
-   * nothing, where pages are missing that the backend cannot poison and no other choice was made; with HANDLER_DIED where a
-   * resolver's thread has ended and what waits could not be let go in its place. Then accesses wait, and what remains is
-   * to close with `missing: 'leave'`.
+   * Ends paging. Idempotent. When it resolves, no access waits, and no thread, descriptor or mapping of the
+   * pager is left.
+   *
+   * Precondition: where the backend has mapped the memory, no thread of this process is inside a load or
+   * store of its own there, not even one that waits: a thread that is woken may not have run before the
+   * memory is unmapped, and then the process ends (SIGSEGV).
+   *
+   * Errors: NOT_SUPPORTED, with nothing changed, where pages are missing that the backend cannot poison and
+   * no other choice was made. HANDLER_DIED where a resolver's thread has ended and the control thread could
+   * not let the waiting accesses go in its place: then they wait, and the remaining choice is to close with
+   * `missing: 'leave'`.
    */
   close(options: CloseOptions = {}): Promise<void> {
     this.#closing ??= this.#alive.during(this.#close(options)).catch((error: unknown) => {
@@ -694,22 +741,23 @@ export class Pager implements AsyncDisposable {
 
   async #close({ missing = 'poison' }: CloseOptions): Promise<void> {
     if (!CLOSE_CHOICES.includes(missing)) throw badChoice('close', missing);
-    // What has not begun may wait for a page that is frozen, or does not come: it must not keep us waiting too.
+    // A change that has not begun may wait for a page that is frozen, or that does not come: close() must not
+    // wait for it.
     this.#ending.abort(new DemandPagingError('CLOSED', 'the pager was closed'));
-    // A drop ends only while the resolver reads its event, and `complete` means nothing before it has.
+    // A discard ends only while the resolver reads its event, and `complete` is not valid before it has.
     await Promise.allSettled(this.#changes.keys());
     if (missing === 'populate') await this.#populate();
     const complete = this.complete;
-    const discard = missing === 'poison' && !complete ? this.#attachment.discard : undefined;
-    if (missing === 'poison' && !discard) this.#checkPoison(this.#allPages());
-    const end = missing === 'populate' || complete ? 'leave' : discard ? 'discard' : missing;
+    const revoke = missing === 'poison' && !complete ? this.#attachment.revoke : undefined;
+    if (missing === 'poison' && !revoke) this.#checkPoison(this.#allPages());
+    const end = missing === 'populate' || complete ? 'leave' : revoke ? 'revoke' : missing;
     if (end === 'leave') this.#closedInTime(); // there is nothing to do, or nothing is to be done
     const unsettled = await this.#endHosts(end);
     if (unsettled && end !== 'leave') throw unsettled;
     // Until it has gone, what waits is let go by the end of the process, should that come first.
-    if (discard) for (const cleanup of this.#cleanups.values()) cleanup.isDue();
+    if (revoke) for (const cleanup of this.#cleanups.values()) cleanup.isDue();
     this.memory?.close(); // before it goes
-    await discard?.();
+    await revoke?.();
     await this.#attachment.close();
     this.#closedInTime();
     this.#alive.end();
@@ -729,10 +777,13 @@ export class Pager implements AsyncDisposable {
     await this.#sendEvenClosing(this.#allPages(), (own) => ({ command: 'ensure', ranges: own }));
   }
 
-  /** Why accesses may still wait, if a resolver that ended otherwise than it was told has left some. */
+  /**
+   * Why accesses may still wait, if a resolver that ended without carrying out its `end` command has left
+   * some.
+   */
   async #endHosts(missing: MissingAtClose): Promise<DemandPagingError | undefined> {
     const ends = this.#hosts.map((host) => {
-      host.send({ command: 'end', missing }).catch(() => {}); // whether it was carried out is told by its end
+      host.send({ command: 'end', missing }).catch(() => {}); // its end shows whether it was carried out
       return host.ended;
     });
     return (await Promise.all(ends)).find((unsettled) => unsettled !== undefined);
@@ -750,7 +801,7 @@ export class Pager implements AsyncDisposable {
       shard,
       source,
       cleanup: this.#cleanups.get(shard)!,
-      notify: (notice) => this.#notice(notice),
+      notify: (event) => this.#event(event),
       died: (error, waiters) => this.#died(shard, error, waiters),
     };
   }
@@ -770,16 +821,16 @@ export class Pager implements AsyncDisposable {
     });
   }
 
-  /** Why only this thread can let somebody go on who waits for one of these pages, if that is so. */
+  /** Why only this thread can end the wait of an access to one of these pages, if that is so. */
   #keepsBack(pages: readonly PageRange[]): string | undefined {
     if (pages.some((each) => this.states.any('frozen', each))) return 'only this thread can thaw it';
     const changing = [...this.#changes.values()].flatMap((change) => change.pages);
     return meet(changing, pages) ? 'this thread is taking it away' : undefined;
   }
 
-  #notice(notice: Notice): void {
+  #event(event: ResolverEvent): void {
     const emit = this.#emitter.emit.bind(this.#emitter);
-    match(notice)
+    match(event)
       .with({ kind: 'fault' }, ({ fault }) => emit('fault', fault))
       .with({ kind: 'installed' }, ({ pages, why }) => emit('installed', pages, why))
       .with({ kind: 'removed' }, { kind: 'written' }, { kind: 'poisoned' }, ({ kind, pages }) =>
@@ -818,13 +869,16 @@ export class Pager implements AsyncDisposable {
 
   #outsideSaid = false;
 
-  /** What nobody listens to is said once: a process may have many such pages. */
+  /**
+   * Without a listener the first is reported by a warning, and later ones are not: a process may have many
+   * such pages.
+   */
   #outside(fault: OutsideFault, answer: OutsideAnswer): void {
     if (this.#emitter.emit('outside-fault', fault, answer) || this.#outsideSaid) return;
     this.#outsideSaid = true;
     process.emitWarning(
       `an access at ${hex(fault.address)}, outside the pager's layout, was answered: ${answer}. ` +
-        "Later ones are told to listeners of 'outside-fault' only; the policy's onOutsideFault chooses the answer",
+        "Later ones are reported to listeners of 'outside-fault' only; the policy's onOutsideFault sets the answer",
     );
   }
 
@@ -846,29 +900,22 @@ export class Pager implements AsyncDisposable {
     for (const host of this.#hosts) host.send(command).catch(() => {}); // a dead resolver reports nothing
   }
 
-  async #drop(ranges: readonly GpaRange[], then: 'missing' | 'zero', what: string): Promise<void> {
-    const pages = this.#wholePages(ranges);
-    this.#holds.check(pages, what);
-    if (!this.supports.withdraw)
-      throw new DemandPagingError('NOT_SUPPORTED', `${this.#options.backend.name} cannot ${what} pages`);
-    if (this.#closing) throw new DemandPagingError('CLOSED', 'the pager was closed');
-    await this.#change('drop', pages, () => this.#discardPages(pages, then));
-  }
-
-  /** Between begin and end the resolvers install nothing there, so what is dropped stays dropped. */
-  async #discardPages(pages: readonly PageRange[], then: 'missing' | 'zero'): Promise<void> {
-    const announcements = (range: PageRange): number => this.#attachment.removalsAnnounced?.(range) ?? 1;
+  /**
+   * Between begin and end the resolvers install nothing in these pages, so what is discarded stays discarded.
+   */
+  async #discardPages(pages: readonly PageRange[], then: AfterDiscard): Promise<void> {
+    const announcements = (range: PageRange): number => this.#attachment.removeEventsPerDiscard?.(range) ?? 1;
     this.#discards++;
     try {
       await this.#sendEach(pages, (own) => ({
-        command: 'drop-begin',
+        command: 'discard-begin',
         ranges: own.map((range) => ({ ...range, announcements: announcements(range) })),
         then,
       }));
       try {
-        for (const range of pages) await this.#withdraw(range);
+        for (const range of pages) await this.#discardRange(range);
       } finally {
-        await this.#sendEvenClosing(pages, (own) => ({ command: 'drop-end', ranges: own }));
+        await this.#sendEvenClosing(pages, (own) => ({ command: 'discard-end', ranges: own }));
       }
     } finally {
       this.#discards--;
@@ -876,12 +923,12 @@ export class Pager implements AsyncDisposable {
     }
   }
 
-  async #withdraw(range: PageRange): Promise<void> {
-    this.#withdrawing++;
+  async #discardRange(range: PageRange): Promise<void> {
+    this.#discarding++;
     try {
-      await this.#attachment.withdraw(range);
+      await this.#attachment.discard(range);
     } finally {
-      this.#withdrawing--;
+      this.#discarding--;
     }
   }
 
@@ -895,16 +942,16 @@ export class Pager implements AsyncDisposable {
   }
 
   /**
-   * A resolver has died while pages are being discarded. What discards them waits until the event of that was read, and
-   * nothing else reads it any more; and the poison that the crash cleanup has put there may go with the pages. So
-   * that is done again, until the pages have gone, and once after.
+   * A resolver has died while pages are being discarded. The discard waits until its event was read, and no
+   * other thread reads it; and the poison that the crash cleanup has put there may go with the pages. So the
+   * cleanup is done again, until the pages have gone, and once after.
    */
   async #letGoOfDiscarded(cleanup: CrashCleanup, error: DemandPagingError): Promise<void> {
     try {
       do {
         await eventLoopTurn();
         cleanup.abort(error);
-      } while (this.#withdrawing > 0);
+      } while (this.#discarding > 0);
     } catch {
       // no port can be opened: that accesses wait was said when the resolver died
     }

@@ -51,10 +51,11 @@ const opened = new Map<string, PagerOfThread>();
 let announcer: BroadcastChannel | undefined;
 
 /**
- * Tells the main thread of a pager of this worker thread, and again when its regions have changed, and that it is closed. The end of a worker
- * thread is not always seen by its own code: not when it is terminated, and not when the main thread calls process.exit(),
- * which ends threads one by one and waits for each, though one may be blocked in a page fault that only the pager can
- * resolve. The main thread sees both. It must have loaded this library to be told.
+ * Announces a pager of this worker thread to the main thread, again when its regions have changed, and when
+ * it is closed. The end of a worker thread is not always seen by its own code: not when it is terminated, and
+ * not when the main thread calls process.exit(), which ends threads one by one and waits for each, though one
+ * may be blocked in a page fault that only the pager can resolve. The main thread sees both. It must have
+ * loaded this library to receive the announcement.
  */
 export function announcePager(describe: () => PagerOfThread): AnnouncedPager {
   if (isMainThread) return { again: () => {}, closed: () => {} }; // it sees its own end
@@ -120,7 +121,7 @@ function lives(thread: string | undefined): boolean {
 class WatchedPager {
   readonly #pager: PagerOfThread;
   readonly #cleanups: readonly CrashCleanup[];
-  readonly #forget: () => void;
+  readonly #unregister: () => void;
 
   constructor(pager: PagerOfThread) {
     const { supports, policy, shards } = pager;
@@ -134,7 +135,7 @@ class WatchedPager {
       cleanup.pages.splice(0, 1, ...pages);
       return cleanup;
     });
-    this.#forget = whenProcessEnds({
+    this.#unregister = whenProcessEnds({
       prepare: () => this.#immediate?.prepare(),
       cleanUp: () => this.#cleanUp((cleanup, error) => cleanup.atProcessEnd(error), 'the process ends'),
       exit: pager.isOwnMemory ? (status) => this.#immediate!.exit(status) : undefined,
@@ -154,8 +155,8 @@ class WatchedPager {
     return false;
   }
 
-  forget(): void {
-    this.#forget();
+  unwatch(): void {
+    this.#unregister();
   }
 
   #cleanUp(act: (cleanup: CrashCleanup, error: DemandPagingError) => void, why: string): void {
@@ -163,7 +164,7 @@ class WatchedPager {
     for (const cleanup of this.#cleanups) if (!cleanup.done) act(cleanup, error);
   }
 
-  /** How to end the process at once: whoever opens ports of this memory has loaded it. */
+  /** How to end the process at once. The code that opens ports of this memory has loaded it. */
   get #immediate(): ReturnType<typeof immediateExit> {
     if (!this.#pager.isOwnMemory) return undefined;
     if (!immediateExit()) for (const { place } of this.#pager.shards) requirePort(place);
@@ -176,14 +177,14 @@ let watch: NodeJS.Timeout | undefined;
 
 function hear(message: Message): void {
   if (message.kind === 'opened') {
-    watched.get(message.pager.id)?.forget();
+    watched.get(message.pager.id)?.unwatch();
     watched.set(message.pager.id, new WatchedPager(message.pager));
-  } else if (message.kind === 'closed') forget(message.id);
+  } else if (message.kind === 'closed') unwatch(message.id);
   if (watched.size > 0) watch ??= setInterval(look, LOOK_MS).unref();
 }
 
-function forget(id: string): void {
-  watched.get(id)?.forget();
+function unwatch(id: string): void {
+  watched.get(id)?.unwatch();
   watched.delete(id);
   if (watched.size > 0) return;
   clearInterval(watch);
@@ -191,10 +192,13 @@ function forget(id: string): void {
 }
 
 function look(): void {
-  for (const [id, pager] of watched) if (!pager.look()) forget(id);
+  for (const [id, pager] of watched) if (!pager.look()) unwatch(id);
 }
 
-/** Listens from the moment that this library is loaded: a pager may be opened, and the process end, before an event loop turns. */
+/**
+ * Listens from the moment that this library is loaded: a pager may be opened, and the process end, before an
+ * event loop turns.
+ */
 function listen(): void {
   const channel = new BroadcastChannel(CHANNEL);
   channel.onmessage = (event) => hear((event as { readonly data: Message }).data);

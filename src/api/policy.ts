@@ -1,83 +1,102 @@
 /**
- * What happens when the source has failed for good for a page that someone waits for. Never zeros.
+ * What happens when the source has failed for good for a page that an access waits for. Never zeros.
  *
- * - `stop`: the pager serves nobody any more: every missing page is poisoned, so waiting and later
- *   accesses fail loudly; the pager emits `stopped` and refuses further work. Needs `poison`.
- * - `poison`: this page is poisoned, the rest goes on. Needs `poison`.
- * - `fail`: the waiting accesses fail once, the page stays missing and is asked for again next time. Needs `fail`.
+ * - `stop`: the pager stops: every missing page is poisoned, so waiting and later accesses fail loudly; the
+ *   pager emits `stopped` and refuses further work. Needs `poison`.
+ * - `poison`: this page is poisoned, the rest is served. Needs `poison`.
+ * - `fail`: the waiting accesses fail once, the page stays missing and is fetched at the next access. Needs
+ *   `fail`.
  */
 export type FailurePolicy = 'stop' | 'poison' | 'fail';
 
-/** What happens to the child's missing pages when the VMM forks: poisoned there, or handed over in a `fork` event. */
+/**
+ * What happens to the child's missing pages when the VMM forks: poisoned there, or handed over in a `fork`
+ * event.
+ */
 export type ForkPolicy = 'poison' | 'hand-over';
 
 /**
- * What an access outside the layout is answered with, in memory that the userfaultfd watches all the same: memory that
- * another process registered later, or that grew (mremap, a stack), or what MREMAP_DONTUNMAP has left. The pager
- * does not know what belongs there. Each is told in an `outside-fault` event.
+ * What an access outside the layout is answered with, in memory that is registered with the userfaultfd all
+ * the same: memory that another process registered later, that grew (mremap, a stack), or that
+ * MREMAP_DONTUNMAP has left behind. The pager does not know its contents. Each is reported in an
+ * `outside-fault` event.
  *
- * - `refuse`: the page is poisoned, so that this access fails (SIGBUS, EHWPOISON), and every later one to it; the
- *   rest goes on. Without `poison` (before Linux 6.6) as `stop`, and the access waits.
- * - `zeros`: the page comes as it would if nothing watched it: zeros, or what its file has there. Right for a process that is
- *   served whole, as CRIU restores one; wrong where the layout leaves out memory that has contents.
- * - `stop`: it is refused, and the pager stops.
+ * - `refuse`: the page is poisoned, so that this access and every later one to it fail (SIGBUS, EHWPOISON);
+ *   the rest is served. Without `poison` (before Linux 6.6) as `stop`, and the access waits.
+ * - `zeros`: the page comes as if it were not registered: zeros, or what its file has there. Right for a
+ *   process that is served whole, as CRIU restores one; wrong where the layout leaves out memory that has
+ *   contents.
+ * - `stop`: the access is refused, and the pager stops.
  */
 export type OutsidePolicy = 'refuse' | 'zeros' | 'stop';
 
 /** The pager's bounds and choices. All have defaults; see {@link DEFAULT_POLICY}. */
 export interface PagerPolicy {
-  /** Pages fetched around a faulting one: an aligned window of this many pages, a power of two. 1: only the page. */
+  /**
+   * Pages fetched around a faulting one: an aligned window of this many pages, a power of two. 1: only the
+   * page.
+   */
   readonly faultAroundPages: number;
-  /** Fetches under way at once; further faults wait their turn. Meaningful for asynchronous sources. */
+  /** Fetches in flight at once; further faults wait. Meaningful for asynchronous sources. */
   readonly maxInFlight: number;
   /**
-   * Bytes that may be under way at once though no access waits for them, meaningful for asynchronous sources: about
-   * what an access that comes then has to wait behind. A piece is cut to what is left of it, to no less than a page.
-   * What the program asked for by name has this much to itself beside the prefetching.
+   * Bytes that may be in flight at once though no access waits for them, meaningful for asynchronous sources:
+   * about what an access that comes then has to wait behind. A chunk is cut to what is left of it, to no less
+   * than a page. What the program asked for by name has this much to itself beside the prefetching.
    */
   readonly maxAhead_bytes: number;
-  /** Pages in one piece of prefetching; between pieces faults are looked for. */
+  /** Pages in one chunk of prefetching; faults are taken between chunks. */
   readonly prefetchPages: number;
   /** Faults taken in one batch. */
   readonly batchRows: number;
   /**
-   * How often a failed fetch is tried again, at most, before {@link onSourceFailure}. An answer of the wrong length is
-   * tried again three times at most.
+   * How often a failed fetch is tried again, at most, before {@link onSourceFailure}. An answer of the wrong
+   * length is tried again three times at most.
    */
   readonly retries: number;
   /**
-   * For how long a failed fetch is tried again, at most: pauses and time-outs together. By default a source may refuse for
-   * a minute before an access fails: an outage of 30 s, of a storage server that is restarted, is survived.
+   * For how long a failed fetch is tried again, at most: pauses and time-outs together. By default a source
+   * may refuse for a minute before an access fails: an outage of 30 s, of a storage server that is restarted,
+   * is survived.
    */
   readonly retryFor_ms: number;
   /** Pause before the first retry, doubled each time, up to {@link maxRetryDelay_ms}. */
   readonly retryDelay_ms: number;
   readonly maxRetryDelay_ms: number;
   /**
-   * How long a fetch may take before it counts as failed. Also the time after which a resolver that does not come back from
-   * a synchronous source is given up. A time in which the process is stopped does not count.
+   * How long a fetch may take before it counts as failed. Also the time after which a resolver that does not
+   * come back from a synchronous source is abandoned. A time in which the process is stopped does not count.
    */
   readonly sourceTimeout_ms: number;
   /**
-   * How long opening the source may take before `openPager` rejects, the start of its thread included. Default: as
-   * {@link sourceTimeout_ms}, and 5 s at least.
+   * How long opening the source may take before `openPager` rejects, the start of its thread included.
+   * Default: as {@link sourceTimeout_ms}, and 5 s at least.
    */
   readonly openTimeout_ms: number;
   readonly onSourceFailure: FailurePolicy;
   readonly onFork: ForkPolicy;
   readonly onOutsideFault: OutsidePolicy;
-  /** How the resolver waits for faults: asleep in the kernel (after a look of microseconds, where faults follow each other), or spinning on a core of its own. */
+  /**
+   * How the resolver waits for faults: asleep in the kernel (after polling for some microseconds, where
+   * faults follow each other), or spinning on a core of its own.
+   */
   readonly wait: 'block' | 'spin';
   /**
-   * Which thread a resolver runs on. `auto`: resolvers of asynchronous sources share the threads of their source, a
-   * synchronous source has one of its own until 16 have, and then shares one with up to 15 of the same source; the sources
-   * of `demand-paging/sources`, and others that say that they may share one, share when four have one each. `own`: one of its own, whatever the source. `shared`: with the resolvers of
-   * other pagers that ask for it with the same source, even where the source is synchronous; then a read that takes long
-   * delays all of these, and a fault costs a turn of an event loop besides. Means nothing to ports of this isolate.
+   * Which thread a resolver runs on.
+   *
+   * - `auto`: resolvers of asynchronous sources share the threads of their source. A synchronous source has a
+   *   thread of its own until 16 have one, and then shares one with up to 15 of the same source. The sources
+   *   of `demand-paging/sources`, and others that say that they may share, share when four have one each.
+   * - `own`: a thread of its own, whatever the source.
+   * - `shared`: with the resolvers of other pagers that ask for it with the same source, even where the
+   *   source is synchronous; then a read that takes long delays all of these, and a fault costs a turn of an
+   *   event loop besides.
+   *
+   * Ports that open in this isolate ignore it.
    */
   readonly thread: 'auto' | 'own' | 'shared';
-  /** Notices to the control thread under way at once; further ones are dropped and counted. */
-  readonly maxNotices: number;
+  /** Events in flight to the control thread at once; further droppable ones are dropped and counted. */
+  readonly maxEvents: number;
 }
 
 export const DEFAULT_POLICY: PagerPolicy = {
@@ -97,7 +116,7 @@ export const DEFAULT_POLICY: PagerPolicy = {
   onOutsideFault: 'refuse',
   wait: 'block',
   thread: 'auto',
-  maxNotices: 1024,
+  maxEvents: 1024,
 };
 
 /** The start of a thread takes a while on a busy host. */
@@ -127,7 +146,7 @@ export function completePolicy(given: Partial<PagerPolicy> = {}): PagerPolicy {
     'batchRows',
     'sourceTimeout_ms',
     'openTimeout_ms',
-    'maxNotices',
+    'maxEvents',
   ] as const)
     atLeast(name, 1);
   for (const name of ['retries', 'retryFor_ms', 'retryDelay_ms', 'maxRetryDelay_ms'] as const)

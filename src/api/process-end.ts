@@ -2,7 +2,10 @@ import { writeSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
 
-/** Something that is open, and what is to be done when its process, or its worker thread, ends before it is closed. */
+/**
+ * Something that is open, and what is to be done when its process, or its worker thread, ends before it is
+ * closed.
+ */
 export interface OpenAtEnd {
   /** Done before any {@link cleanUp}: threads may meet poison from then on. */
   prepare?(): void;
@@ -51,22 +54,25 @@ function atEarlyExit(code: number): void {
   if (!wasListening && listening) end(code, atEarlyExit); // noted too late to be called for this end
 }
 
-/** Where `process.exit` goes in the end; an undocumented method that packages have long relied upon being called. */
+/** What `process.exit` calls in the end: an undocumented method that packages have long relied upon. */
 const process_ = process as unknown as { reallyExit: (status?: number) => never };
 let reallyExit: (typeof process_)['reallyExit'] | undefined;
 
 /**
- * Notes what must be done before the process ends; the answer forgets it. While anything is noted:
+ * Registers what must be done before the process ends; the returned function unregisters it. While anything
+ * is registered:
  *
- * - `process.exit` anywhere on this thread, an uncaught error, an unhandled rejection and an event loop without work
- *   come by the `exit` event: every other listener runs first, because it may still need memory, then the cleanup.
- * - SIGINT, SIGTERM, SIGHUP and SIGQUIT, where the program has no handler of its own: the cleanup, then the signal again,
- *   so that the process dies of it as it would have. A program that handles the signal is left to decide; what it then
- *   does comes by one of the ways above. A handler runs when the event loop of the main thread turns: while that is
- *   blocked, the signal waits.
+ * - `process.exit` anywhere on this thread, an uncaught error, an unhandled rejection and an event loop
+ *   without work come by the `exit` event: every other listener runs first, because it may still need memory,
+ *   then the cleanup.
+ * - SIGINT, SIGTERM, SIGHUP and SIGQUIT, where the program has no handler of its own: the cleanup, then the
+ *   signal again, so that the process dies of it as it would have. A program that handles the signal decides;
+ *   what it then does comes by one of the ways above. A handler runs when the event loop of the main thread
+ *   turns: while that is blocked, the signal waits.
  * - In a worker thread the end of that thread counts, as far as its JavaScript can see it: not `terminate()`.
  *
- * Never by SIGKILL, an abort (a heap that is exhausted on this thread), or a fault of native code: nothing runs then.
+ * Never by SIGKILL, an abort (a heap that is exhausted on this thread), or a fault of native code: nothing
+ * runs then.
  */
 export function whenProcessEnds(part: OpenAtEnd): () => void {
   open.add(part);
@@ -143,8 +149,9 @@ function atSignal(signal: NodeJS.Signals): void {
 }
 
 /**
- * Whether the program has a handler of its own. One of the package `signal-exit` is none: it raises the signal again
- * where it finds no handler besides its own, as this one does, and the two would leave it to each other.
+ * Whether the program has a handler of its own. One of the package `signal-exit` is none: it raises the
+ * signal again where it finds no handler besides its own, as this one does, and the two would leave it to
+ * each other.
  */
 function isDecidedElsewhere(signal: NodeJS.Signals): boolean {
   const emitters = [

@@ -1,10 +1,10 @@
 import { type Gpa, type GpaRange } from './address.js';
 
 /**
- * Sans-IO access programs: an operation on guest memory written as a generator that yields what it
- * wants to touch ({@link Ask}) and is handed the {@link Answer}. The program cannot reach memory in
- * any other way, so whoever drives it sees every access, in order, and decides what a missing page
- * does: wait, fail, or plan. All of the arm64 part is written so; drivers are in `drive.ts`.
+ * Sans-IO access programs: an operation on guest memory written as a generator that yields what it wants to
+ * touch ({@link Ask}) and is handed the {@link Answer}. The program cannot reach memory in any other way, so
+ * its driver sees every access, in order, and decides what a missing page does: wait, fail, or plan. All of
+ * the arm64 part is written so; drivers are in `drive.ts`.
  */
 export type Ask = ReadAsk | WriteAsk | VisibleAsk | HintAsk;
 

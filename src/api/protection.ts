@@ -4,7 +4,7 @@ import { DemandPagingError } from './error.js';
 import { ROW } from './fault.js';
 import { type Installer } from './installer.js';
 import { type MemoryLayout } from './layout.js';
-import { type Notice } from './notice.js';
+import { type ResolverEvent } from './resolver-protocol.js';
 import { eachPresent } from './page-runs.js';
 import { type PageStates } from './page-states.js';
 import { COUNTER, type Counters } from './statistics.js';
@@ -15,7 +15,7 @@ export interface ProtectionOptions {
   readonly supports: Supports;
   readonly counters: Counters;
   readonly installer: Installer;
-  notify(notice: Notice): void;
+  notify(event: ResolverEvent): void;
   /** Contents on their way may not reach these pages any more; poison does. */
   cancel(pages: PageRange): void;
 }
@@ -69,7 +69,7 @@ export class Protection {
     }
   }
 
-  /** Lifts everything: who waits finds nobody to lift it any more. */
+  /** Lifts every protection: no resolver is left that could lift it for an access that waits there. */
   lift(pages: PageRange): void {
     const { states, supports } = this.#o;
     if (supports.verbs.includes('writeprotect') && states.any('write-protected', pages))

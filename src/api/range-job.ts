@@ -1,15 +1,15 @@
 import { type PageIndex, type PageRange } from './address.js';
 import { type DemandPagingError } from './error.js';
-import { type PrefetchResult } from './notice.js';
+import { type PrefetchResult } from './resolver-protocol.js';
 import { type PageStates } from './page-states.js';
 
 /**
- * A request for many pages, worked off piece by piece. A `prefetch` is done when every page was looked
- * at and what was fetched has arrived; an `ensured` job when every page was seen present.
+ * A request for many pages, worked off chunk by chunk. A `prefetch` is done when every page was looked at and
+ * what was fetched has arrived; an `ensured` job when every page was seen present.
  */
 export class RangeJob {
   readonly #ranges: PageRange[];
-  /** Where the next piece starts. */
+  /** Where the next chunk starts. */
   #range = 0;
   #at: PageIndex;
   /** Up to where an `ensured` job has seen every page present. */
@@ -30,12 +30,12 @@ export class RangeJob {
     this.#at = this.#seenAt = ranges[0]?.first ?? 0;
   }
 
-  /** No piece is left to take. */
+  /** No chunk is left to take. */
   get exhausted(): boolean {
     return this.#range >= this.#ranges.length;
   }
 
-  /** The end of the range that the next piece lies in. Precondition: not exhausted. */
+  /** The end of the range that the next chunk lies in. Precondition: not exhausted. */
   get end(): PageIndex {
     const { first, count } = this.#ranges[this.#range]!;
     return first + count;
@@ -58,14 +58,14 @@ export class RangeJob {
     this.#step(pages);
   }
 
-  /** Takes a piece, whose fetch will be {@link settled}. */
+  /** Takes a chunk, whose fetch will be {@link settled}. */
   take(pages: number): void {
     this.#taken += pages;
     this.#outstanding++;
     this.#step(pages);
   }
 
-  /** A piece's fetch ended; `missed` pages of it did not come. */
+  /** A chunk's fetch ended; `missed` pages of it did not come. */
   settled(missed = 0): void {
     this.#outstanding--;
     this.#taken -= missed;
@@ -73,8 +73,8 @@ export class RangeJob {
   }
 
   /**
-   * A piece's fetch was cancelled because of some of its pages. A prefetch looks at the `rest` of the piece once more,
-   * after everything else; an `ensured` job is {@link rewind}ed.
+   * A chunk's fetch was cancelled because of some of its pages. A prefetch looks at the `rest` of the chunk
+   * once more, after everything else; an `ensured` job is {@link rewind}ed.
    */
   cancelled(pages: PageRange, rest: readonly PageRange[]): void {
     this.settled(pages.count);
@@ -104,7 +104,7 @@ export class RangeJob {
   finish(states: PageStates): boolean {
     if (this.#settledAlready) return true;
     if (this.why === 'prefetch') {
-      if (!this.exhausted) this.next(states); // whatever is present needs no piece
+      if (!this.exhausted) this.next(states); // present pages need no chunk
       if (!this.exhausted || this.#outstanding > 0) return false;
     } else if (!this.#seenAll(states)) return false;
     this.#settledAlready = true;

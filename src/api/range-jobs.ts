@@ -1,10 +1,10 @@
 import { type PageRange } from './address.js';
 import { DemandPagingError, type ErrorCode } from './error.js';
-import { type CommandReply, type PrefetchResult } from './notice.js';
+import { type CommandReply, type PrefetchResult } from './resolver-protocol.js';
 import { type PageStates } from './page-states.js';
 import { RangeJob } from './range-job.js';
 
-/** What the program has asked a resolver to bring, and what may be brought when nobody waits. */
+/** What the program has asked a resolver to bring, and what is to be brought while no access waits. */
 export class RangeJobs {
   #ensuring: RangeJob[] = [];
   #prefetching: RangeJob[] = [];
@@ -17,12 +17,12 @@ export class RangeJobs {
     return this.#prefetching;
   }
 
-  /** An `ensured` job has pieces left to take. */
+  /** An `ensured` job has chunks left to take. */
   ensuringLeft(): boolean {
     return this.#ensuring.length > 0 && this.#ensuring.some((job) => !job.exhausted);
   }
 
-  /** A `prefetch` job has pieces left to take. */
+  /** A `prefetch` job has chunks left to take. */
   prefetchLeft(): boolean {
     return this.#prefetching.length > 0 && this.#prefetching.some((job) => !job.exhausted);
   }
@@ -48,7 +48,7 @@ export class RangeJobs {
     for (const job of this.#ensuring) job.rewind();
   }
 
-  /** Some of these pages are unavailable: the commands that requested one of them reject. */
+  /** Some of these pages are unavailable: the jobs that asked for one by name fail. */
   rejectCovering(pages: PageRange, code: ErrorCode, message: string, cause?: DemandPagingError): void {
     for (const job of this.#ensuring)
       if (job.covers(pages)) job.reject(new DemandPagingError(code, message, { cause }));

@@ -47,8 +47,8 @@ function rangeError(range: ZeroRange, asked: number): DemandPagingError | undefi
     start + length <= asked
   )
     return undefined;
-  const told = `${String(start)}+${String(length)}`;
-  return new DemandPagingError('SOURCE_FAILED', `the source told of zeros at ${told} of ${asked} bytes`);
+  const at = `${String(start)}+${String(length)}`;
+  return new DemandPagingError('SOURCE_FAILED', `the source reported zeros at ${at} of ${asked} bytes`);
 }
 
 /** SOURCE_LENGTH where a source gave anything but what was asked; undefined where it gave exactly that. */

@@ -44,7 +44,10 @@ export type Resolution =
       readonly wake?: boolean;
     }
   | { readonly verb: 'zeropage'; readonly pages: PageRange; readonly wake?: boolean }
-  /** Map what the page cache has; with `from`, write those bytes into it first, through an alias of the backend's. */
+  /**
+   * Map the page of the page cache; with `from`, write those bytes into it first, through an alias of the
+   * backend's.
+   */
   | {
       readonly verb: 'continue';
       readonly pages: PageRange;
@@ -53,7 +56,10 @@ export type Resolution =
       readonly protect?: boolean;
       readonly wake?: boolean;
     }
-  /** Move pages in without copying: from an offset into staging, or an address where `direct`. The place moved from is empty after. */
+  /**
+   * Move pages in without copying: from an offset into staging, or an address where `direct`. The source
+   * range is empty after.
+   */
   | {
       readonly verb: 'move';
       readonly pages: PageRange;
@@ -80,13 +86,14 @@ export type Resolution =
   | { readonly verb: 'fail'; readonly pages: PageRange };
 
 /**
- * What came of a resolution. A value, never an exception; `done` is whole pages finished from the
- * start of the row, whatever the outcome.
+ * The outcome of a resolution: a value, never an exception. `done` is whole pages finished from the start of
+ * the row, whatever the outcome.
  *
  * - `installed`: all pages done.
  * - `already-present` (EEXIST): the page after `done` was there; its waiters were woken all the same.
  * - `again` (EAGAIN): the memory is changing; read the events, then go on after `done`.
- * - `gone`: the page after `done` has no memory (ENOENT; those behind it may have), or the process is no more (ESRCH).
+ * - `gone`: the page after `done` has no memory (ENOENT; those behind it may have), or the process has ended
+ *   (ESRCH).
  * - `refused`: the backend does not declare this; nothing was changed.
  * - `failed`: anything else; see `errno`.
  */
@@ -111,12 +118,15 @@ export const OUTCOME = {
   failed: 5,
 } as const satisfies Record<Outcome, number>;
 
-/** Flag bits of a {@link ResolutionBatch} row. `fill`: a `continue` that writes the bytes at `from` into the page cache first. */
+/**
+ * Flag bits of a {@link ResolutionBatch} row. `fill`: a `continue` that writes the bytes at `from` into the
+ * page cache first.
+ */
 export const FLAG = { noWake: 1, protect: 2, direct: 4, fill: 8 } as const;
 
 /**
- * Resolutions in columns and, after {@link FaultPort.resolve}, an outcome a row. One is made and used again and
- * again. Columns are replaced when the batch grows: a port reads them anew from each batch it is given.
+ * Resolutions in columns and, after {@link FaultPort.resolve}, an outcome a row. One is made and used again
+ * and again. Columns are replaced when the batch grows: a port reads them anew from each batch it is given.
  */
 export class ResolutionBatch {
   count = 0;
@@ -199,7 +209,7 @@ export class ResolutionBatch {
     );
   }
 
-  /** Sets a row's outcome: for whoever implements {@link FaultPort.resolve}. */
+  /** Sets a row's outcome. Called by implementations of {@link FaultPort.resolve}. */
   settle(row: number, outcome: number, done: number, errno = 0, syscall?: string): void {
     this.syscall[row] = syscall;
     this.outcome[row] = outcome;

@@ -5,7 +5,7 @@ import { type CrashCleanup } from './crash-cleanup.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError } from './error.js';
 import { type MemoryLayout } from './layout.js';
-import { type Command, type CommandReply, type Notice } from './notice.js';
+import { type Command, type CommandReply, type ResolverEvent } from './resolver-protocol.js';
 import { type PageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
 import { type SourceRef, isModuleSource, isPortSource } from './source.js';
@@ -22,22 +22,31 @@ export interface HostOptions {
   readonly latency: RecordableHistogram;
   /** Does what the resolver's thread has not done, where there is one. */
   readonly cleanup: CrashCleanup;
-  notify(notice: Notice): void;
-  /** The resolver ended without being told to, after it had started. What waits has been seen to, as far as that was possible. */
+  notify(event: ResolverEvent): void;
+  /**
+   * The resolver ended without an `end` command, after it had started. Waiting accesses were let go, as far
+   * as that was possible.
+   */
   died(error: DemandPagingError, waiters: 'poisoned' | 'blocked'): void;
 }
 
 /** Where a resolver runs, as the pager sees it. */
 export interface ResolverHost {
   readonly shard: Shard;
-  /** The pages that it serves: its shard's at first. Whoever adds and removes regions changes them. */
+  /** The pages that it serves: its shard's at first. Adding and removing regions changes them. */
   readonly pages: PageRange[];
   readonly counters: Counters;
   /** Bytes the source has. */
   readonly sourceLength: number;
-  /** Sends a command. Rejects with its error, HANDLER_DIED if the resolver ends before answering, CLOSED after it ended. */
+  /**
+   * Sends a command. Rejects with its error, HANDLER_DIED if the resolver ends before answering, CLOSED after
+   * it ended.
+   */
   send(command: Command): Promise<unknown>;
-  /** Resolves when the resolver has ended, told to or not: with why accesses may still wait, where they could not be let go. */
+  /**
+   * Resolves when the resolver has ended, for whatever reason: with why accesses may still wait, where they
+   * could not be let go.
+   */
   readonly ended: Promise<DemandPagingError | undefined>;
   /** Lets whatever waits go at the process's end, where the resolver lives in this isolate. Synchronous. */
   abandon?(error: DemandPagingError): void;

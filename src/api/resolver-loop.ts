@@ -24,15 +24,18 @@ export interface ResolverLoopOptions {
   readonly port: FaultPort;
   /** Carries out commands that have arrived. Called between turns. */
   readonly drain: () => void;
-  /** How to wait when the thread may block: with a synchronous source, on a thread of its own. Undefined: never block. */
+  /**
+   * How to wait when the thread may block: with a synchronous source, on a thread of its own. Undefined:
+   * never block.
+   */
   readonly blocking: 'block' | 'spin' | undefined;
   /** Set when a command has arrived that a non-blocking wait should end for. */
   readonly signal: Signal;
 }
 
 /**
- * Turns a resolver until it has ended. Blocking, the thread sleeps in the port between faults and the
- * event loop never runs: commands come by {@link ResolverLoopOptions.drain} after a kick. Otherwise it waits for
+ * Turns a resolver until it has ended. Blocking, the thread sleeps in the port between faults and the event
+ * loop never runs: commands come by {@link ResolverLoopOptions.drain} after a kick. Otherwise it waits for
  * whichever comes first: the port, an answer of the source, a command, or the next time-out.
  */
 export async function runResolver({

@@ -10,7 +10,7 @@ import { isModuleSource, isPortSource, type SourceRef } from './source.js';
 const OWN_THREADS = {
   /** Of sources that may share one. */
   ours: 4,
-  /** Of others, whose reads may wait for anything. */
+  /** Of other modules, whose reads may wait for anything. */
   others: 16,
 } as const;
 /** A further thread for the resolvers of one source is started when each it has serves so many. */
@@ -21,10 +21,10 @@ const SHARED_THREADS = Math.max(1, Math.floor(availableParallelism() / 2));
 /** What runs on a thread, as the thread sees it. */
 export interface Resident {
   /**
-   * The thread runs no more code. `alone`: it served no other resolver. `blamed`: it was ended because of one, which is
-   * known.
+   * The thread runs no more code. `ownThread`: it served no other resolver. `blamed`: it was ended because of
+   * one, which is known.
    */
-  threadEnded(error: DemandPagingError, why: { readonly alone: boolean; readonly blamed: boolean }): void;
+  threadEnded(error: DemandPagingError, why: { readonly ownThread: boolean; readonly blamed: boolean }): void;
 }
 
 type SourceKind = 'synchronous' | 'asynchronous';
@@ -32,7 +32,7 @@ type SourceKind = 'synchronous' | 'asynchronous';
 /** Where a resolver is to run. */
 export interface Placement {
   /** The only one on its thread, which then may sleep in the port. */
-  readonly alone: boolean;
+  readonly ownThread: boolean;
   /** Resolvers of one key share threads. */
   readonly key: string;
   /** A synchronous source may share a thread. */
@@ -40,8 +40,8 @@ export interface Placement {
   /** Its reads may wait for long: as many threads as 16 resolvers each need. */
   readonly mayWait?: boolean;
   /**
-   * Must be called: what the source turned out to be when it was opened, and where; or, with no arguments, that it
-   * could not be opened.
+   * Must be called: what the source turned out to be when it was opened, and where; or, with no arguments,
+   * that it could not be opened.
    */
   opened(kind?: SourceKind, thread?: ResolverThread): void;
 }
@@ -61,14 +61,16 @@ const known = new Map<string, SourceKind>();
 const learning = new Map<string, Promise<void>>();
 
 /**
- * Where the resolver of a source runs. Waits, for a moment, while another resolver finds out what the same module's source is.
+ * Where the resolver of a source runs. Waits for a moment while another resolver finds out what kind the same
+ * module's source is.
  *
- * - An asynchronous source shares the threads of its module and export: its resolver turns on the thread's event loop.
- *   So the number of threads does not grow with the number of pagers, and what a source's code does to its thread (blocks
- *   it, ends it) is done to no other source's.
- * - A synchronous source has a thread of its own, which sleeps in the kernel: a read that takes long delays nothing else.
- *   When 16 have one, it shares one with up to 15 others of its module and export.
- * - One that says that it may share ({@link ModuleSourceRef.mayShare}) has one while fewer than 4 have; then it shares.
+ * - An asynchronous source shares the threads of its module and export: its resolver turns on the thread's
+ *   event loop. So the number of threads does not grow with the number of pagers, and what a source's code
+ *   does to its thread (blocks it, ends it) affects no other module.
+ * - A synchronous source has a thread of its own, which sleeps in the kernel: a read that takes long delays
+ *   nothing else. When 16 have one, it shares one with up to 15 others of its module and export.
+ * - One that says that it may share ({@link ModuleSourceRef.mayShare}) has one while fewer than 4 have; then
+ *   it shares.
  */
 export async function placementOf(source: SourceRef, policy: PagerPolicy): Promise<Placement> {
   const thread = policy.wait === 'spin' ? 'own' : policy.thread; // it has a core of its own
@@ -78,24 +80,24 @@ export async function placementOf(source: SourceRef, policy: PagerPolicy): Promi
     if (on && kind === 'asynchronous') share(key, on); // it can take more
   };
   const ignored: Placement['opened'] = () => {};
-  if (thread !== 'auto') return { alone: thread === 'own', key, anySource: true, opened: ignored };
-  if (isPortSource(source)) return { alone: false, key, anySource: true, opened: ignored };
+  if (thread !== 'auto') return { ownThread: thread === 'own', key, anySource: true, opened: ignored };
+  if (isPortSource(source)) return { ownThread: false, key, anySource: true, opened: ignored };
   if (key === OURS) {
-    if (own.ours.size >= OWN_THREADS.ours) return { alone: false, key, anySource: true, opened: ignored };
-    return counted('ours', { alone: true, key, anySource: true, opened: ignored });
+    if (own.ours.size >= OWN_THREADS.ours) return { ownThread: false, key, anySource: true, opened: ignored };
+    return counted('ours', { ownThread: true, key, anySource: true, opened: ignored });
   }
   for (let first = learning.get(key); first && !known.has(key); first = learning.get(key)) await first;
   const expects = known.get(key);
-  if (expects === 'asynchronous') return { alone: false, key, anySource: false, opened };
+  if (expects === 'asynchronous') return { ownThread: false, key, anySource: false, opened };
   if (expects === 'synchronous') {
     if (own.others.size >= OWN_THREADS.others)
-      return { alone: false, key: `${key} synchronous`, anySource: true, mayWait: true, opened: ignored };
-    return counted('others', { alone: true, key, anySource: false, opened });
+      return { ownThread: false, key: `${key} synchronous`, anySource: true, mayWait: true, opened: ignored };
+    return counted('others', { ownThread: true, key, anySource: false, opened });
   }
   // The first that opens it finds out, on a thread of its own.
   const settle = learn(key);
   return counted('others', {
-    alone: true,
+    ownThread: true,
     key,
     anySource: false,
     opened(kind, on) {
@@ -105,7 +107,10 @@ export async function placementOf(source: SourceRef, policy: PagerPolicy): Promi
   });
 }
 
-/** Counted at once, because many may be opened in one turn; until its thread ends, or it is no synchronous source. */
+/**
+ * Counted at once, because many may be opened in one turn; until its thread ends, or it proves to be
+ * asynchronous.
+ */
 function counted(kind: keyof typeof own, placement: Placement): Placement {
   const counts: Placement = {
     ...placement,
@@ -118,7 +123,10 @@ function counted(kind: keyof typeof own, placement: Placement): Placement {
   return counts;
 }
 
-/** Others wait until the answer is called; or not much longer, where the source that is being opened hangs. */
+/**
+ * Other openings wait until the answer is called; or not much longer, where the source that is being opened
+ * hangs.
+ */
 function learn(key: string): () => void {
   let settle = (): void => {};
   const learnt = new Promise<void>((resolve) => {
@@ -133,9 +141,12 @@ function learn(key: string): () => void {
   return settle;
 }
 
-/** Where a resolver goes on whose thread was ended because of another: apart from it, or, if that is not known, from all. */
+/**
+ * Where a resolver goes on whose thread was ended because of another: apart from that one, or, if it is not
+ * known, from all.
+ */
 export function placementAfter({ key, mayWait = false }: Placement, blamed: boolean): Placement {
-  return { alone: !blamed && key !== OURS, key, anySource: true, mayWait, opened: () => {} };
+  return { ownThread: !blamed && key !== OURS, key, anySource: true, mayWait, opened: () => {} };
 }
 
 function keyOf(source: SourceRef): string {
@@ -151,8 +162,9 @@ function share(key: string, thread: ResolverThread): void {
 
 /** The thread for a resolver: one that it shares, or a new one. */
 export function threadFor(placement: Placement): ResolverThread {
-  const { alone, key, mayWait } = placement;
-  if (alone) return new ResolverThread(() => [own.ours, own.others].forEach((set) => set.delete(placement)));
+  const { ownThread, key, mayWait } = placement;
+  if (ownThread)
+    return new ResolverThread(() => [own.ours, own.others].forEach((set) => set.delete(placement)));
   const threads = [...(shared.get(key) ?? [])].sort((a, b) => a.count - b.count);
   const [least] = threads;
   const most = mayWait ? Infinity : SHARED_THREADS;
@@ -162,23 +174,25 @@ export function threadFor(placement: Placement): ResolverThread {
   return thread;
 }
 
-/** A thread on which resolvers run: one, or, turning on its event loop, many. It ends when the last has left. */
+/**
+ * A thread on which resolvers run: one, or, turning on its event loop, many. It ends when the last has left.
+ */
 export class ResolverThread {
   readonly #worker: Worker;
   readonly #residents = new Set<Resident>();
-  readonly #gone: Promise<void>;
-  readonly #forget: () => void;
+  readonly #exited: Promise<void>;
+  readonly #onEnd: () => void;
   #ending = false;
   #ended = false;
   #blamed = false;
 
-  constructor(forget: () => void = () => {}) {
-    this.#forget = forget;
+  constructor(onEnd: () => void = () => {}) {
+    this.#onEnd = onEnd;
     this.#worker = startThread('api/resolver-worker', { stdout: false });
     this.#worker.unref();
     let cause: unknown;
     this.#worker.on('error', (thrown) => (cause = thrown));
-    this.#gone = new Promise((resolve) =>
+    this.#exited = new Promise((resolve) =>
       this.#worker.on('exit', () => {
         this.#end(threadEnded("the resolver's thread ended", cause));
         resolve();
@@ -201,15 +215,19 @@ export class ResolverThread {
     this.#worker.postMessage({ control } satisfies ResolverWorkerPort, [control]);
   }
 
-  /** The resolver has ended, and its thread goes on for the others; or ends with it: resolved, it is gone, or left behind. */
+  /**
+   * The resolver has ended. Its thread goes on for the others, or ends with it: when this resolves, the
+   * thread has ended or is left behind.
+   */
   async leave(resident: Resident, bound_ms: number): Promise<void> {
     this.#residents.delete(resident);
     if (this.count === 0) await this.terminate(bound_ms);
   }
 
   /**
-   * Ends the thread: no descriptor and no stack of it is left then. A thread inside a native call that does not return
-   * cannot be ended: after `bound_ms` it is left behind, and runs no more of this code. `blamed`: because of a resolver.
+   * Ends the thread: no descriptor and no stack of it is left then. A thread inside a native call that does
+   * not return cannot be ended: after `bound_ms` it is left behind, and runs no more of this code. `blamed`:
+   * because of a resolver.
    */
   async terminate(bound_ms: number, blamed = false): Promise<void> {
     this.#ending = true;
@@ -219,7 +237,7 @@ export class ResolverThread {
     const left = new Promise<void>((resolve) => (this.#leftBehind = resolve));
     const bound = setTimeout(() => this.#end(error), bound_ms);
     void this.#worker.terminate();
-    await Promise.race([this.#gone, left]);
+    await Promise.race([this.#exited, left]);
     clearTimeout(bound);
   }
 
@@ -231,13 +249,13 @@ export class ResolverThread {
     this.#unshare();
     const residents = [...this.#residents];
     this.#residents.clear();
-    const why = { alone: residents.length === 1, blamed: this.#blamed };
+    const why = { ownThread: residents.length === 1, blamed: this.#blamed };
     for (const resident of residents) resident.threadEnded(error, why);
     this.#leftBehind();
   }
 
   #unshare(): void {
-    this.#forget();
+    this.#onEnd();
     for (const [key, threads] of shared) {
       threads.delete(this);
       if (threads.size === 0) shared.delete(key);

@@ -4,7 +4,7 @@ import { type PageRange } from './address.js';
 import { type PortPlace } from './backend.js';
 import { type Supports } from './capability.js';
 import { type LayoutShape } from './layout.js';
-import { type Command } from './notice.js';
+import { type Command } from './resolver-protocol.js';
 import { type SharedPageStates } from './page-states.js';
 import { type PagerPolicy } from './policy.js';
 import { type SourceRef } from './source.js';
@@ -23,14 +23,17 @@ export interface ResolverWorkerData {
   readonly policy: PagerPolicy;
   readonly latency: RecordableHistogram;
   /** No other resolver runs on this thread, which may sleep in the port. */
-  readonly alone: boolean;
+  readonly ownThread: boolean;
   /** A synchronous source may share the thread, if it is shared. */
   readonly anySource: boolean;
   /** It goes on where a resolver was that ended in the middle of its work, and had not failed. */
   readonly goesOn: boolean;
 }
 
-/** What a thread is sent for each resolver: its end of the control port, whose first message is {@link ResolverWorkerData}. */
+/**
+ * What a thread is sent for each resolver: its end of the control port, whose first message is {@link
+ * ResolverWorkerData}.
+ */
 export interface ResolverWorkerPort {
   readonly control: MessagePort;
 }
@@ -39,17 +42,26 @@ export interface ResolverWorkerPort {
 export const WORD = {
   /** Commands sent and not yet drained. */
   commands: 0,
-  /** Notices the control thread has handled. */
+  /** Events that the control thread has handled. */
   handled: 1,
   /** Odd while the resolver is inside a call of its source (open, read, close); counts up by two a call. */
   reading: 2,
-  /** 1: whatever waited has been seen to, as the resolver was told or because it failed. What decides who cleans up. */
+  /**
+   * 1: the resolver has let every waiting access go, by command or because it failed. Decides which thread
+   * cleans up.
+   */
   settled: 3,
   /** See {@link InstallLock}. */
   installing: 4,
-  /** 1 from before messages are taken from the port until their events have been applied: ended then, some may be lost. */
+  /**
+   * 1 from before messages are taken from the port until their events have been applied: an end in between
+   * may lose some.
+   */
   taking: 5,
-  /** 1: the thread is about to be ended because it does not come back from the source; coming back now, it waits. */
+  /**
+   * 1: the thread is about to be ended because it does not come back from the source; if it comes back now,
+   * it waits.
+   */
   condemned: 6,
   /** See {@link OPENING}. */
   opening: 7,
@@ -57,10 +69,10 @@ export const WORD = {
 } as const;
 
 /**
- * How the opening of a resolver ends: it opens its port, or it was given up before, and opens none. What a port is opened
- * by (descriptor numbers) means something else once the pager has closed.
+ * How the opening of a resolver ends: it opens its port, or it was abandoned before, and opens none. The
+ * descriptor numbers that a port is opened by mean something else once the pager has closed.
  */
-export const OPENING = { underWay: 0, through: 1, givenUp: 2 } as const;
+export const OPENING = { inProgress: 0, through: 1, givenUp: 2 } as const;
 
 export interface CommandMessage {
   readonly id: number;

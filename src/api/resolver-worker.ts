@@ -3,7 +3,7 @@ import { type FaultPort, importPort, openPortNow } from './backend.js';
 import { asDemandPagingError } from './error.js';
 import { InstallLock } from './install-lock.js';
 import { MemoryLayout } from './layout.js';
-import { NoticeSender, type ResolverMessage } from './notice-sender.js';
+import { EventSender, type ResolverMessage } from './event-sender.js';
 import { PageStates } from './page-states.js';
 import { Signal, runResolver } from './resolver-loop.js';
 import {
@@ -18,31 +18,32 @@ import { type PageSource, called, checkCovers, openSource } from './source.js';
 import { Counters } from './statistics.js';
 
 /**
- * Runs one resolver on this thread. It opens its port and its source by module, since neither crosses isolates, reports
- * `ready` with the source's length, and turns until told to end: asleep in its port, if it is alone here and its source is
- * synchronous, else on the event loop, which it shares with others.
+ * Runs one resolver on this thread. It opens its port and its source by module, since neither crosses
+ * isolates, reports `ready` with the source's length, and turns until the `end` command: asleep in its port,
+ * if the thread is its own and its source is synchronous, else on the event loop, which it shares with
+ * others.
  */
 async function run({ control }: ResolverWorkerPort): Promise<void> {
   const data = receiveMessageOnPort(control)!.message as ResolverWorkerData;
-  const { policy, alone } = data;
+  const { policy, ownThread } = data;
   const words = new Int32Array(data.words);
   const lock = new InstallLock(words, WORD.installing);
   const send = (message: ResolverMessage): void => control.postMessage(message);
-  const notices = new NoticeSender(send, words, policy.maxNotices, new Counters(data.counters));
+  const events = new EventSender(send, words, policy.maxEvents, new Counters(data.counters));
   let resolver: Resolver | undefined;
   let port: FaultPort | undefined;
   let source: PageSource | undefined;
   try {
     source = await openSource(data.source, () => passage(words));
-    if (!alone && source.synchronous && !data.anySource) {
+    if (!ownThread && source.synchronous && !data.anySource) {
       await closed(source, words);
       return send({ kind: 'misplaced' });
     }
-    const blocks = alone && source.synchronous;
+    const blocks = ownThread && source.synchronous;
     const layout = new MemoryLayout(data.layout);
     checkCovers(source.length, layout.regions);
     await importPort(data.place);
-    if (Atomics.compareExchange(words, WORD.opening, OPENING.underWay, OPENING.through) === OPENING.givenUp)
+    if (Atomics.compareExchange(words, WORD.opening, OPENING.inProgress, OPENING.through) === OPENING.givenUp)
       return await closed(source, words);
     port = openPortNow(data.place);
     resolver = new Resolver({
@@ -54,7 +55,7 @@ async function run({ control }: ResolverWorkerPort): Promise<void> {
       source,
       policy,
       counters: new Counters(data.counters),
-      notify: (notice) => notices.notify(notice),
+      notify: (event) => events.notify(event),
       latency: (elapsed_ns) => data.latency.record(elapsed_ns),
       reading: () => passage(words),
       installing: (on) => (on ? lock.enter() : lock.leave()),
@@ -104,8 +105,9 @@ const closed = async (source: PageSource, words: Int32Array): Promise<void> =>
   );
 
 /**
- * Into a call of the source's, and out of it. A thread that comes back when it is about to be ended waits for that here, so
- * that it is ended in no other place: not between taking messages and applying their events, for any resolver on it.
+ * Called before and after a call of the source's. A thread that comes back when it is about to be ended waits
+ * for that here, so that it is ended in no other place: not between taking messages and applying their
+ * events, for any resolver on it.
  */
 function passage(words: Int32Array): void {
   const isInside = Atomics.add(words, WORD.reading, 1) % 2 === 0;
@@ -120,7 +122,7 @@ function commandDrain(
   send: (message: ResolverMessage) => void,
 ): () => void {
   return () => {
-    if (Atomics.load(words, WORD.commands) === 0) return; // between any two faults: half the price of an exchange
+    if (Atomics.load(words, WORD.commands) === 0) return; // half the cost of an exchange, at every fault
     // Sent first, counted after: a count seen here has its message waiting.
     Atomics.store(words, WORD.commands, 0);
     for (let got = receiveMessageOnPort(control); got; got = receiveMessageOnPort(control)) {

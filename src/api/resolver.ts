@@ -4,18 +4,23 @@ import { type PageIndex, type PageRange } from './address.js';
 import { type FaultPort, type Wait } from './backend.js';
 import { type Supports } from './capability.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
-import { type DropRange, Drops } from './drops.js';
+import { type AfterDiscard, type DiscardRange, Discards } from './discards.js';
 import { FaultBatch, type MemoryEvent, type OutsideFault, ROW } from './fault.js';
 import { OutsideFaults } from './outside-faults.js';
-import { FaultCensus } from './fault-census.js';
+import { FaultStatistics } from './fault-statistics.js';
 import { FaultQueue } from './fault-queue.js';
 import { Fetching } from './fetching.js';
-import { GonePages } from './gone-pages.js';
+import { UnmappedPages } from './unmapped-pages.js';
 import { Installer } from './installer.js';
-import { JobPieces } from './job-pieces.js';
+import { JobChunks } from './job-chunks.js';
 import { hasPageCache, type MemoryLayout, pagesOf, type Region } from './layout.js';
-import { type Command, type CommandReply, type MissingAtClose, type Notice } from './notice.js';
-import { PageLedger } from './page-ledger.js';
+import {
+  type Command,
+  type CommandReply,
+  type MissingAtClose,
+  type ResolverEvent,
+} from './resolver-protocol.js';
+import { PageAccounting } from './page-accounting.js';
 import { within, without } from './page-range.js';
 import { eachMissing, eachPoisoned, eachPresent, perRegion } from './page-runs.js';
 import { type PageStates, type PageStatesSnapshot } from './page-states.js';
@@ -24,31 +29,34 @@ import { Protection } from './protection.js';
 import { RangeJobs } from './range-jobs.js';
 import { type PageSource } from './source.js';
 import { COUNTER, type Counters } from './statistics.js';
-import { WantedPages } from './wanted-pages.js';
+import { InstallablePages } from './installable-pages.js';
 
 export interface ResolverOptions {
   readonly layout: MemoryLayout;
   readonly states: PageStates;
-  /** The resolver's share: the only pages it serves and whose states it writes, until regions are added or removed. */
+  /**
+   * The resolver's share: the only pages it serves and whose states it writes, until regions are added or
+   * removed.
+   */
   readonly pages: readonly PageRange[];
   readonly port: FaultPort;
   readonly supports: Supports;
   readonly source: PageSource;
   readonly policy: PagerPolicy;
   readonly counters: Counters;
-  notify(notice: Notice): void;
+  notify(event: ResolverEvent): void;
   /** A fault was resolved this long after it was taken. */
   latency?(elapsed_ns: number): void;
   /** Called before and after each call of the source's `read`, which may never come back. */
   reading?(): void;
   /**
-   * Called with true before messages are taken from the port, and with false when their events have been applied and
-   * nothing of them is kept here alone.
+   * Called with true before messages are taken from the port, and with false when their events have been
+   * applied and no event is kept only in this resolver.
    */
   taking?(on: boolean): void;
   /** Called before (true) and after each batch that the port carries out. */
   installing?(on: boolean): void;
-  /** Called once, when whatever waited has been seen to, as it was told or because it failed. */
+  /** Called once, when every waiting access has been let go, by command or because the resolver failed. */
   settled?(): void;
   /** Milliseconds of a monotonic clock. */
   now?(): number;
@@ -59,25 +67,25 @@ const ESRCH = 3;
 /** Commands whose effect on a page that is being discarded begins when it has gone. */
 const NEEDS_PAGES_GONE: ReadonlySet<Command['command']> = new Set(['poison', 'freeze', 'write-protect']);
 
-/** Told to end and to leave what waits to others: those have the messages that are unread, too. */
+/** An `end` command that leaves waiting accesses, and the unread messages with them, to another thread. */
 const isLeaving = (command: Command): boolean => command.command === 'end' && command.missing === 'leave';
 
 /**
- * The paging engine: takes faults and events from a port, decides, fetches, installs. No I/O of its own,
- * no thread, no timer: whoever owns it calls {@link turn}, so the same engine runs under a scheduler
- * on the model and in a worker on a real kernel.
+ * The paging engine: takes faults and events from a port, decides, fetches, installs. No I/O of its own, no
+ * thread, no timer: its owner calls {@link turn}, so the same engine runs under a scheduler on the model and
+ * in a worker on a real kernel.
  *
  * Order, and why it is right:
- * - All events of a batch are applied before any of its faults is served, and every fault is judged by
- *   the states at the moment it is served, not when it was taken. So a fault read ahead of an earlier
- *   removal gets zeros. A removal not yet read makes the kernel answer EAGAIN, upon which the events are
- *   read and the rows judged again.
+ * - All events of a batch are applied before any of its faults is served, and every fault is served by the
+ *   states at the moment it is served, not when it was taken. So a fault read ahead of an earlier removal
+ *   gets zeros. A removal not yet read makes the kernel answer EAGAIN, upon which the events are read and the
+ *   rows decided again.
  * - Presence is set after the installing call returned, and cleared before the pages go.
- * - A page that is frozen, being dropped or in flight is not served: its accessor stays blocked in the
- *   kernel and is woken, to fault anew, by whatever ends that state. Nothing about a waiter is
- *   remembered, so nothing can be forgotten: "wake, and let it ask again" is the one recovery.
- * - A page once removed keeps its `removed` mark when zeros are installed: the thread that removes it
- *   drops the page only after its event was read, which can take those zeros away once more.
+ * - A page that is frozen, being discarded or in flight is not served: its accessor stays blocked in the
+ *   kernel and is woken, to fault anew, by the transition that ends that state. The resolver keeps no list of
+ *   waiters, so none can be lost from it: "wake, and let it fault again" is the one recovery.
+ * - A page once removed keeps its `removed` mark when zeros are installed: the kernel unmaps the page in the
+ *   removing thread only after its event was read, which can take those zeros away once more.
  */
 export class Resolver {
   readonly #o: ResolverOptions;
@@ -89,27 +97,29 @@ export class Resolver {
   readonly #now: () => number;
   /** Pages that accessors wait for, not yet judged. */
   readonly #queue = new FaultQueue();
-  readonly #drops = new Drops();
-  readonly #gonePages = new GonePages();
+  readonly #discards = new Discards();
+  readonly #unmappedPages = new UnmappedPages();
   /** Pages of files that were asked for once though they are held to be present. */
-  readonly #suspects = new Set<PageIndex>();
+  readonly #recheck = new Set<PageIndex>();
   readonly #jobs = new RangeJobs();
-  readonly #pieces: JobPieces;
-  readonly #wanted: WantedPages;
-  readonly #ledger: PageLedger;
+  readonly #chunks: JobChunks;
+  readonly #installable: InstallablePages;
+  readonly #accounting: PageAccounting;
   readonly #protection: Protection;
-  readonly #census: FaultCensus;
+  readonly #faultStatistics: FaultStatistics;
   readonly #outside: OutsideFaults;
   #stopped: DemandPagingError | undefined;
   #ended = false;
   /** Until when memory that changes is waited for. */
   #deadline_ms = Infinity;
-  /** How often {@link #take} is under way: applying events can take again. */
+  /** How many calls of {@link #take} are active: applying events can take again. */
   #takes = 0;
   /** Events taken and not yet applied, oldest first. */
   readonly #events: MemoryEvent[] = [];
-  /** Answers to commands that have not been carried out: rows of theirs are pending, or they are not `ready`. */
-  #owed: { ready(): boolean; pay(): void }[] = [];
+  /**
+   * Replies to commands that have not been carried out: rows of theirs are pending, or they are not `ready`.
+   */
+  #pendingReplies: { ready(): boolean; send(): void }[] = [];
 
   /** Called when an asynchronous answer is ready for the next turn. */
   onWork: () => void = () => {};
@@ -125,8 +135,8 @@ export class Resolver {
       rows: Math.max(options.policy.batchRows, 4),
       events: {
         present: (pages, why) => {
-          this.#gonePages.back(pages);
-          this.#ledger.installed(pages, why);
+          this.#unmappedPages.back(pages);
+          this.#accounting.installed(pages, why);
         },
         poisoned: (pages) => this.#poisoned(pages),
         vanished: (pages, poisoned) => this.#vanished(pages, poisoned),
@@ -136,16 +146,16 @@ export class Resolver {
         gone: (pages, errno) => this.#gone(pages, errno),
       },
     });
-    this.#wanted = new WantedPages({
+    this.#installable = new InstallablePages({
       ...options,
       own,
-      drops: this.#drops,
+      discards: this.#discards,
       installer: this.#installer,
       faultAroundPages: options.policy.faultAroundPages,
-      clip: (run, keep) => this.#fetching.underWay.clip(run, keep),
+      clip: (run, keep) => this.#fetching.inFlight.clip(run, keep),
     });
-    const notify = (notice: Notice): void => options.notify(notice);
-    const shared = { ...options, installer: this.#installer, wanted: this.#wanted, notify };
+    const notify = (event: ResolverEvent): void => options.notify(event);
+    const shared = { ...options, installer: this.#installer, installable: this.#installable, notify };
     this.#fetching = new Fetching({
       ...shared,
       now: this.#now,
@@ -157,14 +167,14 @@ export class Resolver {
         work: () => this.onWork(),
       },
     });
-    this.#pieces = new JobPieces({
+    this.#chunks = new JobChunks({
       ...shared,
       jobs: this.#jobs,
       fetching: this.#fetching,
       queue: this.#queue,
     });
-    this.#ledger = new PageLedger({ ...options, own, notify });
-    this.#census = new FaultCensus(options.counters, notify);
+    this.#accounting = new PageAccounting({ ...options, own, notify });
+    this.#faultStatistics = new FaultStatistics(options.counters, notify);
     this.#outside = new OutsideFaults({
       ...options,
       notify,
@@ -177,22 +187,22 @@ export class Resolver {
     });
   }
 
-  /** It has been told to end and has ended: no more turns are needed. */
+  /** It has carried out an `end` command: no more turns are needed. */
   get ended(): boolean {
     return this.#ended;
   }
 
   /** There is something to do without waiting for the port. */
   get busy(): boolean {
-    if (this.#installer.pending || this.#outside.waiting || this.#fetching.underWay.hasAnswers) return true;
+    if (this.#installer.pending || this.#outside.waiting || this.#fetching.inFlight.hasAnswers) return true;
     const faults = this.#queue.length > 0;
     if (this.#stopped) return faults;
-    return (faults && this.#fetching.underWay.roomFor('demand') > 0) || this.#pieces.ready(!faults);
+    return (faults && this.#fetching.inFlight.roomFor('demand') > 0) || this.#chunks.ready(!faults);
   }
 
   /** When the next retry or time-out is due, on the resolver's clock; Infinity for never. */
   get nextDue_ms(): number {
-    return this.#fetching.underWay.nextDue_ms;
+    return this.#fetching.inFlight.nextDue_ms;
   }
 
   /**
@@ -204,32 +214,36 @@ export class Resolver {
     this.#o.counters.add(COUNTER.turns);
     const idle = !this.busy;
     const taken = this.#take(idle ? wait : 'none');
-    if (this.#fetching.underWay.expects) this.#fetching.underWay.collect(this.#now());
+    if (this.#fetching.inFlight.expects) this.#fetching.inFlight.collect(this.#now());
     if (this.#outside.waiting) {
       this.#outside.answer(this.#stopped !== undefined);
       this.#toldOfTaking();
     }
     this.#serve();
-    this.#pieces.ensure();
+    this.#chunks.ensure();
     this.#installer.flush();
-    if (taken === 0 && this.#queue.length === 0) this.#pieces.prefetch();
+    if (taken === 0 && this.#queue.length === 0) this.#chunks.prefetch();
     this.#installer.flush();
     this.#jobs.finish(this.#o.states);
-    this.#payOwed();
+    this.#sendReadyReplies();
     return taken > 0 || !idle;
   }
 
   /**
    * Carries out a command of the control thread. Never blocks. `reply` is called once, when it is done:
-   * before this returns, or inside a later turn. It is a callback and no promise because a resolver that blocks in its port never gets round to promises.
+   * before this returns, or inside a later turn. It is a callback, not a promise, because a resolver that
+   * blocks in its port runs no promise jobs.
    */
   execute(command: Command, reply: (reply: CommandReply) => void): void {
     try {
-      // What a port has read and not handed out yet came before this: a discard's event, before the discard's end.
+      // Events that a port has read and not handed out yet precede this command: a discard's event precedes
+      // the discard's end.
       if (!this.#ended && !isLeaving(command)) this.#takeEvents();
       if (
         this.#stopped &&
-        !['end', 'stop', 'thaw', 'drop-end', 'listen', 'thread', 'remove-regions'].includes(command.command)
+        !['end', 'stop', 'thaw', 'discard-end', 'listen', 'thread', 'remove-regions'].includes(
+          command.command,
+        )
       ) {
         throw new DemandPagingError('STOPPED', 'the pager has stopped', { cause: this.#stopped });
       }
@@ -240,8 +254,8 @@ export class Resolver {
         const ready = this.#readyOf(command);
         this.#carryOut(command);
         this.#installer.flush();
-        this.#owed.push({ ready, pay: () => reply({ ok: true, value: undefined }) });
-        this.#payOwed();
+        this.#pendingReplies.push({ ready, send: () => reply({ ok: true, value: undefined }) });
+        this.#sendReadyReplies();
       }
     } catch (thrown) {
       reply({
@@ -252,23 +266,23 @@ export class Resolver {
   }
 
   /**
-   * When a command of which no row is pending is done. Until a discard under way has ended, accesses can find its pages
-   * as they were: poison, frost and write protection hold once they have gone.
+   * When a command of which no row is pending is done. While a discard is in progress, accesses can find its
+   * pages as they were: poison, freeze and write protection hold once it has ended.
    */
   #readyOf(command: Command): () => boolean {
-    if (this.#drops.none() || !NEEDS_PAGES_GONE.has(command.command) || !('ranges' in command))
+    if (this.#discards.none() || !NEEDS_PAGES_GONE.has(command.command) || !('ranges' in command))
       return () => true;
-    const ends = command.ranges.map((pages) => this.#drops.endOf(pages));
+    const ends = command.ranges.map((pages) => this.#discards.endOf(pages));
     return () => this.#ended || ends.every((over) => over());
   }
 
   #carryOut(command: Exclude<Command, { command: 'ensure' | 'prefetch' }>): void {
     match(command)
       .with({ command: 'mark-present' }, ({ ranges }) => ranges.forEach((pages) => this.#markPresent(pages)))
-      .with({ command: 'drop-begin' }, ({ ranges, then }) =>
-        ranges.forEach((pages) => this.#dropBegin(pages, then)),
+      .with({ command: 'discard-begin' }, ({ ranges, then }) =>
+        ranges.forEach((pages) => this.#discardBegin(pages, then)),
       )
-      .with({ command: 'drop-end' }, ({ ranges }) => this.#dropEnd(ranges))
+      .with({ command: 'discard-end' }, ({ ranges }) => this.#discardEnd(ranges))
       .with({ command: 'freeze' }, ({ ranges }) => this.#protection.freeze(ranges))
       .with({ command: 'thaw' }, ({ ranges }) => ranges.forEach((pages) => this.#thaw(pages)))
       .with({ command: 'poison' }, ({ ranges }) => this.#poisonRanges(ranges))
@@ -281,11 +295,11 @@ export class Resolver {
         ranges.forEach((pages) => this.#removeRegion(pages, missing)),
       )
       .with({ command: 'thread' }, ({ thread, class: accessClass, vcpu }) =>
-        this.#census.name(thread, accessClass, vcpu),
+        this.#faultStatistics.name(thread, accessClass, vcpu),
       )
       .with({ command: 'listen' }, ({ faults, installs }) => {
-        this.#census.reports = faults;
-        this.#ledger.reportsInstalls = installs;
+        this.#faultStatistics.reports = faults;
+        this.#accounting.reportsInstalls = installs;
       })
       .with({ command: 'stop' }, ({ error }) => this.#stop(DemandPagingError.fromPlain(error)))
       .with({ command: 'end' }, ({ missing }) => this.#end(missing))
@@ -293,16 +307,16 @@ export class Resolver {
   }
 
   /**
-   * The resolver can go no further: said out loud, with no access left waiting if that can be helped. Memory that is
-   * changing is waited for, until `deadline_ms` on the resolver's clock: then it throws KERNEL. After an end that was
-   * carried out it does nothing.
+   * Stops the resolver for good and reports `stopped`. Every waiting access is let go if the port can do it.
+   * Memory that is changing is waited for, until `deadline_ms` on the resolver's clock: then it throws
+   * KERNEL. After an `end` that was carried out it does nothing.
    */
   abort(thrown: unknown, deadline_ms = Infinity): void {
     if (this.#ended) return;
     this.#deadline_ms = deadline_ms;
-    this.#drops.clear(); // their ends are not heard any more
+    this.#discards.clear(); // their ends are not heard any more
     this.#stop(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver failed'));
-    // Who waits on a protected page finds nobody to lift the protection any more.
+    // No resolver is left to lift a protection for an access that waits on a protected page.
     for (const pages of this.#own) this.#protection.lift(pages);
     // A page of the page cache that no access has mapped yet is present, and its first access a minor fault.
     if (this.#o.supports.faults.includes('minor'))
@@ -314,8 +328,8 @@ export class Resolver {
   }
 
   /**
-   * Begins where another resolver of these pages ended in the middle of its work, by the states that it left. What it had
-   * taken and not served is asked for again: every accessor that waits is woken.
+   * Continues from the states of another resolver of these pages that ended in the middle of its work. Faults
+   * that it had taken and not served come again: every accessor that waits is woken.
    */
   goOn(): void {
     this.#settleAll();
@@ -329,7 +343,7 @@ export class Resolver {
     const timeout_ms =
       wait === 'none'
         ? 0
-        : this.#fetching.underWay.expects
+        : this.#fetching.inFlight.expects
           ? Math.max(0, this.nextDue_ms - this.#now())
           : Infinity;
     this.#takes++;
@@ -362,7 +376,7 @@ export class Resolver {
         this.#outside.met(this.#batch.outside(row));
         continue;
       }
-      this.#census.count(this.#batch, row);
+      this.#faultStatistics.count(this.#batch, row);
       if (kind === ROW.missing || kind === ROW.minor)
         this.#enqueue(this.#batch.page[row]!, kind === ROW.minor, now);
       else (protectedPages ??= []).push({ page: this.#batch.page[row]!, kind });
@@ -376,7 +390,10 @@ export class Resolver {
     else this.#protection.met(page, ROW[kind]);
   }
 
-  /** Applies events in order. Entered again while one is applied (by a flush that took more), it goes on with the next oldest. */
+  /**
+   * Applies events in order. Called again while one is applied (by a flush that took more), it goes on with
+   * the next oldest.
+   */
   #applyEvents(): void {
     for (let event = this.#events.shift(); event; event = this.#events.shift()) this.#event(event);
   }
@@ -403,7 +420,7 @@ export class Resolver {
       .with({ kind: 'unmap' }, ({ pages }) => this.#unmapped(pages))
       .with({ kind: 'remap' }, ({ pages, to }) => {
         this.#o.states.set('unmapped', pages, false);
-        this.#gonePages.back(pages);
+        this.#unmappedPages.back(pages);
         this.#o.notify({ kind: 'remapped', pages, to });
       })
       .with({ kind: 'fork' }, ({ fd }) =>
@@ -416,25 +433,28 @@ export class Resolver {
       .exhaustive();
   }
 
-  /** The pages' contents are void. What is in flight for them must not be installed. */
+  /** The pages' contents are discarded. What is in flight for them must not be installed. */
   #removed(pages: PageRange): void {
-    for (const part of this.#drops.announce(pages)) this.#void(part, 'zero');
+    for (const part of this.#discards.announce(pages)) this.#discarded(part, 'zero');
   }
 
-  /** Nothing on its way may reach these pages any more. Whoever waits for it is woken, and asks again. */
+  /**
+   * Cancels whatever is to be installed in these pages. Accesses that wait for it are woken, and fault again.
+   * `keepsPoison`: pending rows that poison them stay.
+   */
   #cancel(pages: PageRange, keepsPoison = false): void {
     this.#installer.reconsider(pages, keepsPoison);
-    for (const request of this.#fetching.underWay.drop(pages)) {
+    for (const request of this.#fetching.inFlight.cancel(pages)) {
       request.job?.cancelled(request.pages, without(request.pages, pages));
       this.#installer.wake(request.pages);
     }
     this.#jobs.rewind();
   }
 
-  #void(pages: PageRange, then: 'missing' | 'zero'): void {
-    this.#gonePages.back(pages);
-    for (const page of this.#suspects) if (within(page, pages)) this.#suspects.delete(page);
-    this.#ledger.dropped(pages, then);
+  #discarded(pages: PageRange, then: AfterDiscard): void {
+    this.#unmappedPages.back(pages);
+    for (const page of this.#recheck) if (within(page, pages)) this.#recheck.delete(page);
+    this.#accounting.discarded(pages, then);
     this.#cancel(pages);
     if (then === 'zero') this.#o.notify({ kind: 'removed', pages });
   }
@@ -444,7 +464,7 @@ export class Resolver {
   #serve(): void {
     const queue = this.#queue;
     while (queue.length > 0) {
-      if (!this.#stopped && this.#fetching.underWay.roomFor('demand') === 0) {
+      if (!this.#stopped && this.#fetching.inFlight.roomFor('demand') === 0) {
         return this.#o.counters.add(COUNTER.deferredFetches);
       }
       const { page, cached, takenAt_ms } = queue;
@@ -455,7 +475,7 @@ export class Resolver {
 
   #servePage(page: PageIndex, cached: boolean, takenAt_ms: number): void {
     const { states, counters, supports } = this.#o;
-    if (this.#wanted.isHeld(page)) return counters.add(COUNTER.heldFaults);
+    if (this.#installable.isHeld(page)) return counters.add(COUNTER.heldFaults);
     // Runs for every fault: a plain switch, an order of magnitude faster than an object match.
     switch (states.stateOf(page)) {
       case 'poisoned':
@@ -463,17 +483,17 @@ export class Resolver {
       case 'present':
         return this.#spurious(page, cached);
       case 'unmapped':
-        if (this.#o.layout.isRemoved(page)) return; // whoever waited there has been let go
-        if (!this.#gonePages.mayBeBack(page)) return this.#unanswerable(page);
+        if (this.#o.layout.isRemoved(page)) return; // the accesses that waited there have been let go
+        if (!this.#unmappedPages.mayBeBack(page)) return this.#unanswerable(page);
         states.set('unmapped', { first: page, count: 1 }, false); // it may be mapped again
         return this.#servePage(page, cached, takenAt_ms);
       case 'removed':
-        if (cached) return this.#installer.cached(page); // dropped from the mapping, kept in the page cache
+        if (cached) return this.#installer.cached(page); // discarded from the mapping, kept in the page cache
         return this.#installer.zero({ first: page, count: 1 });
       case 'missing':
         if (this.#stopped) return; // cannot be poisoned, and must not be served
-        if (this.#fetching.underWay.find(page)) return counters.add(COUNTER.joinedFaults);
-        if (cached && !supports.fill) return this.#installer.cached(page); // filled by whoever owns the cache
+        if (this.#fetching.inFlight.find(page)) return counters.add(COUNTER.joinedFaults);
+        if (cached && !supports.fill) return this.#installer.cached(page); // its owner fills it
         return this.#fetching.demand(page, cached, takenAt_ms);
     }
   }
@@ -487,10 +507,10 @@ export class Resolver {
     // Its removal may have been carried out after we served it. Where the zeros are still there, that wakes.
     if (states.is('removed', page)) return this.#installer.zero(pages);
     if (supports.residency && port.resident(page)) return this.#installer.wake(pages);
-    // Of a file poison cannot tell what is swapped out from what is gone. Who asks for what is swapped out is late, and
-    // nobody asks again; who misses what is gone does.
-    if (hasPageCache(this.#o.layout.regionOf(page).memory) && !this.#suspects.delete(page)) {
-      this.#suspects.add(page);
+    // Of a file, poison cannot tell a swapped-out page from a lost one. The fault for a swapped-out page is a
+    // late one, and does not repeat; the fault for a lost page does.
+    if (hasPageCache(this.#o.layout.regionOf(page).memory) && !this.#recheck.delete(page)) {
+      this.#recheck.add(page);
       return this.#installer.wake(pages);
     }
     // Swapped out, or gone? Poison tells, and reads the events if the memory is changing.
@@ -504,27 +524,27 @@ export class Resolver {
   /** A present page is physically gone, and no event said so. `poisoned`: by what found it out. */
   #vanished(pages: PageRange, poisoned: boolean): void {
     const { supports, layout } = this.#o;
-    this.#ledger.vanished(pages);
+    this.#accounting.vanished(pages);
     if (poisoned) this.#poisoned(pages);
     const { start, length } = layout.gpaRangeOf(pages);
     this.#giveUp(
       pages,
-      new DemandPagingError('PAGE_VANISHED', 'a present page was dropped behind the pager', {
+      new DemandPagingError('PAGE_VANISHED', 'a present page was discarded past the pager', {
         range: { start, length },
-        hint: "Punch holes and discard memory only through the pager's remove() and withdraw()",
+        hint: "Punch holes and discard memory only through the pager's discard()",
       }),
     );
-    if (!poisoned && supports.verbs.includes('poison')) this.#installer.poison(pages); // whatever is done of failures
+    if (!poisoned && supports.verbs.includes('poison')) this.#installer.poison(pages); // in any policy
   }
 
   // ── outcomes ──
 
   #poisoned(pages: PageRange): void {
     this.#jobs.rejectCovering(pages, 'PAGE_POISONED', 'the page was poisoned');
-    this.#ledger.poisoned(pages);
+    this.#accounting.poisoned(pages);
   }
 
-  /** These pages are unavailable: waiting accesses must fail, and none may read zeros. */
+  /** These pages are unavailable. Accesses that wait for them must fail; none gets zeros. */
   #giveUp(pages: PageRange, error: DemandPagingError): void {
     this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
     match(this.#o.policy.onSourceFailure)
@@ -532,7 +552,7 @@ export class Resolver {
       .with('poison', () => this.#installer.poison(pages))
       .with('fail', () => this.#installer.fail(pages))
       .exhaustive();
-    this.#jobs.rejectCovering(pages, 'PAGE_FAILED', 'the page could not be had', error);
+    this.#jobs.rejectCovering(pages, 'PAGE_FAILED', 'the page was unavailable', error);
   }
 
   #gone(pages: PageRange, errno: number): void {
@@ -543,9 +563,12 @@ export class Resolver {
     this.#unmapped(pages);
   }
 
-  /** There is no memory for these pages any more. Whoever still waits for them asks again, and learns it. */
+  /**
+   * These pages have no memory any more. Accesses that still wait for them are woken, fault again, and fail
+   * then.
+   */
   #unmapped(pages: PageRange): void {
-    this.#ledger.unmapped(pages);
+    this.#accounting.unmapped(pages);
     this.#cancel(pages);
     this.#installer.wake(pages);
     this.#jobs.rejectCovering(pages, 'MEMORY_GONE', 'the page is no longer mapped');
@@ -553,15 +576,15 @@ export class Resolver {
   }
 
   /**
-   * Woken again and again, an access asks for a page that has no memory. It fails; or, where nothing can tell it so, it
-   * stays, and the pager stops, because whoever waits for ever must not go unheard.
+   * Woken again and again, an access asks for a page that has no memory. It is failed; or, where the backend
+   * cannot fail it, it stays blocked and the pager stops, because an endless wait must be reported.
    */
   #unanswerable(page: PageIndex): void {
     const pages = { first: page, count: 1 };
     const { start, length } = this.#o.layout.gpaRangeOf(pages);
     const error = new DemandPagingError('MEMORY_GONE', 'an access asks for a page that is no longer mapped', {
       range: { start, length },
-      hint: 'Stop who accesses it, or map memory there again and withdraw() the pages',
+      hint: "Stop the thread that accesses it, or map memory there again and discard the pages with then: 'refetch'",
     });
     if (!this.#o.supports.verbs.includes('fail')) return this.#stop(error, 'blocked');
     this.#o.notify({ kind: 'source-failed', pages, error: error.toPlain() });
@@ -575,7 +598,7 @@ export class Resolver {
     const poison = this.#o.supports.verbs.includes('poison') && error.errno !== ESRCH;
     this.#jobs.rejectAll('STOPPED', 'the pager has stopped', error);
     const waiters = left ?? (poison ? 'poisoned' : 'blocked');
-    // Said before the poison is seen, so that whoever handles the SIGBUS finds the reason.
+    // Reported before the poison is visible, so that a SIGBUS handler finds the reason.
     this.#o.notify({ kind: 'stopped', error: error.toPlain(), waiters });
     if (!poison) return;
     for (const pages of this.#own) {
@@ -587,27 +610,30 @@ export class Resolver {
   // ── commands ──
 
   #markPresent(pages: PageRange): void {
-    this.#ledger.markPresent(pages);
-    this.#gonePages.back(pages);
+    this.#accounting.markPresent(pages);
+    this.#unmappedPages.back(pages);
     this.#cancel(pages);
     this.#installer.wake(pages);
   }
 
-  #dropBegin({ first, count, announcements }: DropRange, then: 'missing' | 'zero'): void {
+  #discardBegin({ first, count, announcements }: DiscardRange, then: AfterDiscard): void {
     const pages = { first, count };
-    this.#drops.begin(pages, announcements);
-    this.#void(pages, then);
+    this.#discards.begin(pages, announcements);
+    this.#discarded(pages, then);
   }
 
-  #dropEnd(ranges: readonly PageRange[]): void {
+  #discardEnd(ranges: readonly PageRange[]): void {
     for (const pages of ranges) {
-      this.#drops.end(pages);
+      this.#discards.end(pages);
       this.#poisonAgain(pages); // before accessors are woken: what was poisoned meanwhile went with the pages
       this.#rejudge(pages);
     }
   }
 
-  /** Wakes whoever was held in these pages, so that they fault anew, and lets waiting jobs look again. */
+  /**
+   * Wakes the accesses that were held in these pages, so that they fault anew, and lets waiting jobs look
+   * again.
+   */
   #rejudge(pages: PageRange): void {
     this.#installer.wake(pages);
     this.#jobs.rewind();
@@ -626,13 +652,13 @@ export class Resolver {
     layout.add(regions);
     this.#own.push(...pagesOf(regions));
     this.#o.states.restore(states, regions[0]!.firstPage);
-    for (const pages of pagesOf(regions)) this.#ledger.added(pages);
+    for (const pages of pagesOf(regions)) this.#accounting.added(pages);
   }
 
   /**
-   * Serves a region no longer. First whatever is missing gets what it is to have, so that an access that waits ends, and
-   * only then is the region watched no more. What a fetch brings for it, and who asks for it after, is passed over:
-   * its pages are unmapped, and their numbers are not used again.
+   * Stops serving a region. First its missing pages get what the command says, so that every access that
+   * waits there ends, and only then is the region unregistered. A fetch that arrives for it, and a fault that
+   * comes after, are ignored: its pages are unmapped, and their numbers are not used again.
    */
   #removeRegion(pages: PageRange, missing: MissingAtClose): void {
     const { layout, port } = this.#o;
@@ -644,14 +670,14 @@ export class Resolver {
     // Ends, because each flush reads the events that rows wait for.
     while (this.#installer.pending) this.#installer.flush();
     port.removeRegion?.(pages);
-    this.#gonePages.back(pages);
-    for (const page of this.#suspects) if (within(page, pages)) this.#suspects.delete(page);
-    this.#ledger.removed(pages);
+    this.#unmappedPages.back(pages);
+    for (const page of this.#recheck) if (within(page, pages)) this.#recheck.delete(page);
+    this.#accounting.removed(pages);
     layout.remove([{ firstPage: pages.first }]);
     this.#own.splice(0, this.#own.length, ...this.#own.flatMap((own) => without(own, pages)));
   }
 
-  /** What becomes of pages that are missing when nobody serves them any more. */
+  /** What becomes of missing pages when the resolver stops serving them. */
   #seeToMissing(pages: PageRange, missing: MissingAtClose): void {
     const { layout, states } = this.#o;
     if (missing === 'poison' && !this.#stopped) this.#poisonMissing(pages);
@@ -669,7 +695,7 @@ export class Resolver {
 
   #poisonMissing(pages: PageRange): void {
     eachMissing(this.#o.layout, this.#o.states, pages, (missing) => {
-      for (const { held, ...run } of this.#drops.partsOf(missing))
+      for (const { held, ...run } of this.#discards.partsOf(missing))
         if (held)
           this.#poisoned(run); // it would go with the pages: it comes when they have gone
         else this.#installer.poison(run);
@@ -677,14 +703,18 @@ export class Resolver {
   }
 
   /**
-   * Poison that came after the event of a removal and before the pages went has gone with them, though the states have
-   * it. While the resolver serves, the next fault puts it back; before it does not any more, or accessors are woken, this does.
+   * Poison that was installed between a removal's event and the unmapping of its pages has gone with them,
+   * though the states still have it. While the resolver serves, the next fault restores it; before it stops,
+   * or wakes accessors, this does.
    */
   #poisonAgain(pages: PageRange): void {
     eachPoisoned(this.#o.layout, this.#o.states, pages, (poisoned) => this.#installer.poison(poisoned));
   }
 
-  /** Wakes everyone, and leaves no row pending. Ends, because each flush reads the events that rows wait for. */
+  /**
+   * Wakes every waiter, and leaves no row pending. Ends, because each flush reads the events that rows wait
+   * for.
+   */
   #settleAll(): void {
     for (const own of this.#own)
       for (const pages of perRegion(this.#o.layout, own)) this.#installer.wake(pages);
@@ -692,8 +722,8 @@ export class Resolver {
   }
 
   /**
-   * Answers accesses outside the layout that wait by now: nothing else would end their wait. Ends, because each round
-   * reads the events that an answer waits for. A port that fails can answer nobody.
+   * Answers accesses outside the layout that wait by now: nothing else would end their wait. Ends, because
+   * each round reads the events that an answer waits for. A port that fails can answer none.
    */
   #settleOutside(): void {
     try {
@@ -706,12 +736,12 @@ export class Resolver {
     }
   }
 
-  /** Answers the commands whose rows have all been carried out. */
-  #payOwed(): void {
-    if (this.#owed.length === 0 || this.#installer.pending) return;
-    const owed = this.#owed;
-    this.#owed = owed.filter(({ ready }) => !ready());
-    for (const each of owed) if (!this.#owed.includes(each)) each.pay();
+  /** Sends the replies of commands whose rows have all been carried out. */
+  #sendReadyReplies(): void {
+    if (this.#pendingReplies.length === 0 || this.#installer.pending) return;
+    const pendingReplies = this.#pendingReplies;
+    this.#pendingReplies = pendingReplies.filter(({ ready }) => !ready());
+    for (const each of pendingReplies) if (!this.#pendingReplies.includes(each)) each.send();
   }
 
   #end(missing: MissingAtClose): void {
@@ -722,7 +752,7 @@ export class Resolver {
       if (missing !== 'leave' && !this.#stopped) this.#poisonAgain(pages);
       this.#seeToMissing(pages, missing);
     }
-    // Who waits on what is frozen finds nobody to thaw it any more, and what it waits for is there.
+    // No resolver is left to thaw a page for an access that waits on it, and its contents are there.
     for (const pages of this.#own) if (this.#o.states.any('frozen', pages)) this.#protection.thaw(pages);
     this.#settleAll();
     if (missing !== 'leave' || this.#outside.waiting) this.#settleOutside();

@@ -16,15 +16,17 @@ import { type ReadAnswer, type ZeroRange, zerosOf } from './read-answer.js';
  * A source runs in the resolver's isolate and must not touch the memory being served.
  */
 export interface PageSource {
-  /** Whether `read` answers at once, always. Only then can the resolver sleep in the kernel between faults. */
+  /**
+   * Whether `read` answers at once, always. Only then can the resolver sleep in the kernel between faults.
+   */
   readonly synchronous: boolean;
   /** Bytes that can be read. A region that reaches past it is refused when the pager opens. */
   readonly length: number;
   read(offset: number, into: Uint8Array): ReadAnswer | Promise<ReadAnswer>;
   /**
-   * The address in this process at which `length` bytes from `offset` lie and stay unchanged while
-   * the source is open, if there is one: saves the copy into staging. Never memory that someone may
-   * truncate or that is itself being paged. Undefined also where {@link read} would tell of zeros.
+   * The address in this process at which `length` bytes from `offset` lie and stay unchanged while the source
+   * is open, if there is one: saves the copy into staging. Never memory that may be truncated or that is
+   * itself being paged. Undefined also where {@link read} would report zeros.
    */
   address?(offset: number, length: number): number | undefined;
   close?(): void | Promise<void>;
@@ -37,8 +39,8 @@ export interface ModuleSourceRef {
   readonly export: string;
   readonly options: unknown;
   /**
-   * Its reads return soon enough for its resolver to share a thread with others, though it is synchronous: a read delays
-   * theirs for as long as it takes. Default false. See {@link PagerPolicy.thread}.
+   * Its reads return soon enough for its resolver to share a thread with others, though it is synchronous: a
+   * read delays theirs for as long as it takes. Default false. See {@link PagerPolicy.thread}.
    */
   readonly mayShare?: boolean;
 }
@@ -56,7 +58,10 @@ export interface PortSourceRef {
   readonly servedHere: boolean;
 }
 
-/** Functions do not cross isolates: sources are module references, ports, or live in this isolate with an embedded backend. */
+/**
+ * Functions do not cross isolates: sources are module references, ports, or objects of this isolate with an
+ * embedded backend.
+ */
 export type SourceRef = ModuleSourceRef | PortSourceRef | PageSource;
 
 export interface SourceRequest {
@@ -87,8 +92,8 @@ export const isModuleSource = (ref: SourceRef): ref is ModuleSourceRef => 'modul
 export const isPortSource = (ref: SourceRef): ref is PortSourceRef => 'port' in ref;
 
 /**
- * Opens a source in this isolate. Throws SOURCE_FAILED when its module or export is unavailable.
- * `calling`: called before and after the call of the module's export, which may never come back.
+ * Opens a source in this isolate. Errors: SOURCE_FAILED when its module or export is unavailable. `calling`:
+ * called before and after the call of the module's export, which may never come back.
  */
 export async function openSource(ref: SourceRef, calling: () => void = () => {}): Promise<PageSource> {
   if (isPortSource(ref)) return checkedSource(new PortSource(ref));
@@ -210,7 +215,10 @@ class PortSource implements PageSource {
   }
 }
 
-/** Answers a {@link PortSourceRef}'s requests from `source` until the port closes. What it cannot give is said, never made up. */
+/**
+ * Answers a {@link PortSourceRef}'s requests from `source` until the port closes. A failed read is reported
+ * as a failure.
+ */
 export function servePort(port: MessagePort, source: PageSource): void {
   port.on('message', (request: SourceRequest) => {
     void answer(source, request).then((reply) => port.postMessage(reply));

@@ -12,7 +12,7 @@ export const COUNTERS = [
   'writeFaults',
   'spuriousFaults', // the page was there already
   'joinedFaults', // the page was being fetched already
-  'heldFaults', // the page was frozen or being withdrawn
+  'heldFaults', // the page was frozen or being discarded
   'outsideFaults', // at an address outside the layout
   'demandPages', // installed because an access waited
   'aroundPages', // installed because a neighbour was asked for
@@ -20,9 +20,9 @@ export const COUNTERS = [
   'ensuredPages', // installed because the program asked, not an access
   'zeroPages', // installed as zeros because the page had been removed
   'holePages', // those among the installed that the source said are zeros: no bytes of them were fetched
-  'foreignPages', // found present though the pager had not installed them
-  'removedPages',
-  'withdrawnPages',
+  'racedPages', // found present though the pager had not installed them
+  'removedPages', // removed by the guest or another thread, or discarded with `then: 'zero'`
+  'refetchPages', // discarded with `then: 'refetch'`
   'poisonedPages',
   'vanishedPages',
   'fetches',
@@ -34,7 +34,7 @@ export const COUNTERS = [
   'turns',
   'batches',
   'againOutcomes',
-  'droppedNotices',
+  'droppedEvents',
 ] as const;
 
 export type Counter = (typeof COUNTERS)[number];
@@ -50,7 +50,10 @@ export class Counters {
     this.#values = new Float64Array(shared);
   }
 
-  /** `place` is of {@link COUNTER}: several are counted every fault, and looking a name up costs more than counting. */
+  /**
+   * `place` is of {@link COUNTER}: several are counted every fault, and looking a name up costs more than
+   * counting.
+   */
   add(place: number, amount = 1): void {
     this.#values[place]! += amount;
   }

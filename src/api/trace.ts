@@ -11,7 +11,7 @@ export interface Accessor {
   readonly number: number;
 }
 
-/** Who acts in a trace. */
+/** The thread or the thing that acts in a trace. */
 export type Actor =
   | Accessor
   | {

@@ -4,8 +4,8 @@ import { importPort, type Shard } from './backend.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { InstallLock } from './install-lock.js';
 import { Opening } from './opening.js';
-import { type ResolverMessage } from './notice-sender.js';
-import { type Command, type MissingAtClose } from './notice.js';
+import { type ResolverMessage } from './event-sender.js';
+import { type Command, type MissingAtClose } from './resolver-protocol.js';
 import { type HostOptions, type ResolverHost, settleCall } from './resolver-host.js';
 import {
   type Placement,
@@ -50,15 +50,15 @@ interface Call {
 /**
  * The control thread's end of a resolver on another thread.
  *
- * The thread can end in three ways: as it was told, after it failed and cleaned up, or in the middle of
- * anything (a source that calls process.exit(), an uncaught error in a timer of the source, an exhausted
- * heap, termination). Which it was is decided by the shared word {@link WORD.settled}, and by nothing else:
- * messages can be heard after the thread's end, and a thread that was told to end may not have got so far.
- * Where the word is not set, this side does what the thread has not.
+ * The thread can end in three ways: by command, after it failed and cleaned up, or in the middle of anything
+ * (a source that calls process.exit(), an uncaught error in a timer of the source, an exhausted heap,
+ * termination). Which it was is decided by the shared word {@link WORD.settled}, and by nothing else:
+ * messages can arrive after the thread's end, and a thread that was sent `end` may not have reached it. Where
+ * the word is not set, this side does what the thread has not.
  *
- * A thread can serve several resolvers. Where it ends because of one, the others go on, on another thread:
- * nothing about an accessor that waits is remembered, so a new resolver with the same shared states, which
- * wakes all of them once, knows what the old one knew. Except for what {@link #goesOn} asks for.
+ * A thread can serve several resolvers. Where it ends because of one, the others go on, on another thread: a
+ * resolver keeps no list of waiting accessors, so a new one with the same shared states, which wakes all of
+ * them once, knows what the old one knew. Except for what {@link #goesOn} asks for.
  */
 class WorkerHost implements ResolverHost, Resident {
   readonly shard: Shard;
@@ -73,30 +73,31 @@ class WorkerHost implements ResolverHost, Resident {
   #thread: ResolverThread | undefined;
   #control: MessagePort | undefined;
   readonly #calls = new Map<number, Call>();
-  /** Drops that were begun and not ended. */
-  #drops = 0;
+  /** Discards that were begun and not ended. */
+  #discards = 0;
   /**
-   * What a resolver that goes on elsewhere must be told: whose threads are whose, and what is listened to.
+   * What a resolver that goes on elsewhere must be sent again: the classes of threads, and which events have
+   * listeners.
    */
   readonly #standing = new Map<unknown, Command>();
   #stopped = false;
   readonly #watchdog: NodeJS.Timeout;
   #nextId = 1;
-  /** The choice for missing pages, once closing was requested. */
+  /** The `missing` choice of the `end` command that was sent. */
   #closeRequested: MissingAtClose | undefined;
   /** Why it is being ended from here. */
   #ending: DemandPagingError | undefined;
   /** Its thread has ended, or is left behind in native code. */
   #over = false;
   #started = false;
-  /** Why its opening was given up. */
+  /** Why its opening was abandoned. */
   #refusal: Error | undefined;
   /** What ends going on on another thread, where the source does not open again. */
   #reopening: Opening | undefined;
   /** Which accesses outside the layout were answered is not known any more. */
   #answersLost = false;
   #finished!: (unsettled: DemandPagingError | undefined) => void;
-  #dead: DemandPagingError | undefined;
+  #closedError: DemandPagingError | undefined;
   /** Why nothing can be sent any more. */
   #gone: DemandPagingError | undefined;
   #becameReady!: () => void;
@@ -113,7 +114,8 @@ class WorkerHost implements ResolverHost, Resident {
     });
     this.ended = new Promise((resolve) => (this.#finished = resolve));
     this.#watchdog = this.#watch();
-    if (options.shard.port.where === 'worker') void importPort(options.shard.port).catch(() => {}); // said when it is used
+    // A failure is reported when the port is used.
+    if (options.shard.port.where === 'worker') void importPort(options.shard.port).catch(() => {});
     void this.#start();
   }
 
@@ -136,7 +138,7 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   #note(command: Command): void {
-    if (command.command === 'drop-begin') this.#drops++;
+    if (command.command === 'discard-begin') this.#discards++;
     if (command.command === 'thread') this.#standing.set(command.thread, command);
     if (command.command === 'listen') this.#standing.set('listen', command);
   }
@@ -198,16 +200,16 @@ class WorkerHost implements ResolverHost, Resident {
     void this.#thread!.leave(this, TERMINATE_WAIT_MS);
     this.#control!.close();
     try {
-      this.#open({ ...this.#placement!, alone: true }, this.#started);
+      this.#open({ ...this.#placement!, ownThread: true }, this.#started);
     } catch (thrown) {
       this.#threadEnded(asDemandPagingError(thrown, 'HANDLER_DIED', 'the resolver cannot be started'));
     }
   }
 
   /**
-   * Ends an opening that is under way. On a thread that others share only this resolver leaves; unless the
-   * source's open is inside a call that does not come back: then the others go on elsewhere. Once the
-   * resolver opens its port it is through: its start is heard, and who aborted the opening closes the pager.
+   * Ends an opening in progress. On a thread that others share only this resolver leaves, unless the source's
+   * open is inside a call that does not come back: then the others go on elsewhere. Once the resolver opens
+   * its port, the opening succeeds: its start is reported, and the caller that aborted it closes the pager.
    */
   giveUp(error: Error): void {
     if (this.#started || this.#over) return;
@@ -225,17 +227,17 @@ class WorkerHost implements ResolverHost, Resident {
 
   /** Whether the opening's end is this one. */
   #claim(end: number): boolean {
-    return Atomics.compareExchange(this.#words, WORD.opening, OPENING.underWay, end) === OPENING.underWay;
+    return Atomics.compareExchange(this.#words, WORD.opening, OPENING.inProgress, end) === OPENING.inProgress;
   }
 
-  threadEnded(error: DemandPagingError, { alone, blamed }: Parameters<Resident['threadEnded']>[1]): void {
-    // An answer that is heard now has not been acted upon when the next resolver is told of the regions.
+  threadEnded(error: DemandPagingError, { ownThread, blamed }: Parameters<Resident['threadEnded']>[1]): void {
+    // A reply that arrives now has not been handled when the next resolver is sent the regions.
     const changing = this.#waitsFor('add-regions', 'remove-regions');
     // The end of a thread can be heard before what it sent last: why it failed, or that it has ended.
     const control = this.#control!;
     for (let last = receiveMessageOnPort(control); last; last = receiveMessageOnPort(control))
       this.#receive(last.message as ResolverMessage);
-    if (!alone && !changing && this.#goesOn) this.#goOn(placementAfter(this.#placement!, blamed));
+    if (!ownThread && !changing && this.#goesOn) this.#goOn(placementAfter(this.#placement!, blamed));
     else this.#threadEnded(error);
   }
 
@@ -245,13 +247,13 @@ class WorkerHost implements ResolverHost, Resident {
 
   /**
    * Whether a new resolver can go on: this one has not failed, was not ended because of itself, and the
-   * thread ended in no place where something may be lost that is nowhere else. That is an event that was
-   * taken and not applied, and how often the kernel has announced a drop under way; and a source behind a
-   * port has ended with the thread.
+   * thread ended in no place where something may be lost that is stored nowhere else. That is an event that
+   * was taken and not applied, and how many `remove` events of a discard in progress were read; and a source
+   * behind a port has ended with the thread.
    */
   get #goesOn(): boolean {
     const reads = Atomics.load(this.#words, WORD.reading) % 2 !== 0;
-    const lost = Atomics.load(this.#words, WORD.taking) === 1 || this.#drops > 0;
+    const lost = Atomics.load(this.#words, WORD.taking) === 1 || this.#discards > 0;
     const over = this.#ending !== undefined || this.#closeRequested !== undefined || this.#stopped;
     return !reads && !lost && !over && !this.#options.cleanup.done && !isPortSource(this.#options.source);
   }
@@ -285,7 +287,7 @@ class WorkerHost implements ResolverHost, Resident {
     });
   }
 
-  #workerData({ alone, anySource }: Placement, goesOn: boolean): ResolverWorkerData {
+  #workerData({ ownThread, anySource }: Placement, goesOn: boolean): ResolverWorkerData {
     const { layout, states, supports, source, policy, latency, shard } = this.#options;
     if (shard.port.where !== 'worker') throw new TypeError('the port does not open in a worker');
     return {
@@ -299,7 +301,7 @@ class WorkerHost implements ResolverHost, Resident {
       source,
       policy,
       latency,
-      alone,
+      ownThread,
       anySource,
       goesOn,
     };
@@ -317,17 +319,17 @@ class WorkerHost implements ResolverHost, Resident {
       case 'reply': {
         const call = this.#calls.get(message.id);
         this.#calls.delete(message.id);
-        // Its answer, and not its sending: events of the drop may wait to be applied until then.
-        if (call?.command.command === 'drop-end') this.#drops--;
+        // Its reply, and not its sending: events of the discard may wait to be applied until then.
+        if (call?.command.command === 'discard-end') this.#discards--;
         return call && settleCall(message.reply, call.resolve, call.reject);
       }
       case 'misplaced':
         return this.#misplaced();
-      case 'notice':
+      case 'event':
         Atomics.add(this.#words, WORD.handled, 1);
-        this.#stopped ||= message.notice.kind === 'stopped';
-        return this.#options.notify(message.notice);
-      case 'ended': // whatever its source left running in it ends with the thread, and is granted what a fetch is
+        this.#stopped ||= message.event.kind === 'stopped';
+        return this.#options.notify(message.event);
+      case 'ended': // what its source left running ends with the thread; it gets the time of a fetch
         return this.#leave(
           new DemandPagingError('CLOSED', 'the pager was closed'),
           this.#options.policy.sourceTimeout_ms,
@@ -359,8 +361,8 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   /**
-   * Whether the thread is inside the call of the source still, or will not get beyond its end. It looks at
-   * the one word when it has set the other, as this side does: both cannot miss it.
+   * Whether the thread is still inside the call of the source, or will not get beyond its end. It reads the
+   * one word after it has set the other, as this side does: they cannot both miss the other's write.
    */
   #condemn(reading: number): boolean {
     Atomics.store(this.#words, WORD.condemned, 1);
@@ -425,8 +427,8 @@ class WorkerHost implements ResolverHost, Resident {
   }
 
   #die(error: DemandPagingError, waiters: 'poisoned' | 'blocked'): void {
-    if (this.#dead) return;
-    this.#dead = error;
+    if (this.#closedError) return;
+    this.#closedError = error;
     this.#refuse(error);
     if (this.#started) this.#options.died(error, waiters);
   }

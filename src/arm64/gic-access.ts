@@ -34,7 +34,10 @@ export type GicRegister =
       readonly intid: number;
       readonly size: 4;
     }
-  /** How many interrupts the GIC has besides LPIs. It is fixed once the GIC is initialised: a restore compares it. */
+  /**
+   * How many interrupts the GIC has besides LPIs. It is fixed once the GIC is initialised: a restore compares
+   * it.
+   */
   | { readonly device: 'gic'; readonly group: 'NR_IRQS'; readonly size: 4 }
   | { readonly device: 'its'; readonly its: number; readonly group: 'ADDR'; readonly size: 8 }
   | {
@@ -55,8 +58,8 @@ export type GicCommand =
 export type SaveAction = GicRegister | GicCommand;
 
 /**
- * What carries a step of a save out, usually KVM_GET_DEVICE_ATTR or, for a command, KVM_SET_DEVICE_ATTR. Gives the
- * register's value; of a command anything. Rejecting stops the save there.
+ * What carries a step of a save out, usually KVM_GET_DEVICE_ATTR or, for a command, KVM_SET_DEVICE_ATTR.
+ * Gives the register's value; of a command anything. Rejecting stops the save there.
  */
 export type SaveIssuer = (action: SaveAction) => bigint | Promise<bigint>;
 

@@ -1,9 +1,9 @@
 import type { GicRegister } from './gic-access.js';
 
-/*
- * Registers that hold the state of interrupts other than LPIs. SPIs have theirs in the distributor, SGIs and PPIs at the
- * same offsets in the second frame of their redistributor.
- * Sources: Arm IHI 0069, arm-vgic-v3.rst, and what KVM makes of an access by KVM_SET_DEVICE_ATTR (vgic-mmio-v3.c).
+/**
+ * Registers that hold the state of interrupts other than LPIs. SPIs have theirs in the distributor, SGIs and
+ * PPIs at the same offsets in the second frame of their redistributor. Sources: Arm IHI 0069,
+ * arm-vgic-v3.rst, and what KVM makes of an access by KVM_SET_DEVICE_ATTR (vgic-mmio-v3.c).
  */
 
 /** INTIDs below are SGIs and PPIs: each vCPU's own. */
@@ -26,8 +26,8 @@ const REGISTERS = {
 } as const;
 
 /**
- * State of interrupts other than LPIs: the SPIs of a distributor, or the SGIs and PPIs of a redistributor. 32-bit
- * registers by their names, that of the lowest INTIDs first.
+ * State of interrupts other than LPIs: the SPIs of a distributor, or the SGIs and PPIs of a redistributor.
+ * 32-bit registers by their names, that of the lowest INTIDs first.
  */
 export interface SavedInterrupts {
   readonly igroupr: readonly number[];
@@ -36,7 +36,9 @@ export interface SavedInterrupts {
   readonly isenabler: readonly number[];
   /** KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO: what devices hold the lines at, which no register shows. */
   readonly lineLevel: readonly number[];
-  /** The latch alone: the interface gives it without the level of the line, and takes ones and zeros alike. */
+  /**
+   * The latch alone: the interface gives it without the level of the line, and takes ones and zeros alike.
+   */
   readonly ispendr: readonly number[];
   readonly isactiver: readonly number[];
 }
@@ -59,9 +61,10 @@ export type InterruptField = keyof SavedSpis;
 type Name = InterruptField | 'icenabler' | 'icactiver';
 
 /**
- * The order of restoring. An interrupt enters a vCPU's list when its level or its latch is set, so what decides that, and
- * where it goes, comes before: group, route, edge or level, priority, enable. `clears` are for a GIC that was in use: what
- * is written to them clears bits, while ISENABLER and ISACTIVER can only set them. ICPENDR is ignored by KVM.
+ * The order of restoring. An interrupt enters a vCPU's list when its level or its latch is set, so what
+ * decides that, and where it goes, comes before: group, route, edge or level, priority, enable. `clears` are
+ * for a GIC that was in use: what is written to them clears bits, while ISENABLER and ISACTIVER can only set
+ * them. ICPENDR is ignored by KVM.
  */
 const ORDER: readonly { readonly name: Name; readonly clears?: true }[] = [
   { name: 'igroupr' },

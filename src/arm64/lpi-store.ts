@@ -102,7 +102,7 @@ export class LpiStore {
     this.refs[slot]!++;
   }
 
-  /** Drops one holder; the last one takes the LPI with it. */
+  /** Discards one holder; the last one takes the LPI with it. */
   release(slot: LpiSlot): void {
     const refs = this.refs[slot]! - 1;
     this.refs[slot] = refs;

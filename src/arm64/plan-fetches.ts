@@ -124,12 +124,12 @@ export class PlanFetches {
   }
 
   /** Guesses leave a quarter of the places free, so that a demand seldom waits behind them. */
-  #take(underWay: number): Fetch | undefined {
+  #take(inFlight: number): Fetch | undefined {
     while (this.#nextDemanded < this.#demanded.length) {
       const fetch = this.#demanded[this.#nextDemanded++]!;
       if (!fetch.started) return fetch;
     }
-    while (underWay < Math.max(1, this.limit * 0.75) && this.#nextGuessed < this.#guessed.length) {
+    while (inFlight < Math.max(1, this.limit * 0.75) && this.#nextGuessed < this.#guessed.length) {
       const fetch = this.#guessed[this.#nextGuessed++]!;
       if (!fetch.started) return fetch;
     }

@@ -32,7 +32,9 @@ export interface PlanOptions extends WorkLimits {
    * as it comes.
    */
   readonly signal?: AbortSignal;
-  /** Resolves after a turn of the event loop (default by setImmediate): for memory with a clock of its own. */
+  /**
+   * Resolves after a turn of the event loop (default by setImmediate): for memory with a clock of its own.
+   */
   readonly turn?: () => Promise<void>;
 }
 

@@ -38,7 +38,10 @@ export interface SavedDistributor {
 
 export interface SavedRedistributor {
   readonly vcpuId: number;
-  /** MPIDR_EL1, by which the interface names a vCPU. Undefined: what KVM gives a vCPU of that id, {@link affinityOf}. */
+  /**
+   * MPIDR_EL1, by which the interface names a vCPU. Undefined: what KVM gives a vCPU of that id, {@link
+   * affinityOf}.
+   */
   readonly mpidr?: bigint;
   readonly propbaser: bigint;
   readonly pendbaser: bigint;
@@ -81,8 +84,8 @@ export interface BeforeTables {
 }
 export interface BeforeItsEnable {
   /**
-   * Writes CTLR last: KVM executes the commands that are still queued in that ioctl, with every page that they touch.
-   * `prepare` runs just before it, as that of {@link BeforeTables.restoreTables}.
+   * Writes CTLR last: KVM executes the commands that are still queued in that ioctl, with every page that
+   * they touch. `prepare` runs just before it, as that of {@link BeforeTables.restoreTables}.
    */
   enableIts(prepare?: () => void | Promise<void>): Promise<ItsRestored>;
 }
@@ -93,20 +96,20 @@ export interface ItsRestored {
 }
 
 /**
- * Starts the documented order. Each step may be taken once; a second call, or one on a step that was
- * passed, throws TypeError. Nothing is issued twice, and after a rejection nothing more is issued.
+ * Starts the documented order. Each step may be taken once; a second call, or one on a step that was passed,
+ * throws TypeError. Nothing is issued twice, and after a rejection nothing more is issued.
  *
- * GICD_CTLR comes right after GICD_IIDR, before whatever sets an interrupt pending. KVM enters a pending interrupt in its
- * vCPU's list when it becomes pending, and not while the distributor is disabled; enabling the distributor later looks for
- * none, so that interrupts restored before stay pending and are never delivered (vgic_target_oracle in vgic.c). That a
- * restore of tables which fails leaves LPIs in those lists is the price: its VM is of no use any more anyway.
+ * GICD_CTLR comes right after GICD_IIDR, before whatever sets an interrupt pending. KVM enters a pending
+ * interrupt in its vCPU's list when it becomes pending, and not while the distributor is disabled; enabling
+ * the distributor later looks for none, so that interrupts restored before stay pending and are never
+ * delivered (vgic_target_oracle in vgic.c). That a restore of tables which fails leaves LPIs in those lists
+ * is the price: its VM is of no use any more anyway.
  *
- * Preconditions: guest memory (its pages may be missing if something answers the faults) and all vCPUs
- * exist with their MPIDR_EL1; the GIC and **every** ITS are created and initialised, because creating an ITS resets
- * GICR_PROPBASER, and without one GICR_CTLR is ignored; no vCPU runs, or has run with the GIC (KVM takes no active state
- * of a timer's PPI from then on).
- * Blocks on what `issuer` blocks on. Errors: those of `issuer`; BAD_IMAGE for what does not fit: a value its register, interrupts
- * `nrIrqs`, active priorities ICC_CTLR_EL1.
+ * Preconditions: guest memory (its pages may be missing if something answers the faults) and all vCPUs exist
+ * with their MPIDR_EL1; the GIC and **every** ITS are created and initialised, because creating an ITS resets
+ * GICR_PROPBASER, and without one GICR_CTLR is ignored; no vCPU runs, or has run with the GIC (KVM takes no
+ * active state of a timer's PPI from then on). Blocks on what `issuer` blocks on. Errors: those of `issuer`;
+ * BAD_IMAGE for what does not fit: a value its register, interrupts `nrIrqs`, active priorities ICC_CTLR_EL1.
  */
 export function beginRestore(issuer: RestoreIssuer): BeforeDistributor {
   const issue: RestoreIssuer = (action) => {

@@ -14,20 +14,24 @@ import type { SavedVgic } from './saved-vgic.js';
 
 /** What is to be saved. */
 export interface VgicShape {
-  /** In order of vCPU creation. `mpidr` is MPIDR_EL1 where the VMM set it: see {@link SavedRedistributor.mpidr}. */
+  /**
+   * In order of vCPU creation. `mpidr` is MPIDR_EL1 where the VMM set it: see {@link
+   * SavedRedistributor.mpidr}.
+   */
   readonly vcpus: readonly Pick<SavedRedistributor, 'vcpuId' | 'mpidr'>[];
   /** How many ITSes the VM has. */
   readonly itses: number;
 }
 
 /**
- * Saves a GIC and its ITSes in the documented order: first KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES and, of each ITS,
- * KVM_DEV_ARM_ITS_SAVE_TABLES, which write guest memory; then every register that {@link beginRestore} sets.
+ * Saves a GIC and its ITSes in the documented order: first KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES and, of each
+ * ITS, KVM_DEV_ARM_ITS_SAVE_TABLES, which write guest memory; then every register that {@link beginRestore}
+ * sets.
  *
- * Preconditions: no vCPU is in KVM_RUN, or enters it before the VM has gone or the save is given up; devices are quiet, so
- * that no interrupt comes meanwhile. **The last pass of the dirty log comes after this**: it is the tables that are in it,
- * and a vCPU's dirty ring does not have them (KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP does).
- * Blocks on what `issue` blocks on: the tables' pages. Errors: those of `issue`.
+ * Preconditions: no vCPU is in KVM_RUN, or enters it before the VM has gone or the save is given up; devices
+ * are quiet, so that no interrupt comes meanwhile. **The last pass of the dirty log comes after this**: it is
+ * the tables that are in it, and a vCPU's dirty ring does not have them (KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP
+ * does). Blocks on what `issue` blocks on: the tables' pages. Errors: those of `issue`.
  */
 export async function saveVgic(shape: VgicShape, issue: SaveIssuer): Promise<SavedVgic> {
   const [first] = shape.vcpus;

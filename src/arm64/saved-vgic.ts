@@ -7,8 +7,8 @@ import { Vgic } from './vgic.js';
 import type { Mode } from './vgic-state.js';
 
 /**
- * The registers a VMM saved: those that concern LPIs, and whatever else of the GIC {@link saveVgic} read. Plain data with
- * bigints: `v8.serialize` and structured clones take it as it is.
+ * The registers a VMM saved: those that concern LPIs, and whatever else of the GIC {@link saveVgic} read.
+ * Plain data with bigints: `v8.serialize` and structured clones take it as it is.
  */
 export interface SavedVgic {
   readonly distributor: SavedDistributor;
@@ -19,15 +19,15 @@ export interface SavedVgic {
 
 /**
  * A GIC as a real one is in the order of {@link beginRestore} just before its tables are restored: to plan
- * from, or to restore with this library. The ITSes are still disabled, and no LPI exists; whether the distributor is
- * enabled is as `ctlr` says, and decides which LPIs enter a vCPU's list.
+ * from, or to restore with this library. The ITSes are still disabled, and no LPI exists; whether the
+ * distributor is enabled is as `ctlr` says, and decides which LPIs enter a vCPU's list.
  *
- * `mode` is `kvm` unless it is given: what a plan for a real device needs. `quirks` have to be those of the kernel that
- * the device belongs to, {@link kernelQuirks}; without, they are the reference kernel's.
+ * `mode` is `kvm` unless it is given: what a plan for a real device needs. `quirks` have to be those of the
+ * kernel that the device belongs to, {@link kernelQuirks}; without, they are the reference kernel's.
  *
- * Touches no guest memory: throws TypeError if a register write would, which in this order none does.
- * Errors: BAD_IMAGE, naming register and place, if a register's value is one that KVM refuses, or if vcpu_ids
- * are not distinct: what is saved comes from elsewhere, and may be damaged.
+ * Touches no guest memory: throws TypeError if a register write would, which in this order none does. Errors:
+ * BAD_IMAGE, naming register and place, if a register's value is one that KVM refuses, or if vcpu_ids are not
+ * distinct: what is saved comes from elsewhere, and may be damaged.
  */
 export function createSavedVgic(
   { distributor, redistributors, itses }: SavedVgic,

@@ -2,19 +2,18 @@ import { z } from 'zod';
 import { DemandPagingError } from '../api/index.js';
 import { KERNELS, type KernelName } from './kernel-quirks.js';
 
-/*
+/**
  * A golden vector: a VM, its memory, and steps with what the kernel answered. One JSON object a line.
  *
  * Strings are hexadecimal with 0x, plain numbers decimal; memory words are 64-bit little-endian and
  * 8-aligned. `vcpu_ids[i]` is the vcpu_id of vCPU i; `cpu` and the targets in `lpis` are indexes, a
  * collection's target is an id. A VM with several ITSes names the bases of those after the first in
  * `more_its_bases`; `its` in a step is the index of the ITS it is about, 0 when it is left out, and the
- * registers of ITS n > 0 are called `GITS<n>_…`. `kernel` is the one that answered, by its name in KERNELS; 7.3
- * when it is left out. A step that does something to the VM may carry
- *   ret     0 or minus errno
- *   mem     the words of guest memory that the kernel changed, in order of address
- *   regs    the registers that read differently than before; all of them after `start` and `new_vm`
- *   faults  while missing pages are traced: the first touches of pages, in order, R or W
+ * registers of ITS n > 0 are called `GITS<n>_…`. `kernel` is the one that answered, by its name in KERNELS;
+ * 7.3 when it is left out. A step that does something to the VM may carry ret     0 or minus errno mem
+ * the words of guest memory that the kernel changed, in order of address regs    the registers that read
+ * differently than before; all of them after `start` and `new_vm` faults  while missing pages are traced: the
+ * first touches of pages, in order, R or W
  */
 
 const hexPattern = /^0x[0-9a-f]{1,16}$/i;

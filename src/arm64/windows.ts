@@ -192,7 +192,7 @@ export class Windows {
     return 0;
   }
 
-  /** Drops every write that was not flushed. The cache must not be used afterwards. */
+  /** Discards every write that was not flushed. The cache must not be used afterwards. */
   discard(): void {
     this.#windows.clear();
     this.#recent.fill(undefined);

@@ -4,7 +4,8 @@ import { DemandPagingError, hint, type Program } from '../api/index.js';
 export interface WorkLimits {
   /**
    * Steps of one operation (default 2^24): table entries looked at, LPIs walked and commands executed. KVM
-   * has no such bound. What a guest needs stays far below; tables that name one another's pages go far beyond.
+   * has no such bound. What a guest needs stays far below; tables that name one another's pages go far
+   * beyond.
    */
   readonly maxSteps?: number;
   /** LPIs, and translation table entries, that exist at a time (default 2^21): some 60 bytes each. */

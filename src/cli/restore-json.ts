@@ -5,7 +5,7 @@ import { type RestoreOutcome } from './restore-supervisor.js';
 
 /**
  * The document of `restore --json`. Addresses are hexadecimal strings, times say their unit in their name.
- * `pages.demand + around + prefetch + ensured + zero + foreign = pages.all`.
+ * `pages.demand + around + prefetch + ensured + zero + raced = pages.all`.
  */
 export function resultJson(outcome: RestoreOutcome, job: RestoreJob): object {
   const { image, memory, pageSize, policy } = job;
@@ -41,7 +41,7 @@ export function resultJson(outcome: RestoreOutcome, job: RestoreJob): object {
       prefetch: statistics.prefetchPages,
       ensured: statistics.ensuredPages,
       zero: statistics.zeroPages,
-      foreign: statistics.foreignPages,
+      raced: statistics.racedPages,
     },
     firstAccess_ms: result.firstAccess_ms ?? null,
     complete_ms: result.complete_ms,

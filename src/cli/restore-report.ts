@@ -18,7 +18,7 @@ export const SHARES = [
   ['prefetchPages', 'prefetch', 'in the background'],
   ['ensuredPages', 'asked for', 'by the restore of the GIC, or the check'],
   ['zeroPages', 'as zeros', 'it had been removed'],
-  ['foreignPages', 'found there', 'somebody else brought it'],
+  ['racedPages', 'raced', 'another thread installed it first'],
 ] as const satisfies readonly (readonly [keyof Statistics, string, string])[];
 
 /** What is about to be restored. */

@@ -3,7 +3,7 @@ import {
   type Attachment,
   type FaultPort,
   type MemoryLayout,
-  type Notice,
+  type ResolverEvent,
   type PageIndex,
   type PageRange,
   type PagerPolicy,
@@ -78,7 +78,7 @@ export interface Paging {
   close(): Task<OperationRef>;
   isPresent(page: PageIndex): boolean;
   /** What the pager said unasked, in order. */
-  readonly notices: readonly Notice[];
+  readonly events: readonly ResolverEvent[];
   /** Reads through the pager's memory; after closing this must be refused. */
   load(page: PageIndex, into: Uint8Array): void;
 }
@@ -109,7 +109,7 @@ export interface Environment {
   /** At level `pager`. */
   readonly pager: Paging;
   touch(request: TouchRequest): Touch;
-  /** Drops pages from another thread, behind the pager's back. */
+  /** Discards pages from another thread, behind the pager's back. */
   discard(pages: PageRange): Task<OperationRef>;
   /** Unmaps pages from another thread. Deterministic environments only. */
   unmap(pages: PageRange): Task<OperationRef>;

@@ -18,7 +18,15 @@ export interface AccessRef {
 
 /** What is asked of a pager about a range of pages. */
 export type Operation =
-  'ensure' | 'prefetch' | 'withdraw' | 'remove' | 'freeze' | 'thaw' | 'poison' | 'protect' | 'unprotect';
+  | 'ensure'
+  | 'prefetch'
+  | 'discard-refetch'
+  | 'discard-zero'
+  | 'freeze'
+  | 'thaw'
+  | 'poison'
+  | 'protect'
+  | 'unprotect';
 
 /** Something under way that is no access: a request to the pager, or a change of memory behind its back. */
 export interface OperationRef {

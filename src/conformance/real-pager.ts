@@ -3,7 +3,7 @@ import {
   completePolicy,
   type GpaRange,
   type MemoryLayout,
-  type Notice,
+  type ResolverEvent,
   type PageIndex,
   type Pager,
   type PagerPolicy,
@@ -17,7 +17,7 @@ import { operationText } from './text.js';
 /** A pager as a program has it, on a real kernel. */
 export class RealPager implements Paging {
   readonly policy: PagerPolicy;
-  readonly notices: Notice[] = [];
+  readonly events: ResolverEvent[] = [];
   readonly #pager: Pager;
   readonly #layout: MemoryLayout;
   readonly #clock: RealClock;
@@ -57,6 +57,10 @@ export class RealPager implements Paging {
         return pager.writeProtect(ranges);
       case 'unprotect':
         return pager.writeProtect(ranges, false);
+      case 'discard-refetch':
+        return pager.discard(ranges, { then: 'refetch' });
+      case 'discard-zero':
+        return pager.discard(ranges, { then: 'zero' });
       default:
         return pager[operation](ranges);
     }
@@ -68,12 +72,12 @@ export class RealPager implements Paging {
     return new RealTask(operation, this.#clock, start(), codeOf);
   }
 
-  /** Hears what the pager says, as notices. */
+  /** Hears what the pager emits, as the events of a resolver. */
   #listen(): void {
-    const heard = (notice: Notice): void => {
-      this.notices.push(notice);
-      const page = 'pages' in notice ? notice.pages.first : undefined;
-      this.#clock.note({ actor: { kind: 'pager' }, kind: 'says', event: notice.kind, page });
+    const heard = (event: ResolverEvent): void => {
+      this.events.push(event);
+      const page = 'pages' in event ? event.pages.first : undefined;
+      this.#clock.note({ actor: { kind: 'pager' }, kind: 'says', event: event.kind, page });
     };
     const pager = this.#pager;
     for (const kind of ['removed', 'unmapped', 'written', 'poisoned'] as const)

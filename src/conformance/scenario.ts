@@ -46,8 +46,8 @@ export const canWrite = (site: AccessSite): boolean => !/-(load|fetch|walk)$/.te
 export function possible(manifest: Manifest, wanted: readonly Action['do'][]): readonly Action['do'][] {
   const { supports, discards, deterministic } = manifest;
   const needs: Partial<Record<Action['do'], boolean>> = {
-    withdraw: supports.withdraw,
-    remove: supports.withdraw,
+    'discard-refetch': supports.discard,
+    'discard-zero': supports.discard,
     // Without an event a removal is not noticed, and nothing can be said of it.
     discard: discards && supports.events.includes('remove'),
     unmap: deterministic && supports.events.includes('unmap'),
@@ -127,7 +127,7 @@ export function act(
     return touch;
   }
   const task = begin(environment, action);
-  if (action.do === 'discard' || action.do === 'remove') removals.push({ pages: action.pages, task });
+  if (action.do === 'discard' || action.do === 'discard-zero') removals.push({ pages: action.pages, task });
   tasks.push(task);
   return task;
 }

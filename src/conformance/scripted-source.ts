@@ -15,8 +15,8 @@ export class ScriptedSource implements PageSource {
   readonly synchronous: boolean;
   readonly length: number;
   /** Reads under way, and the most there were at once. */
-  underWay = 0;
-  mostUnderWay = 0;
+  inFlight = 0;
+  mostInFlight = 0;
   /** Called when a read arrives that waits for {@link answer}. */
   onRead: () => void = () => {};
   /** Called inside a synchronous read: others go on meanwhile. */
@@ -53,10 +53,10 @@ export class ScriptedSource implements PageSource {
   }
 
   read(offset: number, into: Uint8Array): ReadAnswer | Promise<ReadAnswer> {
-    this.mostUnderWay = Math.max(this.mostUnderWay, ++this.underWay);
+    this.mostInFlight = Math.max(this.mostInFlight, ++this.inFlight);
     if (this.synchronous) {
       this.meanwhile();
-      this.underWay--;
+      this.inFlight--;
       const answer = this.#fill(offset, into);
       if (answer instanceof Error) throw answer;
       return answer;
@@ -75,7 +75,7 @@ export class ScriptedSource implements PageSource {
     if (!pending) return;
     this.#pending = this.#pending.filter((each) => each !== pending);
     if (this.#faultOf(pending)?.fault === 'never') return; // it is forgotten: the reader times out
-    this.underWay--;
+    this.inFlight--;
     pending.settle(this.#fill(pending.offset, pending.into));
   }
 

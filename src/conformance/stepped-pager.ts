@@ -1,11 +1,12 @@
 import {
+  type AfterDiscard,
   type Attachment,
   type Command,
   type CommandReply,
   completePolicy,
   Counters,
   type FaultPort,
-  type Notice,
+  type ResolverEvent,
   PageStates,
   type PageIndex,
   type PagerPolicy,
@@ -58,7 +59,7 @@ interface ControlThread {
 export class SteppedPager implements Paging {
   readonly policy: PagerPolicy;
   readonly states: PageStates;
-  readonly notices: Notice[] = [];
+  readonly events: ResolverEvent[] = [];
   readonly engine: Engine;
   readonly counters = new Counters();
   readonly #environment: PagerEnvironment;
@@ -83,7 +84,7 @@ export class SteppedPager implements Paging {
       source: environment.source,
       policy: this.policy,
       counters: this.counters,
-      notify: (notice) => this.#notice(notice),
+      notify: (event) => this.#event(event),
       now: () => this.#now,
     });
   }
@@ -144,8 +145,8 @@ export class SteppedPager implements Paging {
 
   do(operation: Operation, pages: PageRange): SteppedTask {
     const task = this.#task({ operation, pages });
-    if (operation === 'withdraw' || operation === 'remove')
-      this.#start(this.#drop(task, pages, operation === 'remove' ? 'zero' : 'missing'));
+    if (operation === 'discard-refetch' || operation === 'discard-zero')
+      this.#start(this.#discard(task, pages, operation === 'discard-zero' ? 'zero' : 'refetch'));
     else this.#start(this.#command(task, { command: COMMANDS[operation], ranges: [pages] }));
     return task;
   }
@@ -188,11 +189,11 @@ export class SteppedPager implements Paging {
     this.#send(command, (reply) => this.#settle(task, reply));
   }
 
-  /** As the pager drops pages: nothing is installed between begin and end. */
-  *#drop(task: SteppedTask, pages: PageRange, then: 'missing' | 'zero'): Generator<ControlStep, void> {
+  /** As the pager discards pages: nothing is installed between begin and end. */
+  *#discard(task: SteppedTask, pages: PageRange, then: AfterDiscard): Generator<ControlStep, void> {
     let refused: CommandReply | undefined;
     this.#send(
-      { command: 'drop-begin', ranges: [pages], then },
+      { command: 'discard-begin', ranges: [pages], then },
       (reply) => (refused = reply.ok ? undefined : reply),
     );
     if (refused) return this.#settle(task, refused);
@@ -200,10 +201,10 @@ export class SteppedPager implements Paging {
     const discard = this.#environment.change(
       { operation: 'discard', pages },
       'dontneed',
-      this.#environment.stepping.withdraw(pages),
+      this.#environment.stepping.discardEverywhere(pages),
     );
     yield () => discard.settled;
-    this.#send({ command: 'drop-end', ranges: [pages] }, (reply) => this.#settle(task, reply));
+    this.#send({ command: 'discard-end', ranges: [pages] }, (reply) => this.#settle(task, reply));
   }
 
   #send(command: Command, reply: (reply: CommandReply) => void): void {
@@ -220,9 +221,9 @@ export class SteppedPager implements Paging {
     task.settle(this.#environment.moment, error);
   }
 
-  #notice(notice: Notice): void {
-    this.notices.push(notice);
-    const page = 'pages' in notice ? notice.pages.first : undefined;
-    this.#environment.note({ actor: RESOLVER, kind: 'says', event: notice.kind, page });
+  #event(event: ResolverEvent): void {
+    this.events.push(event);
+    const page = 'pages' in event ? event.pages.first : undefined;
+    this.#environment.note({ actor: RESOLVER, kind: 'says', event: event.kind, page });
   }
 }

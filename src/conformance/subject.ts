@@ -48,7 +48,7 @@ export interface Stepping {
   /** A thread that drops pages behind the pager's back (MADV_DONTNEED on anonymous memory). */
   discard(pages: PageRange, how?: 'dontneed' | 'remove'): Stepped;
   /** A thread that drops pages as the attachment does, which its promises cannot step by step. */
-  withdraw(pages: PageRange): Stepped;
+  discardEverywhere(pages: PageRange): Stepped;
   unmap(pages: PageRange): Stepped;
   /** An event that no version of the library knows waits to be read. */
   sendUnknown(number: number): void;
@@ -72,7 +72,7 @@ export interface RealAccessor {
     readonly length?: number;
     readonly bytes?: Uint8Array;
   }): Promise<RealResult>;
-  /** Drops pages of the memory (MADV_DONTNEED), behind the pager's back; absent where it cannot. */
+  /** Discards pages of the memory (MADV_DONTNEED), behind the pager's back; absent where it cannot. */
   discard?(pages: PageRange): Promise<void>;
   /** Ends it; kills it where it is a process that waits. */
   stop(): Promise<void>;

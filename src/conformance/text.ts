@@ -97,7 +97,7 @@ const TEXTS: { readonly [Kind in Failure['kind']]: (failure: Extract<Failure, { 
   'not-declared-but-changed': ({ verb, page, seen }) =>
     `${verb} is not declared, and left page ${page} ${seen === 'absent' ? 'absent' : `with ${seenText(seen)}`}`,
   'not-declared-but-discarded': ({ error }) =>
-    `withdrawing is not declared, and ended with ${error ?? 'no error'}`,
+    `discarding is not declared, and ended with ${error ?? 'no error'}`,
   'malformed-but-done': ({ mistake, outcome, done }) =>
     `a row with ${mistake} was ${outcome} with ${done} done; expected: refused`,
   'malformed-but-changed': ({ mistake, page }) => `a row with ${mistake} made page ${page} present`,

@@ -3,7 +3,7 @@ import {
   type FaultKind,
   type KernelEvent,
   type MemoryEvent,
-  type Notice,
+  type ResolverEvent,
   type Outcome,
   type PageIndex,
   type PageRange,
@@ -42,7 +42,7 @@ type SuiteEvent = { readonly actor: Actor; readonly page?: PageIndex | undefined
       readonly change: 'dontneed' | 'remove' | 'unmap';
       readonly pages: PageRange;
     }
-  | { readonly kind: 'says'; readonly event: Notice['kind'] }
+  | { readonly kind: 'says'; readonly event: ResolverEvent['kind'] }
   | { readonly kind: 'resolver-fails'; readonly error: string }
   | { readonly kind: 'fault-missed' | 'unknown-event-sent' | 'source-made-fatal' | 'all-woken' }
   | { readonly kind: 'clock'; readonly ms: number }

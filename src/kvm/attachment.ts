@@ -110,7 +110,7 @@ export class KvmAttachment implements Attachment {
     return this.#parts.uffd ? this.#parts.client.quiesce(body, signal) : body();
   }
 
-  async withdraw(pages: PageRange): Promise<void> {
+  async discard(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     // Only populated and poisoned pages have anything to discard.
     const { shared, client } = this.#parts;

@@ -347,7 +347,7 @@ function supportsOf(
     events: [],
     memory: mediation === 'guest-memfd' ? ['guest-memfd'] : ['anonymous', 'shmem', 'hugetlb'],
     threadIds: true,
-    withdraw: true,
+    discard: true,
     freeze,
     directCopy: true,
     install: 'copy',

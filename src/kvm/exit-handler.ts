@@ -73,7 +73,7 @@ class ExitHandler implements VcpuExitHandler<KvmRun> {
           'DEADLOCK',
           'entering here would wait for a pause that this thread has to end',
           {
-            hint: 'Await remove(), withdraw() and freeze() first',
+            hint: 'Await discard() and freeze() first',
           },
         );
       this.#shared.waitWhilePaused();

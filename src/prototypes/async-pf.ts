@@ -105,7 +105,7 @@ function asyncPfSide(
   const chain = mode === 'ring' ? [byRing(slot, rings), token] : [token];
   return {
     sites: Object.fromEntries(VCPU_SITES.map((site) => [site, chain])),
-    withdrawn: (page) => slot.bitmap.withdraw(page),
+    discardedByPager: (page) => slot.bitmap.discard(page),
     turnOff: 'flag-off',
   };
 }

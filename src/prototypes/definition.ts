@@ -62,7 +62,7 @@ export interface KernelSide {
    * The pager takes a page back: called before the page is dropped, for a presence of the proposal's own.
    * Not called when another thread discards pages.
    */
-  withdrawn?(page: PageIndex, kernel: ModelKernel): void;
+  discardedByPager?(page: PageIndex, kernel: ModelKernel): void;
   /**
    * What the VMM does when every page has come, so that memory is mapped in whole blocks: it turns a flag off, or puts
    * the slots together. Absent where nothing ends demand paging.

@@ -40,7 +40,7 @@ export class GfnBitmap {
   }
 
   /** Takes a page back: its contents will not be needed. */
-  withdraw(page: PageIndex): void {
+  discard(page: PageIndex): void {
     this.#frozen.delete(page);
     this.#clear(page);
   }

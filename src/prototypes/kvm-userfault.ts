@@ -63,7 +63,7 @@ function kvmUserfaultSide(options: KvmUserfaultOptions, surroundings: Surroundin
   };
   return {
     sites: before(VCPU_SITES, exits),
-    withdrawn: (page) => slot.bitmap.withdraw(page),
+    discardedByPager: (page) => slot.bitmap.discard(page),
     // With the flag on, mappings are of 4 KiB.
     turnOff: 'flag-off',
   };

@@ -86,7 +86,7 @@ function presentBitmapSide(
   };
   return {
     sites: { ...before(VCPU_SITES, exits), ...(kernelAccess !== 'none' && before(KERNEL_SITES, notifies)) },
-    withdrawn: (page) => bitmap.withdraw(page),
+    discardedByPager: (page) => bitmap.discard(page),
   };
 }
 

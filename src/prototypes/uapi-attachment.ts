@@ -27,9 +27,9 @@ export class UapiAttachment extends ModelAttachment {
     this.stepping = new UapiStepping(parts.kernel, side);
   }
 
-  override async withdraw(pages: PageRange): Promise<void> {
-    this.stepping.takeBack(pages);
-    await super.withdraw(pages);
+  override async discard(pages: PageRange): Promise<void> {
+    this.stepping.clearPresence(pages);
+    await super.discard(pages);
   }
 }
 
@@ -78,9 +78,9 @@ export class UapiStepping implements Stepping {
   }
 
   /** The pager's own way. */
-  withdraw(pages: PageRange): Stepper {
-    this.takeBack(pages);
-    return this.#kernel.withdraw(pages);
+  discardEverywhere(pages: PageRange): Stepper {
+    this.clearPresence(pages);
+    return this.#kernel.discardEverywhere(pages);
   }
 
   unmap(pages: PageRange): Stepper {
@@ -99,7 +99,7 @@ export class UapiStepping implements Stepping {
     return true;
   }
 
-  takeBack({ first, count }: PageRange): void {
-    for (let page = first; page < first + count; page++) this.#side.withdrawn?.(page, this.#kernel);
+  clearPresence({ first, count }: PageRange): void {
+    for (let page = first; page < first + count; page++) this.#side.discardedByPager?.(page, this.#kernel);
   }
 }

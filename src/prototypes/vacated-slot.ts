@@ -54,7 +54,7 @@ function vacatedSlotSide(_options: SlotOptions, surroundings: Surroundings): Ker
       // KVM goes through the slot's userspace_addr: nothing is mapped there, unless a userfaultfd watches it.
       ...(!surroundings.userfaultfd && before(KERNEL_SITES, failing('vacated-slot: userspace_addr', slots))),
     },
-    withdrawn: (page) => slots.withdraw(page),
+    discardedByPager: (page) => slots.discard(page),
     turnOff: 'one-slot',
   };
 }
@@ -76,7 +76,7 @@ function memslotHoleSide({ atomics }: HoleOptions, surroundings: Surroundings): 
       // No memslot, no userspace_addr: a userfaultfd beside it does not see KVM's own accesses either.
       ...before(KERNEL_SITES, failing('memslot-hole: no slot', slots)),
     },
-    withdrawn: (page) => slots.withdraw(page),
+    discardedByPager: (page) => slots.discard(page),
     turnOff: 'one-slot',
   };
 }

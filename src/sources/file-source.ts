@@ -96,8 +96,8 @@ function between(runs: readonly ByteRun[], from: number, end: number): ZeroRange
 }
 
 /**
- * A descriptor whose offset may be moved, to search for holes (Node has no lseek(2)): of a file that the caller
- * has open, one of our own. Undefined: holes are read, as zeros.
+ * A descriptor whose offset may be moved, to search for holes (Node has no lseek(2)): of a file that the
+ * caller has open, one of our own. Undefined: holes are read, as zeros.
  */
 function openSeeker(path: string | number, fd: number): number | undefined {
   try {
@@ -120,8 +120,8 @@ function statsOf(fd: number): Stats {
 }
 
 /**
- * Looked at before it is opened, because opening a FIFO waits for a writer and opening a device may do something; and
- * again after, because the path may name something else by then. Errors: SOURCE_FAILED.
+ * Looked at before it is opened, because opening a FIFO waits for a writer and opening a device may do
+ * something; and again after, because the path may name something else by then. Errors: SOURCE_FAILED.
  */
 export function openForReading(path: string): number {
   let fd: number | undefined;
@@ -146,7 +146,9 @@ function failure(message: string, cause: unknown): DemandPagingError {
   });
 }
 
-/** A page may be read at any offset, again and again: only files and block devices answer so. Throws Error. */
+/**
+ * A page may be read at any offset, again and again: only files and block devices answer so. Throws Error.
+ */
 function refuseOtherThanFile(stats: Stats): void {
   if (stats.isFile() || stats.isBlockDevice()) return;
   const kind = stats.isDirectory()

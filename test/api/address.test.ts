@@ -6,7 +6,7 @@ const takesHva = (address: Hva): bigint => address;
 const takesOffset = (offset: FileOffset): bigint => offset;
 
 describe('addresses', () => {
-  it('do not mix, and a plain bigint is none of them', () => {
+  it('of two kinds, and a plain bigint: none is assignable to another', () => {
     // The type checker judges these lines: without an error in each, `tsc` fails.
     // @ts-expect-error a host-virtual address is no guest-physical one
     takesGpa(hva(0));
@@ -21,7 +21,7 @@ describe('addresses', () => {
     expect(takesGpa(gpa(7))).toBe(7n);
   });
 
-  it('take 64 bits, exactly', () => {
+  it('of 64 bits: kept exactly; beyond them: refused', () => {
     expect(gpa((1n << 64n) - 1n)).toBe((1n << 64n) - 1n);
     expect(() => gpa(1n << 64n)).toThrow(RangeError);
     expect(() => hva(-1)).toThrow(RangeError);

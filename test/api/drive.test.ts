@@ -63,7 +63,10 @@ class Pages implements ProgramMemory {
 
 const page = (n: number): Gpa => gpa(BASE + BigInt(n) * 4096n);
 
-/** Follows a chain: the first byte of each page, plus two, names the next. Ends past the memory, where reading gives EFAULT. */
+/**
+ * Follows a chain: the first byte of each page, plus two, names the next. Ends past the memory, where reading
+ * gives EFAULT.
+ */
 function* chain(): Program<string[]> {
   const seen: string[] = [];
   yield* hint('chain', [{ start: page(0), length: 4096n }]);
@@ -81,7 +84,7 @@ function* chain(): Program<string[]> {
 const whole = ['page 0', 'page 2', 'page 4', 'page 6', 'not visible', 'errno 14'];
 
 describe('drivers', () => {
-  it('drive brings each missing page when it is asked for, and only those', async () => {
+  it('drive: each missing page that is accessed is brought, and no other', async () => {
     const memory = new Pages();
     const trace: Access[] = [];
     expect(await drive(chain(), memory, { trace: (access) => trace.push(access) })).toEqual(whole);
@@ -95,7 +98,7 @@ describe('drivers', () => {
     expect([memory.bytes[8], memory.bytes[4096 + 8], memory.hinted]).toEqual([0xaa, 1, [BASE]]);
   });
 
-  it('driveSync needs everything present', () => {
+  it('driveSync with a missing page: PAGE_MISSING, and the program is over', () => {
     const memory = new Pages();
     for (let n = 0; n < PAGES; n++) memory.present.add(n);
     expect(driveSync(chain(), memory)).toEqual(whole);
@@ -103,19 +106,19 @@ describe('drivers', () => {
     expect(() => driveSync(chain(), memory)).toThrow(expect.objectContaining({ code: 'PAGE_MISSING' }));
   });
 
-  it('driveErroring fails the access, and the retries find one page more each', async () => {
+  it('driveErroring: the access fails, and each retry finds one page more', async () => {
     const memory = new Pages();
     expect(driveErroring(chain(), memory)).toEqual({ result: ['errno 14'], missed: [page(0)] });
     expect(await driveRetrying(chain, memory)).toEqual({ result: whole, runs: 5 });
   });
 
-  it('driveRetrying ends when a program misses ever new pages', async () => {
+  it('driveRetrying of a program that misses ever new pages: it ends', async () => {
     const memory = new Pages();
     memory.bring = () => Promise.resolve(); // brings nothing
     await expect(driveRetrying(chain, memory, { attempts: 3 })).rejects.toThrow(RangeError);
   });
 
-  it('answers poison as the kernel does, and hands on other errors', async () => {
+  it("drivers on a poisoned page: the kernel's errno; on other errors: passed on", async () => {
     const memory = new Pages();
     memory.readSync = () => {
       throw new DemandPagingError('PAGE_POISONED', 'poisoned');

@@ -7,7 +7,7 @@ import {
   gpa,
   type MemoryKind,
   MemoryLayout,
-  type Notice,
+  type ResolverEvent,
   type PageSource,
   type PagerPolicy,
   PageStates,
@@ -26,7 +26,7 @@ const SUPPORTS: Supports = {
   events: ['remove', 'unmap', 'remap', 'fork'],
   memory: ['anonymous'],
   threadIds: true,
-  withdraw: true,
+  discard: true,
   freeze: 'full',
   directCopy: false,
   install: 'copy',
@@ -91,7 +91,7 @@ export function setUp(
   ]);
   const states = PageStates.create(PAGES);
   const counters = new Counters();
-  const notices: Notice[] = [];
+  const events: ResolverEvent[] = [];
   const clock = { ms: 0 };
   /** Calls of `reading`: odd while the source is being read. */
   const reading = { calls: 0 };
@@ -104,7 +104,7 @@ export function setUp(
     source,
     policy: { ...DEFAULT_POLICY, faultAroundPages: 4, ...policy },
     counters,
-    notify: (notice) => notices.push(notice),
+    notify: (event) => events.push(event),
     now: () => clock.ms,
     reading: () => void reading.calls++,
   });
@@ -128,7 +128,7 @@ export function setUp(
     port,
     states,
     counters,
-    notices,
+    events,
     clock,
     reading,
     execute,

@@ -6,7 +6,7 @@ const crossed = (error: DemandPagingError): DemandPagingError =>
   DemandPagingError.fromPlain(structuredClone(error.toPlain()));
 
 describe('DemandPagingError', () => {
-  it('says what failed, where, and what to do', () => {
+  it('has what failed, where, and a hint', () => {
     const error = new DemandPagingError('NO_PERMISSION', 'no userfaultfd', {
       errno: 1,
       syscall: 'userfaultfd',
@@ -17,7 +17,7 @@ describe('DemandPagingError', () => {
     expect(error.name).toBe('DemandPagingError');
   });
 
-  it('crosses isolates whole', () => {
+  it('sent to another isolate: nothing is lost', () => {
     const error = new DemandPagingError('KERNEL', 'a page cannot be poisoned', {
       errno: 22,
       syscall: 'ioctl UFFDIO_POISON',
@@ -30,12 +30,12 @@ describe('DemandPagingError', () => {
       expect(again[part], part).toEqual(error[part]);
   });
 
-  it('crosses isolates twice without its message growing', () => {
+  it('sent twice: its message stays the same', () => {
     const error = new DemandPagingError('KERNEL', 'it failed', { errno: 22, syscall: 'poll', hint: 'Wait' });
     expect(crossed(crossed(error)).message).toBe(error.message);
   });
 
-  it('takes its causes along: its own kind whole, however deep, others with their stack and what Node says', () => {
+  it("sent with causes: its own kind whole, at any depth; others with their stack and Node's members", () => {
     const file = Object.assign(new TypeError('the file'), { code: 'ENOENT', cause: new Error('the disk') });
     const root = new DemandPagingError('SOURCE_LENGTH', 'too short', { cause: file });
     const middle = new DemandPagingError('PAGE_FAILED', 'not to be had', { cause: root });
@@ -53,18 +53,18 @@ describe('DemandPagingError', () => {
     expect((second.cause as Error).stack).toBe(file.stack);
   });
 
-  it('has no cause where there was none', () => {
+  it('sent without a cause: has none', () => {
     expect('cause' in crossed(new DemandPagingError('CLOSED', 'closed'))).toBe(false);
   });
 
-  it('crosses with a cause that cannot', () => {
+  it('sent with a cause that cannot be cloned: the cause is its text', () => {
     const error = new DemandPagingError('SOURCE_FAILED', 'it threw', { cause: () => 'a function' });
     expect(typeof crossed(error).cause).toBe('string');
   });
 });
 
 describe('asDemandPagingError', () => {
-  it('keeps one that already is', () => {
+  it('of a DemandPagingError: the same error', () => {
     const error = new DemandPagingError('CLOSED', 'closed');
     expect(asDemandPagingError(error, 'KERNEL', 'anything')).toBe(error);
   });
@@ -73,14 +73,14 @@ describe('asDemandPagingError', () => {
     [new Error('EIO'), 'the source failed: EIO'],
     ['a string', 'the source failed: a string'],
     [undefined, 'the source failed: undefined'],
-  ])('wraps %s, with its reason in the message', (thrown, message) => {
+  ])('of %s: a DemandPagingError with its reason in the message', (thrown, message) => {
     const error = asDemandPagingError(thrown, 'SOURCE_FAILED', 'the source failed');
     expect([error.code, error.message, error.cause]).toEqual(['SOURCE_FAILED', message, thrown]);
   });
 });
 
 describe('errnoName', () => {
-  it('knows what Node’s table lacks, prefers the usual name, and never fails', () => {
+  it('names what Node’s table lacks, prefers the usual name, and never throws', () => {
     expect([11, 17, 133, 4095].map(errnoName)).toEqual(['EAGAIN', 'EEXIST', 'EHWPOISON', 'errno 4095']);
   });
 });

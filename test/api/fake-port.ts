@@ -11,7 +11,10 @@ import {
   type Wait,
 } from '../../src/api/index.js';
 
-/** A port over an array of pages, one byte a page, driven by hand: what the engine's own tests need and no more. */
+/**
+ * A port over an array of pages, one byte a page, driven by hand: what the engine's own tests need and no
+ * more.
+ */
 export class FakePort implements FaultPort {
   readonly staging = new Uint8Array(64 * 4096);
   /** Content of each page: undefined for missing, -1 for poison. */

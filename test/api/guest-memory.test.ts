@@ -56,7 +56,7 @@ function setUp(
 const refusal = (code: string): Error => expect.objectContaining({ code }) as Error;
 
 describe('reading and writing at once', () => {
-  it('works over pages that are present, and hands out copies', () => {
+  it('of present pages: the bytes, as a copy', () => {
     const { memory, states, bytes } = setUp();
     states.setPresent(page(1, 2), true);
     const got = memory.readSync(at(1, PAGE - 1), 2);
@@ -80,7 +80,7 @@ describe('reading and writing at once', () => {
         states.set('frozen', page(3), true);
       },
     ],
-  ])('is refused where a page is %s, and nothing is written', (_, code, spoil) => {
+  ])('of a page that is %s: refused, and nothing is written', (_, code, spoil) => {
     const { memory, states, bytes } = setUp();
     states.setPresent(page(2), true);
     spoil(states);
@@ -90,7 +90,7 @@ describe('reading and writing at once', () => {
     expect([...memory.readSync(at(2), 1)]).toEqual([3]);
   });
 
-  it('names the page that is in the way', () => {
+  it('of a range with one missing page: the error names that page', () => {
     const { memory, states } = setUp();
     states.setPresent(page(0, 5), true);
     expect(() => memory.readSync(at(3), 3 * PAGE)).toThrow(
@@ -100,7 +100,7 @@ describe('reading and writing at once', () => {
 });
 
 describe('reading and writing when the pages have come', () => {
-  it('brings what is missing, and that only', async () => {
+  it('of missing and present pages: the missing ones are brought, and no other', async () => {
     const { memory, states, ensured } = setUp();
     states.setPresent(page(1), true);
     expect([...(await memory.read(at(1), 1))]).toEqual([2]);
@@ -109,34 +109,34 @@ describe('reading and writing when the pages have come', () => {
     expect(ensured).toEqual([page(2, 2)]);
   });
 
-  it('writes a part of a page after its contents are there', async () => {
+  it('a write to a part of a missing page: comes after its contents', async () => {
     const { memory, bytes, states } = setUp();
     await memory.write(at(4, 10), Uint8Array.of(1, 2));
     expect(states.isPresent(4)).toBe(true);
     expect([bytes[4 * PAGE + 9], bytes[4 * PAGE + 10], bytes[4 * PAGE + 12]]).toEqual([5, 1, 5]);
   });
 
-  it('is refused as the pager refuses, and writes nothing then', async () => {
+  it('where the pager refuses: the same error, and nothing is written', async () => {
     const { memory, bytes } = setUp({ ensure: () => Promise.reject(new Error('the pager')) });
     await expect(memory.read(at(0), 1)).rejects.toThrow('the pager');
     await expect(memory.write(at(0), Uint8Array.of(9))).rejects.toThrow('the pager');
     expect(bytes[0]).toBe(1);
   });
 
-  it('is refused where a page has gone again meanwhile', async () => {
+  it('where a page is removed before it is read: refused', async () => {
     const { memory } = setUp({ ensure: () => Promise.resolve() });
     await expect(memory.read(at(0), 1)).rejects.toMatchObject({ code: 'PAGE_MISSING' });
   });
 });
 
 describe('reading by blocking', () => {
-  it('goes straight to the memory', () => {
+  it('of local memory: the mapping is read', () => {
     const { memory, ensured } = setUp();
     expect([...memory.readBlocking(at(6), 1)]).toEqual([7]);
     expect(ensured).toEqual([]);
   });
 
-  it('is refused where it would wait for itself, and only then', () => {
+  it('on the thread that would have to serve the page: DEADLOCK; elsewhere: it blocks', () => {
     const { memory, states } = setUp({ mustNotBlock: 'the resolver runs on this thread' });
     expect(() => memory.readBlocking(at(6), 1)).toThrow(refusal('DEADLOCK'));
     states.setPresent(page(6), true);
@@ -147,7 +147,7 @@ describe('reading by blocking', () => {
 });
 
 describe('addresses outside every region', () => {
-  it('are refused by whatever accesses them, and ignored by a hint', async () => {
+  it('by an access: refused; by a hint: ignored', async () => {
     const { memory, states, hinted } = setUp();
     states.setPresent(page(0, PAGES), true);
     const end = at(PAGES, -1);
@@ -161,7 +161,7 @@ describe('addresses outside every region', () => {
   });
 });
 
-it('after close everything is refused, and a hint does nothing', async () => {
+it('guest memory after close: accesses are refused, and a hint does nothing', async () => {
   const { memory, states, hinted } = setUp();
   states.setPresent(page(0, PAGES), true);
   memory.close();

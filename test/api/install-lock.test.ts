@@ -7,7 +7,7 @@ const words = (): Int32Array => new Int32Array(new SharedArrayBuffer(4));
 
 const leaving = new URL('./fixtures/leave-lock.mjs', import.meta.url);
 
-it('is taken at once where no batch is under way, and stays taken whatever the resolver does', () => {
+it('install lock without a batch in progress: taken at once, and for good', () => {
   const shared = words();
   const lock = new InstallLock(shared, 0);
   lock.enter();
@@ -19,7 +19,7 @@ it('is taken at once where no batch is under way, and stays taken whatever the r
   expect(shared[0]).toBe(taken);
 });
 
-it('is taken when the batch under way is through', async () => {
+it('install lock with a batch in progress: taken when the batch has ended', async () => {
   const shared = words();
   const lock = new InstallLock(shared, 0);
   lock.enter();
@@ -30,7 +30,7 @@ it('is taken when the batch under way is through', async () => {
   expect(shared[0]).toBe(2);
 });
 
-it('is taken from a batch that does not end, after the bound', () => {
+it('install lock with a batch that does not end: taken after the bound', () => {
   const shared = words();
   const lock = new InstallLock(shared, 0);
   lock.enter();

@@ -4,7 +4,7 @@ import { KeepAlive } from '../../src/api/keep-alive.js';
 /** Timers that keep the event loop going. */
 const alive = (): number => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
 
-it('keeps the event loop going while it is wanted or something is awaited, until it ends', async () => {
+it('KeepAlive: the event loop goes on while it is wanted or something is awaited, until it ends', async () => {
   const before = alive();
   const keep = new KeepAlive();
   expect(alive() - before, 'wanted').toBe(1);

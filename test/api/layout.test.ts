@@ -38,7 +38,7 @@ const layout = new MemoryLayout([
 const range = (start: number, length: number) => ({ start: gpa(start), length: BigInt(length) });
 
 describe('pages of a layout', () => {
-  it('are numbered through the regions in guest-physical order', () => {
+  it('numbers: through the regions, in guest-physical order', () => {
     expect(layout.pageCount).toBe(7);
     expect(layout.regions.map(({ firstPage, pageCount }) => [firstPage, pageCount])).toEqual([
       [0, 2],
@@ -50,23 +50,23 @@ describe('pages of a layout', () => {
     expect(layout.gpaOf(6)).toBe(gpa(2 ** 30 + 3 * HUGE + PAGE));
   });
 
-  it('lie in the source at their region’s place, whatever that is aligned to', () => {
+  it('source offsets: from their region’s, at any alignment', () => {
     expect([1, 4, 5].map((page) => layout.sourceByteOf(page))).toEqual([512 + PAGE, 3 * HUGE, 0x1000_0000]);
     expect(layout.sourceOffsetOf(4)).toBe(fileOffset(3 * HUGE));
   });
 
-  it('lie in host memory where their region is mapped, if it is', () => {
+  it('host addresses: where their region is mapped', () => {
     expect(layout.hvaOf(1)).toBe(hva(0x7000_0000 + PAGE));
     expect(() => layout.hvaOf(2)).toThrow(RangeError);
   });
 
-  it('are no others', () => {
+  it('numbers beyond the last: RangeError', () => {
     for (const page of [-1, 7, 2 ** 40, NaN]) expect(() => layout.regionOf(page)).toThrow(RangeError);
   });
 });
 
 describe('pages of a range', () => {
-  it('are all that it touches, a run for each region', () => {
+  it('of bytes in several regions: every page touched, a run for each region', () => {
     expect(layout.pagesOf(range(2 ** 20 + PAGE - 1, 2))).toEqual([{ first: 0, count: 2 }]);
     expect(layout.pagesOf(range(2 ** 30 + 2 * HUGE + 7, HUGE))).toEqual([
       { first: 4, count: 1 },
@@ -74,14 +74,14 @@ describe('pages of a range', () => {
     ]);
   });
 
-  it('are refused where a byte is outside every region, or there is none', () => {
+  it('with a byte outside every region, or empty: refused', () => {
     const outside = expect.objectContaining({ code: 'BAD_RANGE' }) as Error;
     expect(() => layout.pagesOf(range(2 ** 20 + PAGE, PAGE + 1))).toThrow(outside);
     expect(() => layout.pagesOf(range(0, 1))).toThrow(outside);
     expect(() => layout.pagesOf(range(2 ** 20, 0))).toThrow(outside);
   });
 
-  it('are those inside regions where the rest does not matter', () => {
+  it('clipped: only those inside regions', () => {
     expect(layout.pagesInside(range(0, 2 ** 30 + 1))).toEqual([
       { first: 0, count: 2 },
       { first: 2, count: 1 },
@@ -89,7 +89,7 @@ describe('pages of a range', () => {
     expect(layout.pagesInside(range(0, PAGE))).toEqual([]);
   });
 
-  it('must be whole where they are to be changed: each edge by its own region', () => {
+  it('to be changed: whole at each edge, by the page size there', () => {
     const misaligned = expect.objectContaining({ code: 'BAD_ALIGNMENT' }) as Error;
     expect(layout.wholePagesOf(range(2 ** 30 + HUGE, 2 * HUGE + PAGE))).toEqual([
       { first: 3, count: 2 },
@@ -99,7 +99,7 @@ describe('pages of a range', () => {
     expect(() => layout.wholePagesOf(range(2 ** 20, PAGE + 1))).toThrow(misaligned);
   });
 
-  it('lead back to bytes that hold the range', () => {
+  it('back to bytes: they hold the range', () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 3 * HUGE + 2 * PAGE - 1 }), fc.nat(), (start, size) => {
         const length = 1 + (size % (3 * HUGE + 2 * PAGE - start));
@@ -129,7 +129,7 @@ describe('a layout that changes', () => {
   const numbers = ({ regions }: MemoryLayout): unknown =>
     regions.map(({ gpa: start, firstPage }) => [start, firstPage]);
 
-  it('numbers added pages behind all others, wherever their region lies', () => {
+  it('added regions: numbered after all others, at any address', () => {
     const changing = make();
     add(changing, [low]);
     expect(numbers(changing)).toEqual([
@@ -146,7 +146,7 @@ describe('a layout that changes', () => {
     expect(() => changing.regionOf(9)).toThrow(RangeError); // between two regions
   });
 
-  it('does not use the numbers of a removed region again, and still knows its pages', () => {
+  it('a removed region: its numbers are not used again, and are still known', () => {
     const changing = make();
     add(changing, [low]);
     changing.remove(changing.regionsOf([{ start: low.gpa, length: low.length }]));
@@ -159,7 +159,7 @@ describe('a layout that changes', () => {
     expect([changing.regions, changing.pageAt(high.gpa)]).toEqual([[], undefined]);
   });
 
-  it('is the same in another isolate, and takes what it has already once', () => {
+  it('in another isolate: the same; a region added twice is added once', () => {
     const changing = make();
     add(changing, [low]);
     changing.remove([{ firstPage: 0 }]);
@@ -170,7 +170,7 @@ describe('a layout that changes', () => {
     expect([numbers(other), other.pageCount]).toEqual([numbers(changing), 12]);
   });
 
-  it('takes ranges as regions only where they are whole', () => {
+  it('ranges to regions: only whole regions', () => {
     const changing = new MemoryLayout([low, spec({ gpa: gpa(0x10_4000) }), high]);
     expect(changing.regionsOf([range(0x10_0000, 8 * PAGE)]).map(({ firstPage }) => firstPage)).toEqual([
       0, 4,
@@ -186,7 +186,7 @@ describe('a layout that changes', () => {
       expect(() => changing.regionsOf(ranges)).toThrow(wrong);
   });
 
-  it('follows where pages are moved and unmapped, and refuses what would overlap them there', () => {
+  it('moved and unmapped pages: followed, and overlaps at the new address are refused', () => {
     const changing = new MemoryLayout([spec({ hva: hva(0x1_0000) })]);
     changing.move({ first: 0, count: 4 }, hva(0x8_0000));
     changing.move({ first: 1, count: 2 }, hva(0x9_0000));
@@ -201,13 +201,13 @@ describe('a layout that changes', () => {
 });
 
 describe('a layout', () => {
-  it('crosses isolates by its specs', () => {
+  it('made again from its specs in another isolate: the same', () => {
     const specs = structuredClone(layout.toSpecs());
     expect(new MemoryLayout(specs).regions).toEqual(layout.regions);
     expect(specs[0]).not.toHaveProperty('firstPage');
   });
 
-  it('takes its mapping region by region', () => {
+  it("mapped region by region: has each region's address", () => {
     const mapped = layout.mappedAt([
       { hva: hva(0x1_0000_0000) },
       { hva: hva(0x2_0000_0000), file: { fd: 5, offset: fileOffset(0) } },
@@ -218,7 +218,7 @@ describe('a layout', () => {
   });
 
   // Compared pair by pair they would take minutes: far past the time-out.
-  it('of 40 000 regions is checked, and looked up in, within seconds', () => {
+  it('of 40 000 regions: checked and searched within seconds', () => {
     const regions = Array.from({ length: 40_000 }, (_, i) =>
       spec({ gpa: gpa(8 * i * PAGE), hva: hva(0x7000_0000_0000 - 8 * i * PAGE) }),
     );

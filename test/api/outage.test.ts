@@ -32,32 +32,32 @@ function outage(until_ms: number, policy: Partial<PagerPolicy> = {}) {
 }
 
 describe('a source that refuses', () => {
-  it('for 30 s is survived by default, and asked again within a second of its return', () => {
+  it('for 30 s, by default: the access survives, and the source is asked within a second of its return', () => {
     const { contents, ms } = outage(30_000);
     expect(contents).toBe(6);
     expect(ms).toBeGreaterThanOrEqual(30_000);
     expect(ms).toBeLessThanOrEqual(31_000);
   });
 
-  it('for good is given up after a minute by default: the page is poisoned, never zeros', () => {
+  it('for good, by default: given up after a minute, and the page is poisoned, never zeros', () => {
     const { contents, ms } = outage(Infinity);
     expect(contents).toBe(-1);
     expect(ms).toBeGreaterThan(30_000);
     expect(ms).toBeLessThanOrEqual(DEFAULT_POLICY.retryFor_ms + DEFAULT_POLICY.maxRetryDelay_ms);
   });
 
-  it('is asked again after pauses that double up to a bound', () => {
+  it('several times: asked again after pauses that double up to a bound', () => {
     const { asked } = outage(Infinity, { retries: 6, retryDelay_ms: 10, maxRetryDelay_ms: 100 });
     expect(asked).toEqual([0, 10, 30, 70, 150, 250, 350]);
   });
 
-  it('is given up after as many retries as the policy says, or after its time, whichever is first', () => {
+  it('with bounds in the policy: given up after its retries or its time, whichever is first', () => {
     expect(outage(Infinity, { retries: 2 }).asked).toHaveLength(3);
     expect(outage(Infinity, { retryFor_ms: 30 }).asked).toHaveLength(3); // pauses of 10 and 20 ms
     expect(outage(Infinity, { retries: 0 }).asked).toHaveLength(1);
   });
 
-  it('with answers of the wrong length is given up after three retries', () => {
+  it('with answers of the wrong length: given up after three retries', () => {
     let asked = 0;
     const engine = setUp({ faultAroundPages: 1 }, { ...pattern, read: () => (asked++, PAGE - 1) });
     engine.port.fault(5);
@@ -74,7 +74,7 @@ describe('a process that is stopped while its source is asked', () => {
     onSourceFailure: 'poison',
   } as const;
 
-  it('goes on waiting for the answer: the pause is not the source’s time', async () => {
+  it('once: the fetch goes on waiting, the pause is not the source’s time', async () => {
     const { source, questions } = heldSource();
     const { port, turn, clock, resolver } = setUp(policy, source);
     port.fault(1);
@@ -89,7 +89,7 @@ describe('a process that is stopped while its source is asked', () => {
     expect([port.pages[1], questions.length]).toEqual([2, 1]);
   });
 
-  it('again and again: pauses never add up to a time-out', () => {
+  it('again and again: the pauses never add up to a time-out', () => {
     const { source, questions } = heldSource();
     const { turn, clock, port } = setUp(policy, source);
     port.fault(1);
@@ -101,7 +101,7 @@ describe('a process that is stopped while its source is asked', () => {
     expect(questions).toHaveLength(1); // 7 eighths of the time-out
   });
 
-  it('is not given up because it was stopped between retries', () => {
+  it('between retries: the fetch is not given up', () => {
     const at: { clock?: { ms: number } } = {};
     const { source, asked } = refusing(3_600_500, () => at.clock?.ms ?? 0);
     const engine = setUp(policy, source);

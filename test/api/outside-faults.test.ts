@@ -8,30 +8,30 @@ const told = (answer: string, address = 5): object => ({
 });
 
 describe('a fault outside the layout', () => {
-  it('is refused by default, told, counted, and nothing else is touched', () => {
-    const { resolver, port, notices, counters } = setUp();
+  it('by default: refused, reported, counted, and nothing else is changed', () => {
+    const { resolver, port, events, counters } = setUp();
     port.outside(5);
     port.fault(8);
     resolver.turn('none');
     expect(port.log).toEqual(['poison at 5: installed', 'copy 8+4']);
-    expect(notices).toEqual([told('refused')]);
+    expect(events).toEqual([told('refused')]);
     expect(counters.get('outsideFaults')).toBe(1);
     expect(counters.get('missingFaults')).toBe(1);
   });
 
-  it('is answered with zeros, or stops the pager after it was refused, as the policy says', () => {
+  it('by policy: answered with zeros, or refused and the pager stops', () => {
     const zeros = setUp({ onOutsideFault: 'zeros' });
     zeros.port.outside(5);
     zeros.resolver.turn('none');
-    expect([zeros.port.log, zeros.notices]).toEqual([['zeros at 5: installed'], [told('zeros')]]);
+    expect([zeros.port.log, zeros.events]).toEqual([['zeros at 5: installed'], [told('zeros')]]);
 
-    const { resolver, port, notices } = setUp({ onOutsideFault: 'stop' });
+    const { resolver, port, events } = setUp({ onOutsideFault: 'stop' });
     port.outside(5);
     resolver.turn('none');
     port.outside(6);
     resolver.turn('none');
     expect(port.log).toEqual(['poison at 5: installed', 'poison 0+64', 'poison at 6: installed']);
-    expect(notices).toMatchObject([
+    expect(events).toMatchObject([
       told('refused'),
       { kind: 'stopped', error: { code: 'BAD_RANGE' }, waiters: 'poisoned' },
       { kind: 'poisoned' },
@@ -39,8 +39,8 @@ describe('a fault outside the layout', () => {
     ]);
   });
 
-  it('is looked up again once the events were read that kept it from being answered', () => {
-    const { resolver, port, notices } = setUp({ faultAroundPages: 1 });
+  it('while events are unread: looked up again once they were read', () => {
+    const { resolver, port, events } = setUp({ faultAroundPages: 1 });
     port.outcomes = ['again', 'again'];
     port.outside(5);
     resolver.turn('none');
@@ -49,26 +49,26 @@ describe('a fault outside the layout', () => {
     port.found.set(5, 9); // the move was read: the address is page 9's
     resolver.turn('none');
     expect(port.log).toEqual(['poison at 5: again', 'poison at 5: again', 'copy 9+1']);
-    expect(notices).toEqual([]);
+    expect(events).toEqual([]);
   });
 
-  it('that cannot be answered stops the pager, and is said to wait', () => {
-    const { resolver, port, notices } = setUp({ onOutsideFault: 'zeros' });
+  it('that the port cannot answer: the pager stops, and reports that the access waits', () => {
+    const { resolver, port, events } = setUp({ onOutsideFault: 'zeros' });
     port.outcomes = ['failed'];
     port.outside(5);
     resolver.turn('none');
-    expect(notices.slice(0, 2)).toMatchObject([told('waits'), { kind: 'stopped', waiters: 'blocked' }]);
+    expect(events.slice(0, 2)).toMatchObject([told('waits'), { kind: 'stopped', waiters: 'blocked' }]);
   });
 
-  it('of a process that has ended stops the pager: MEMORY_GONE', () => {
-    const { resolver, port, notices } = setUp();
+  it('of a process that has ended: the pager stops with MEMORY_GONE', () => {
+    const { resolver, port, events } = setUp();
     port.outcomes = ['gone'];
     port.outside(5);
     resolver.turn('none');
-    expect(notices).toMatchObject([{ kind: 'stopped', error: { code: 'MEMORY_GONE' } }]);
+    expect(events).toMatchObject([{ kind: 'stopped', error: { code: 'MEMORY_GONE' } }]);
   });
 
-  it('that has come unread is answered when the resolver is told to end, unless the memory is left to others', () => {
+  it('unread when the resolver ends: answered, unless the memory is left to another pager', () => {
     for (const missing of ['poison', 'zero', 'leave'] as const) {
       const { port, execute, resolver } = setUp();
       port.outside(5);
@@ -78,7 +78,7 @@ describe('a fault outside the layout', () => {
     }
   });
 
-  it('is answered when the resolver fails', () => {
+  it('when the resolver fails: answered', () => {
     const { port, resolver } = setUp();
     port.outside(5);
     resolver.abort(new Error('a fault in the handler'));

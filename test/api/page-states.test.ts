@@ -16,7 +16,7 @@ const firstOf = (bits: Uint8Array, bit: number): number =>
   bits.includes(bit) ? bits.indexOf(bit) : bits.length;
 
 describe('PageStates', () => {
-  it('a reader sees blocks that another isolate allocated', () => {
+  it('blocks allocated by another isolate: a reader sees them', () => {
     const { owner, reader } = pair(64);
     owner.set('removed', range(5, 1), true);
     expect(reader.is('removed', 5)).toBe(true);
@@ -24,7 +24,7 @@ describe('PageStates', () => {
     expect(reader.is('removed', 4)).toBe(false);
   });
 
-  it('costs 33 MiB for 1 TiB of small pages when idle, and 512 bytes a chunk in use', () => {
+  it('memory: 33 MiB for 1 TiB of small pages when idle, and 512 bytes a block in use', () => {
     const states = PageStates.create(2 ** 28);
     expect(Math.round(states.byteLength / 2 ** 20)).toBe(33);
     const idle = states.byteLength;
@@ -34,7 +34,7 @@ describe('PageStates', () => {
     expect(states.byteLength - idle).toBe(512);
   });
 
-  it('says of a page what weighs most', () => {
+  it('a page in several planes: its state is the one that weighs most', () => {
     const states = PageStates.create(8);
     states.setPresent(range(0, 4), true);
     states.set('poisoned', range(1, 1), true);
@@ -51,7 +51,7 @@ describe('PageStates', () => {
     ]);
   });
 
-  it('is plain until a page is more than missing, present or write-protected', () => {
+  it('plain: until a page is more than missing, present or write-protected', () => {
     const states = PageStates.create(8);
     states.setPresent(range(0, 8), true);
     states.set('write-protected', range(0, 8), true);
@@ -61,7 +61,7 @@ describe('PageStates', () => {
     expect(states.plain).toBe(false);
   });
 
-  it('counts the pages that changed, not those named', () => {
+  it('setting a range: counts the pages that changed, not those named', () => {
     const states = PageStates.create(100);
     expect(states.setPresent(range(10, 50), true)).toBe(50);
     expect(states.setPresent(range(0, 40), true)).toBe(10);
@@ -71,7 +71,7 @@ describe('PageStates', () => {
     expect(states.allPresent(range(0, 31))).toBe(false);
   });
 
-  it('a snapshot brings other states to the same, but for what is frozen', () => {
+  it('a snapshot entered into other states: the same, except for frozen', () => {
     const pages = 2 * 4096 + 77;
     const change = fc.record({
       what: fc.constantFrom<Plane | 'present'>('present', ...PLANES),
@@ -99,7 +99,7 @@ describe('PageStates', () => {
     );
   });
 
-  it('a snapshot of some ranges has their pages one after the other', () => {
+  it('a snapshot of some ranges: their pages one after the other', () => {
     const one = PageStates.create(9000);
     one.setPresent(range(8190, 20), true);
     one.set('removed', range(4090, 10), true);
@@ -114,7 +114,7 @@ describe('PageStates', () => {
     ]);
   });
 
-  it('a snapshot that is none is refused', () => {
+  it('a snapshot of a wrong type or length: refused', () => {
     const states = PageStates.create(100);
     expect(() => states.restore({ present: new Uint8Array(12) })).toThrow(RangeError);
     expect(() => states.restore({ present: [] as never })).toThrow(TypeError);
@@ -122,7 +122,7 @@ describe('PageStates', () => {
     expect(() => states.restore({ present: new Uint8Array(13), removed })).toThrow(RangeError);
   });
 
-  it('is a set of pages for every plane and for presence, however the ranges lie', () => {
+  it('each plane and presence, at any ranges: as a set of pages', () => {
     const pages = 3 * 4096 + 100;
     const change = fc.record({
       what: fc.constantFrom<Plane | 'present'>('present', ...PLANES),
@@ -165,7 +165,7 @@ describe('PageStates', () => {
     );
   });
 
-  it('grows at its end, also for an isolate that has looked before', () => {
+  it('grown at the end: an isolate that has read before sees the new pages', () => {
     const states = PageStates.create(100);
     const other = new PageStates(states.shared);
     expect(other.nextMissing(0, 100)).toBe(0);

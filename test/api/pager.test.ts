@@ -70,7 +70,7 @@ function inShards(
         supports: { ...attachment.supports, ...supports },
         memory: attachment.memory,
         shards,
-        withdraw: () => {},
+        discard: () => {},
         moved: () => {},
         abandonChild,
         close: () => attachment.close(),
@@ -98,7 +98,7 @@ function nextUncaught(): Promise<Error> {
 }
 
 describe('opening a pager', () => {
-  it('leaves no resolver, port or source where one of its shards cannot be opened', async () => {
+  it('with a shard that cannot be opened: no resolver, port or source is left', async () => {
     const port = new FakePort(4096);
     let closedSources = 0;
     const failing = open({
@@ -115,26 +115,26 @@ describe('opening a pager', () => {
     expect([port.closed, closedSources]).toEqual([true, 2]);
   });
 
-  it('refuses an access class that does not exist', async () => {
+  it('with an unknown access class: refused', async () => {
     await expect(open({ needs: ['vpcu' as never] })).rejects.toThrow(RangeError);
   });
 
-  it('refuses a presence bitmap that is too short', async () => {
+  it('with a presence bitmap that is too short: refused', async () => {
     await expect(open({ states: { present: new Uint8Array(1) } })).rejects.toThrow(RangeError);
   });
 
-  it('refuses a region that reaches past the source', async () => {
+  it('with a region that reaches past the source: refused', async () => {
     await expect(open({ source: { ...pattern, length: PAGES * PAGE - 1 } })).rejects.toMatchObject({
       code: 'BAD_RANGE',
     });
   });
 
-  it('refuses to poison forked children where the backend cannot', async () => {
+  it('with forked children to poison on a backend without poison: refused', async () => {
     const backend = inShards([], { verbs: ['copy', 'wake'], events: ['fork'] });
     await expect(open({ backend })).rejects.toMatchObject({ code: 'NOT_SUPPORTED' });
   });
 
-  it('refuses a policy that the backend cannot carry out', async () => {
+  it('with a policy that the backend cannot carry out: refused', async () => {
     const backend = inShards([], { verbs: ['copy', 'wake'] });
     await expect(open({ backend, policy: { onSourceFailure: 'poison' } })).rejects.toMatchObject({
       code: 'NOT_SUPPORTED',
@@ -142,7 +142,7 @@ describe('opening a pager', () => {
     });
   });
 
-  it('refuses a backend that this host lacks something for, naming each thing and its remedy', async () => {
+  it('with unmet requirements: refused, naming each with its remedy', async () => {
     const denied = new DemandPagingError('NO_PERMISSION', 'opening is denied', { hint: 'Be root' });
     const list = [
       { what: 'Linux', met: true, found: 'linux', remedy: '' },
@@ -164,30 +164,43 @@ describe('opening a pager', () => {
 });
 
 describe('commands to a pager', () => {
-  it('two withdrawals of one range leave it to be fetched anew', async () => {
+  it('two discards of one range that are to be fetched again: it is missing, and fetched', async () => {
     await using pager = await open();
     await pager.ensure(pages(0, 4));
-    await Promise.all([pager.withdraw(pages(0, 4)), pager.withdraw(pages(0, 4))]);
+    await Promise.all([
+      pager.discard(pages(0, 4), { then: 'refetch' }),
+      pager.discard(pages(0, 4), { then: 'refetch' }),
+    ]);
     expect(await pager.memory!.read(gpa(0), 1)).toEqual(Uint8Array.of(1));
   });
 
-  it('a hold keeps pages from being dropped, frozen and poisoned, until it is released', async () => {
+  it('a hold: discard, freeze and poison are refused until it is released', async () => {
     await using pager = await open();
     const hold = await pager.hold(pages(2, 2));
-    for (const taking of ['remove', 'withdraw', 'freeze', 'poison'] as const)
-      await expect(pager[taking](pages(0, 3))).rejects.toMatchObject({ code: 'PAGE_HELD' });
+    for (const then of ['zero', 'refetch'] as const)
+      await expect(pager.discard(pages(0, 3), { then })).rejects.toMatchObject({ code: 'PAGE_HELD' });
+    for (const verb of ['freeze', 'poison'] as const)
+      await expect(pager[verb](pages(0, 3))).rejects.toMatchObject({ code: 'PAGE_HELD' });
     expect(pager.memory!.readSync(gpa(2 * PAGE), 1)).toEqual(Uint8Array.of(3));
     hold.release();
-    await pager.remove(pages(0, 3));
+    await pager.discard(pages(0, 3), { then: 'zero' });
     expect(await pager.memory!.read(gpa(2 * PAGE), 1)).toEqual(Uint8Array.of(0));
   });
 
-  it('a hint across a hole is no error', async () => {
+  it('discard without a choice of what comes then, or with another: refused, and nothing is discarded', async () => {
+    await using pager = await open();
+    await pager.ensure(pages(0, 1));
+    for (const then of [undefined, 'missing'])
+      await expect(pager.discard(pages(0, 1), { then } as never)).rejects.toThrow(RangeError);
+    expect(pager.states.isPresent(0)).toBe(true);
+  });
+
+  it('a hint across a hole between regions: no error', async () => {
     await using pager = await open({ regions: [region(0, 1), region(32, 1)] });
     expect(() => pager.memory!.hint(pages(0, 33))).not.toThrow();
   });
 
-  it('a source that counts wrongly behind a port is not taken for contents', async () => {
+  it('a source behind a port that answers no count: not taken for contents', async () => {
     const { port1, port2 } = new MessageChannel();
     servePort(port2, { ...pattern, read: () => Promise.resolve(undefined as never) });
     const pager = await open({
@@ -201,19 +214,19 @@ describe('commands to a pager', () => {
 });
 
 describe('closing a pager', () => {
-  it('waits for a withdrawal under way, and can populate after it', async () => {
+  it('close waits for a discard in progress, and populates after it', async () => {
     const pager = await open();
     await pager.ensure(pages(0, 4));
-    const withdrawn = pager.withdraw(pages(0, 4));
+    const discarded = pager.discard(pages(0, 4), { then: 'refetch' });
     const closed = pager.close({ missing: 'populate' });
-    expect(await Promise.allSettled([withdrawn, closed])).toEqual([
+    expect(await Promise.allSettled([discarded, closed])).toEqual([
       { status: 'fulfilled', value: undefined },
       { status: 'fulfilled', value: undefined },
     ]);
     expect(pager.complete).toBe(true);
   });
 
-  it('does not populate what is frozen: it is refused, and can be tried again after a thaw', async () => {
+  it('populate with a frozen page: refused, and works after a thaw', async () => {
     const pager = await open();
     await pager.freeze(pages(3, 1));
     await expect(pager.close({ missing: 'populate' })).rejects.toMatchObject({ code: 'PAGE_FROZEN' });
@@ -222,14 +235,14 @@ describe('closing a pager', () => {
     expect(pager.complete).toBe(true);
   });
 
-  it('refuses a choice that does not exist, and goes on', async () => {
+  it('with an unknown choice: refused, and the pager goes on', async () => {
     const pager = await open();
     await expect(pager.close({ missing: 'posion' as never })).rejects.toThrow(RangeError);
     expect(await pager.memory!.read(gpa(0), 1)).toEqual(Uint8Array.of(1));
     await pager.close();
   });
 
-  it('is refused where missing pages cannot be poisoned, changing nothing', async () => {
+  it('with missing pages and no poison: refused, and nothing changes', async () => {
     const pager = await open();
     Object.defineProperty(pager, 'supports', { value: { ...pager.supports, verbs: ['copy'] } });
     await expect(pager.close()).rejects.toMatchObject({ code: 'NOT_SUPPORTED' });
@@ -237,12 +250,12 @@ describe('closing a pager', () => {
     await pager.close({ missing: 'leave' });
   });
 
-  it('refuses every command after it', async () => {
+  it('commands after it: refused', async () => {
     const pager = await open();
     await pager.close();
     for (const command of [
       () => pager.ensure(pages(0, 1)),
-      () => pager.withdraw(pages(0, 1)),
+      () => pager.discard(pages(0, 1), { then: 'refetch' }),
       () => pager.freeze(pages(0, 1)),
       () => pager.nameThread(1, 'vmm'),
       () => pager.memory!.read(gpa(0), 1),
@@ -254,7 +267,7 @@ describe('closing a pager', () => {
 });
 
 describe('what a pager says', () => {
-  it('complete, heard, may close the pager while accesses are being let go', async () => {
+  it('complete, whose listener closes the pager: accesses are let go', async () => {
     const backend = memoryBackend();
     const pager = await open({ backend });
     const closed = new Promise((resolve, reject) => {
@@ -270,7 +283,7 @@ describe('what a pager says', () => {
     );
   });
 
-  it('a listener that throws is an uncaught error of its own; the pager goes on', async () => {
+  it('a listener that throws: an uncaught error of its own, and the pager goes on', async () => {
     await using pager = await open();
     const listener = (): void => {
       throw new Error('the listener');
@@ -283,7 +296,7 @@ describe('what a pager says', () => {
     expect(await pager.memory!.read(gpa(5 * PAGE), 1)).toEqual(Uint8Array.of(6));
   });
 
-  it('a forked child that cannot be let go is a warning; the pager goes on', async () => {
+  it('a forked child whose accesses cannot be let go: a warning, and the pager goes on', async () => {
     const port = new FakePort(4096);
     const asked: number[] = [];
     const backend = inShards([shard(0, () => port)], {}, (fd) => {
@@ -302,7 +315,7 @@ describe('what a pager says', () => {
     await pager.ensure(pages(1, 1));
   });
 
-  it('complete is said once, when every shard is, whatever was present at first', async () => {
+  it('complete: emitted once, when every shard is, whatever was present at first', async () => {
     const ports = [new FakePort(8192), new FakePort(8192)];
     ports[0]!.pages.fill(9, 0, 4096);
     const pager = await open({
@@ -325,7 +338,7 @@ describe('what a pager says', () => {
     expect(said).toBe(1);
   });
 
-  it('a port whose wait fails ends the resolver, with the port’s own error', async () => {
+  it('a port whose wait fails: the resolver ends with the port’s own error', async () => {
     const port = new FakePort(PAGES);
     const gone = new DemandPagingError('MEMORY_GONE', 'the process has ended');
     port.ready = () => Promise.reject(gone);

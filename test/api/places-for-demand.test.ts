@@ -54,10 +54,10 @@ const setting = fc.record({
 });
 
 /**
- * What an access has to wait behind is bounded in bytes, whatever the program has asked for, and it finds a place: it is asked of the
- * source in the very turn in which its fault is taken.
+ * What an access has to wait behind is bounded in bytes, whatever the program has asked for, and it finds a
+ * place: it is asked of the source in the very turn in which its fault is taken.
  */
-test('work ahead of accesses leaves them their places', async () => {
+test('fetches ahead of accesses: places for accesses are left', async () => {
   await fc.assert(
     fc.asyncProperty(setting, fc.array(step, { minLength: 1, maxLength: 40 }), async (policy, steps) => {
       const { source, asked } = waitingSource();
@@ -91,7 +91,7 @@ test('work ahead of accesses leaves them their places', async () => {
   );
 });
 
-test('an asynchronous source is not asked for the whole image ahead of an access', () => {
+test('an asynchronous source, before an access: not asked for the whole image', () => {
   const { source, asked } = waitingSource();
   const { port, execute, turn } = setUp(
     { faultAroundPages: 1, prefetchPages: 4, maxAhead_bytes: 8 * PAGE },
@@ -108,7 +108,7 @@ test('an asynchronous source is not asked for the whole image ahead of an access
   expect(asked.map(({ first }) => first)).toEqual([0, 4, PAGES - 1]);
 });
 
-test('however little may be ahead, a request comes to its end, page by page', async () => {
+test('with the least bytes ahead: a request ends, page by page', async () => {
   const { source, asked } = waitingSource();
   const { execute, turn, replies } = setUp({ maxAhead_bytes: 1, prefetchPages: 16 }, source);
   execute({ command: 'ensure', ranges: [{ first: 0, count: 3 }] });

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { completePolicy, DEFAULT_POLICY, type PagerPolicy } from '../../src/api/index.js';
 
 describe('completePolicy', () => {
-  it('fills in what is not given, and leaves the defaults alone', () => {
+  it('a part of a policy: the rest is filled in, and the defaults stay', () => {
     expect(completePolicy()).toEqual(DEFAULT_POLICY);
     expect(completePolicy({ retries: 0, wait: 'spin' })).toEqual({
       ...DEFAULT_POLICY,
@@ -12,7 +12,7 @@ describe('completePolicy', () => {
     expect(DEFAULT_POLICY).toMatchObject({ onSourceFailure: 'stop', wait: 'block' });
   });
 
-  it('grants opening what a fetch is granted, 5 s at least, unless it is said', () => {
+  it('without openTimeout_ms: as sourceTimeout_ms, and 5 s at least', () => {
     expect(completePolicy({ sourceTimeout_ms: 70_000 }).openTimeout_ms).toBe(70_000);
     expect(completePolicy({ sourceTimeout_ms: 500 }).openTimeout_ms).toBe(5000);
     expect(completePolicy({ sourceTimeout_ms: 500, openTimeout_ms: 70 }).openTimeout_ms).toBe(70);
@@ -36,16 +36,16 @@ describe('completePolicy', () => {
     ['retryDelay_ms', 2 ** 31],
     ['sourceTimeout_ms', 0],
     ['sourceTimeout_ms', 2 ** 31],
-    ['maxNotices', 0],
+    ['maxEvents', 0],
     ['onSourceFailure', 'zero'],
     ['onFork', 'ignore'],
     ['wait', 'sleep'],
-  ])('refuses %s %s, naming it', (name, value) => {
+  ])('%s %s: refused, and named', (name, value) => {
     expect(() => completePolicy({ [name]: value })).toThrow(RangeError);
     expect(() => completePolicy({ [name]: value })).toThrow(name);
   });
 
-  it('refuses an option that does not exist, naming it', () => {
+  it('an unknown option: refused, and named', () => {
     expect(() => completePolicy({ retrys: 1 } as Partial<PagerPolicy>)).toThrow(/retrys/);
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import {
   completePolicy,
   Counters,
-  type Notice,
+  type ResolverEvent,
   type PagerPolicy,
   PageStates,
   type PageSource,
@@ -29,7 +29,7 @@ const sourceOf = (broken: ReadonlySet<number> = new Set()): PageSource => ({
 async function engineOn(policy: Partial<PagerPolicy> = {}, source = sourceOf()) {
   const world = await ModelWorld.attach(PAGES);
   const { layout, supports } = world.attachment;
-  const notices: Notice[] = [];
+  const events: ResolverEvent[] = [];
   const resolver = new Resolver({
     layout,
     supports,
@@ -39,16 +39,16 @@ async function engineOn(policy: Partial<PagerPolicy> = {}, source = sourceOf()) 
     source,
     policy: completePolicy(policy),
     counters: new Counters(),
-    notify: (notice) => notices.push(notice),
+    notify: (event) => events.push(event),
   });
-  return { world, resolver, notices };
+  return { world, resolver, events };
 }
 
 const ok = (): void => {};
 
 /** Found by the conformance suite; each was a fault of the engine's. */
 describe('the engine on the kernel model', () => {
-  test('a window that fails does not wake the very access whose failure it is to tell', async () => {
+  test('a window that fails: the demanded access is not woken before its failure is reported', async () => {
     const { world, resolver } = await engineOn(
       { faultAroundPages: 4, retries: 0, onSourceFailure: 'fail' },
       sourceOf(new Set([0])),
@@ -61,54 +61,54 @@ describe('the engine on the kernel model', () => {
     expect([access.state, access.errno]).toEqual(['errored', 14]);
   });
 
-  test('of two withdrawals of the same pages the second goes on when the first is over', async () => {
-    const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
+  test('two discards of the same pages: the second goes on when the first has ended', async () => {
+    const { world, resolver, events } = await engineOn({ faultAroundPages: 1 });
     const pages = [{ first: 0, count: 1 }];
-    resolver.execute({ command: 'drop-begin', ranges: pages, then: 'missing' }, ok);
-    resolver.execute({ command: 'drop-begin', ranges: pages, then: 'missing' }, ok);
-    resolver.execute({ command: 'drop-end', ranges: pages }, ok);
+    resolver.execute({ command: 'discard-begin', ranges: pages, then: 'refetch' }, ok);
+    resolver.execute({ command: 'discard-begin', ranges: pages, then: 'refetch' }, ok);
+    resolver.execute({ command: 'discard-end', ranges: pages }, ok);
     const drop = world.kernel.discard(pages[0]!);
     drop.step();
-    resolver.turn('none'); // reads the event: it is the second withdrawal's own
+    resolver.turn('none'); // reads the event: it is the second discard's own
     world.run(drop);
-    resolver.execute({ command: 'drop-end', ranges: pages }, ok);
-    expect(notices.map(({ kind }) => kind)).not.toContain('removed');
+    resolver.execute({ command: 'discard-end', ranges: pages }, ok);
+    expect(events.map(({ kind }) => kind)).not.toContain('removed');
     const access = world.read(0);
     resolver.turn('none');
     world.run(access);
     expect([access.state, access.bytes[0]]).toEqual(['done', 1]);
   });
 
-  test('of two withdrawals that overlap each is announced by its own event', async () => {
-    const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
+  test('two discards that overlap: each is announced by its own event', async () => {
+    const { world, resolver, events } = await engineOn({ faultAroundPages: 1 });
     const wide = { first: 0, count: 2 };
     const narrow = { first: 0, count: 1 };
     for (const pages of [wide, narrow]) {
-      resolver.execute({ command: 'drop-begin', ranges: [pages], then: 'missing' }, ok);
+      resolver.execute({ command: 'discard-begin', ranges: [pages], then: 'refetch' }, ok);
     }
     const [wideDrop, narrowDrop] = [world.kernel.discard(wide), world.kernel.discard(narrow)];
     narrowDrop.step();
     resolver.turn('none');
     world.run(narrowDrop);
-    resolver.execute({ command: 'drop-end', ranges: [narrow] }, ok);
+    resolver.execute({ command: 'discard-end', ranges: [narrow] }, ok);
     wideDrop.step();
     resolver.turn('none');
     world.run(wideDrop);
-    resolver.execute({ command: 'drop-end', ranges: [wide] }, ok);
-    expect(notices.map(({ kind }) => kind)).not.toContain('removed');
+    resolver.execute({ command: 'discard-end', ranges: [wide] }, ok);
+    expect(events.map(({ kind }) => kind)).not.toContain('removed');
   });
 
-  test('a removal by somebody else, while the same pages are withdrawn, is a removal', async () => {
-    const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
+  test('another thread removes pages that are being discarded: they are removed', async () => {
+    const { world, resolver, events } = await engineOn({ faultAroundPages: 1 });
     const own = { first: 1, count: 1 };
-    resolver.execute({ command: 'drop-begin', ranges: [own], then: 'missing' }, ok);
+    resolver.execute({ command: 'discard-begin', ranges: [own], then: 'refetch' }, ok);
     const drop = world.kernel.discard(own);
     drop.step();
     const removal = world.kernel.discard({ first: 0, count: 3 });
     removal.step();
     resolver.turn('none');
     world.run(drop);
-    resolver.execute({ command: 'drop-end', ranges: [own] }, ok);
+    resolver.execute({ command: 'discard-end', ranges: [own] }, ok);
     const access = world.read(1);
     resolver.turn('none');
     world.run(removal); // takes what was installed meanwhile
@@ -116,11 +116,11 @@ describe('the engine on the kernel model', () => {
     resolver.turn('none');
     world.run(access);
     expect([access.state, access.bytes[0]]).toEqual(['done', 0]);
-    expect(notices.map(({ kind }) => kind)).not.toContain('stopped');
+    expect(events.map(({ kind }) => kind)).not.toContain('stopped');
   });
 
-  test('a page found lost stops the pager with every missing page poisoned', async () => {
-    const { world, resolver, notices } = await engineOn({ faultAroundPages: 1 });
+  test('a page found lost: the pager stops with every missing page poisoned', async () => {
+    const { world, resolver, events } = await engineOn({ faultAroundPages: 1 });
     const first = world.read(2);
     resolver.turn('none');
     world.run(first);
@@ -128,7 +128,7 @@ describe('the engine on the kernel model', () => {
     const waiting = [world.read(2), world.read(0)];
     for (let turn = 0; turn < 4; turn++) resolver.turn('none');
     waiting.forEach((access) => world.run(access));
-    expect(notices.map(({ kind }) => kind)).toContain('stopped');
+    expect(events.map(({ kind }) => kind)).toContain('stopped');
     const late = [0, 1, 3].map((page) => world.read(page));
     for (let turn = 0; turn < 4; turn++) resolver.turn('none');
     late.forEach((access) => world.run(access));
@@ -139,7 +139,7 @@ describe('the engine on the kernel model', () => {
     ]);
   });
 
-  test('a request that reaches over an unmapped page is answered', async () => {
+  test('a request that reaches over an unmapped page: answered', async () => {
     const { world, resolver } = await engineOn({ prefetchPages: 4 });
     const unmap = world.kernel.unmap({ first: 1, count: 1 });
     world.run(unmap);

@@ -56,15 +56,15 @@ function zerosPending() {
 }
 
 describe('a copy that the kernel refuses', () => {
-  it('stops the pager, and poisons everything that is missing', () => {
-    const { port, turn, notices } = setUp({}, pattern, {}, new NoMemoryPort(PAGES));
+  it('by default: the pager stops, and every missing page is poisoned', () => {
+    const { port, turn, events } = setUp({}, pattern, {}, new NoMemoryPort(PAGES));
     port.fault(5);
     turn(10);
-    expect(notices).toContainEqual(expect.objectContaining({ kind: 'stopped', waiters: 'poisoned' }));
+    expect(events).toContainEqual(expect.objectContaining({ kind: 'stopped', waiters: 'poisoned' }));
     expect(port.pages).toEqual(everywhere);
   });
 
-  it('poisons the page under that policy', () => {
+  it('onSourceFailure poison: the page is poisoned', () => {
     const { port, turn } = setUp(
       { onSourceFailure: 'poison', faultAroundPages: 1 },
       pattern,
@@ -76,7 +76,7 @@ describe('a copy that the kernel refuses', () => {
     expect([port.pages[4], port.pages[5], port.pages[6]]).toEqual([undefined, -1, undefined]);
   });
 
-  it('fails the waiting access under that policy', () => {
+  it('onSourceFailure fail: the waiting access fails', () => {
     const { port, turn } = setUp(
       { onSourceFailure: 'fail', faultAroundPages: 1 },
       pattern,
@@ -91,22 +91,22 @@ describe('a copy that the kernel refuses', () => {
 });
 
 describe('rows that are pending while the states change', () => {
-  it('zeros do not land in a page that is being withdrawn', () => {
-    const { port, execute, turn, states, notices } = zerosPending();
-    execute({ command: 'drop-begin', ranges: one(2), then: 'missing' });
+  it('a page that is being discarded gets no zeros', () => {
+    const { port, execute, turn, states, events } = zerosPending();
+    execute({ command: 'discard-begin', ranges: one(2), then: 'refetch' });
     turn();
     expect(port.pages[2]).toBe(undefined);
     port.event({ kind: 'remove', pages: { first: 2, count: 1 } }); // the control thread's madvise
     turn();
-    execute({ command: 'drop-end', ranges: one(2) });
+    execute({ command: 'discard-end', ranges: one(2) });
     expect(states.isPresent(2)).toBe(false);
     port.fault(2);
     turn();
-    expect(notices.map(({ kind }) => kind)).not.toContain('stopped');
+    expect(events.map(({ kind }) => kind)).not.toContain('stopped');
     expect(port.pages[2]).toBe(3);
   });
 
-  it('zeros do not land in a page that is frozen, and do when it is thawed', () => {
+  it('a page that is frozen gets no zeros until it is thawed', () => {
     const { port, execute, turn } = zerosPending();
     execute({ command: 'freeze', ranges: one(2) });
     turn(3);
@@ -119,7 +119,7 @@ describe('rows that are pending while the states change', () => {
     expect(port.pages[2]).toBe(0);
   });
 
-  it('contents that were to come unprotected become a wake, and come protected when asked for again', () => {
+  it('contents without protection for a page that is protected meanwhile: a wake, then contents with protection', () => {
     const { port, execute, turn } = setUp();
     port.fault(0);
     port.againLeft = Infinity;
@@ -133,7 +133,7 @@ describe('rows that are pending while the states change', () => {
     expect(port.log.slice(1)).toEqual(['copy 0+4 protected']);
   });
 
-  it('a removed page that is write-protected gets its zeros protected', () => {
+  it('a removed page that is write-protected: its zeros are protected', () => {
     const { port, execute, turn } = setUp();
     port.event({ kind: 'remove', pages: { first: 0, count: 1 } });
     turn();
@@ -146,7 +146,7 @@ describe('rows that are pending while the states change', () => {
 });
 
 describe('commands', () => {
-  it('write-protect is answered when it is done, not while its row is pending', () => {
+  it('write-protect: answered when done, not while its row is pending', () => {
     const { port, execute, replies, turn } = setUp();
     port.fault(0);
     turn();
@@ -160,7 +160,7 @@ describe('commands', () => {
     expect(replies).toEqual([{ ok: true, value: undefined }]);
   });
 
-  it('poison takes the missing pages of a range, for good, and leaves the present ones', () => {
+  it('poison of a range: the missing pages, for good, and not the present ones', () => {
     const { port, execute, replies, turn } = setUp({ faultAroundPages: 16 });
     port.fault(0);
     turn();
@@ -171,7 +171,7 @@ describe('commands', () => {
     expect([port.pages[15], port.pages[16], port.pages[20], port.pages[32]]).toEqual([16, -1, -1, undefined]);
   });
 
-  it('a poisoned page cannot be marked present', () => {
+  it('mark-present of a poisoned page: refused', () => {
     const { execute, replies, states } = setUp();
     execute({ command: 'poison', ranges: four });
     execute({ command: 'mark-present', ranges: [{ first: 2, count: 4 }] });
@@ -183,18 +183,18 @@ describe('commands', () => {
     ]);
   });
 
-  it('of two drops of the same pages the second goes on when the first is over', () => {
+  it('two discards of the same pages: the second goes on when the first has ended', () => {
     const { port, execute, turn, states } = setUp();
-    execute({ command: 'drop-begin', ranges: one(0), then: 'missing' });
-    execute({ command: 'drop-begin', ranges: one(0), then: 'missing' });
+    execute({ command: 'discard-begin', ranges: one(0), then: 'refetch' });
+    execute({ command: 'discard-begin', ranges: one(0), then: 'refetch' });
     port.event({ kind: 'remove', pages: { first: 0, count: 1 } });
     turn();
-    execute({ command: 'drop-end', ranges: one(0) });
+    execute({ command: 'discard-end', ranges: one(0) });
     port.event({ kind: 'remove', pages: { first: 0, count: 1 } });
     port.fault(0);
     turn();
     expect(port.pages[0]).toBe(undefined);
-    execute({ command: 'drop-end', ranges: one(0) });
+    execute({ command: 'discard-end', ranges: one(0) });
     port.fault(0);
     turn();
     expect([states.stateOf(0), port.pages[0]]).toEqual(['present', 1]);
@@ -263,7 +263,7 @@ describe('poison that waits for the memory to settle', () => {
 });
 
 describe('abort', () => {
-  it('goes on until every missing page is poisoned, however long the memory changes', () => {
+  it('while the memory changes: goes on until every missing page is poisoned', () => {
     const { resolver, port } = setUp();
     port.againLeft = 20;
     resolver.abort(new Error('dead'));
@@ -271,7 +271,7 @@ describe('abort', () => {
     expect(port.log).toContain(`wake 0+${PAGES}`);
   });
 
-  it('lifts write protection and frost, so that nobody waits for somebody who is gone', () => {
+  it('with protected and frozen pages: both are lifted, since no resolver is left to do it', () => {
     const { resolver, port, execute, turn } = setUp();
     port.fault(0);
     turn();
@@ -285,7 +285,7 @@ describe('abort', () => {
 });
 
 describe('ensure', () => {
-  it('looks again at a page that it left to a window which then failed', async () => {
+  it('of a page that a window was to bring, which fails: the page is looked at again', async () => {
     const { source, questions } = heldSource();
     const { port, turn, execute, replies } = setUp({}, source);
     port.fault(5); // window 4..7
@@ -303,7 +303,7 @@ describe('ensure', () => {
     expect([port.pages[5], port.pages[6]]).toEqual([6, 7]);
   });
 
-  it('of a page that is not mapped any more is refused', () => {
+  it('of an unmapped page: refused', () => {
     const { resolver, port, turn, execute, replies } = setUp({}, pattern, {}, new HolePort(9));
     port.event({ kind: 'unmap', pages: { first: 9, count: 1 } });
     turn();
@@ -313,16 +313,16 @@ describe('ensure', () => {
     expect(resolver.busy).toBe(false);
   });
 
-  it('of a page that turns out not to be mapped is refused, and tells once that it is', () => {
-    const { resolver, turn, execute, replies, notices } = setUp({}, pattern, {}, new HolePort(9));
+  it('of a page found unmapped: refused, and reported once', () => {
+    const { resolver, turn, execute, replies, events } = setUp({}, pattern, {}, new HolePort(9));
     execute({ command: 'ensure', ranges: one(9) });
     turn(10);
     expect(replies).toMatchObject([{ ok: false, error: { code: 'MEMORY_GONE' } }]);
-    expect(notices).toEqual([{ kind: 'unmapped', pages: { first: 9, count: 1 } }]);
+    expect(events).toEqual([{ kind: 'unmapped', pages: { first: 9, count: 1 } }]);
     expect(resolver.busy).toBe(false);
   });
 
-  it('loses no page when a removal rewinds it inside a piece', () => {
+  it('with a removal inside a chunk: no page is lost', () => {
     const { resolver, port, turn, execute, replies, eventAtTake } = setUp({
       batchRows: 4,
       faultAroundPages: 1,
@@ -339,7 +339,7 @@ describe('ensure', () => {
     expect(resolver.busy).toBe(false);
   });
 
-  it('says why: the reason of the source survives the way to the caller', () => {
+  it("of a page whose source fails: rejects with the source's reason", () => {
     const { turn, execute, replies } = setUp(
       { retries: 0, onSourceFailure: 'fail', faultAroundPages: 1 },
       { ...pattern, read: () => 0 },
@@ -356,7 +356,7 @@ describe('ensure', () => {
 });
 
 describe('fetches', () => {
-  it('announces every read of a synchronous source, retries too', () => {
+  it('of a synchronous source: every read is announced, retries too', () => {
     const insideAtRead: boolean[] = [];
     let calls = 0;
     const source: PageSource = {
@@ -374,7 +374,7 @@ describe('fetches', () => {
     expect(insideAtRead).toEqual([true, true]);
   });
 
-  it('a request that goes while others time out takes none with it', async () => {
+  it('a request that is cancelled while others time out: the others stay', async () => {
     const { source, questions } = heldSource();
     const { port, turn, clock, eventAtTake } = setUp(
       { faultAroundPages: 1, retries: 0, sourceTimeout_ms: 100, onSourceFailure: 'poison', batchRows: 4 },
@@ -398,7 +398,7 @@ describe('fetches', () => {
 });
 
 describe('waiting', () => {
-  it('brings a removed page again where residency cannot be told', () => {
+  it('without residency: a removed page is brought again', () => {
     const { port, turn } = setUp({}, pattern, { residency: false });
     port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
     port.fault(2);
@@ -410,14 +410,14 @@ describe('waiting', () => {
     expect(port.pages[2]).toBe(0);
   });
 
-  it('does not sleep on a fault it has read, not even when it has stopped', () => {
-    const { resolver, port, turn, notices, eventAtTake } = setUp(
+  it('with a fault that was read: does not sleep, not even when stopped', () => {
+    const { resolver, port, turn, events, eventAtTake } = setUp(
       { retries: 0, faultAroundPages: 1 },
       { ...pattern, read: () => 0 },
     );
     port.fault(1);
     turn();
-    expect(notices.map(({ kind }) => kind)).toContain('stopped');
+    expect(events.map(({ kind }) => kind)).toContain('stopped');
     port.fault(3); // poisoned: its row meets EAGAIN; a removal, and a fault behind it, are read
     port.againLeft = 1;
     eventAtTake(2, () => {
@@ -442,11 +442,11 @@ describe('a page that has no memory and is accessed all the same, past the mappi
     }
   };
 
-  it('fails the access, which is said, and serves the others', () => {
+  it('with fail: the access fails, is reported, and others are served', () => {
     const engine = setUp({ faultAroundPages: 1 }, pattern, {}, new HolePort(9));
     insist(engine);
     expect(engine.port.log).toContain('fail 9+1');
-    expect(engine.notices).toContainEqual(
+    expect(engine.events).toContainEqual(
       expect.objectContaining({
         kind: 'source-failed',
         error: expect.objectContaining({ code: 'MEMORY_GONE' }) as unknown,
@@ -455,27 +455,27 @@ describe('a page that has no memory and is accessed all the same, past the mappi
     engine.port.fault(8);
     engine.turn();
     expect(engine.port.pages[8]).toBe(9);
-    expect(engine.notices.map(({ kind }) => kind)).not.toContain('stopped');
+    expect(engine.events.map(({ kind }) => kind)).not.toContain('stopped');
   });
 
-  it('stops the pager where no access can be failed, and says that it waits', () => {
+  it('without fail: the pager stops, and reports that the access waits', () => {
     const verbs = VERBS.filter((verb) => verb !== 'fail');
     const engine = setUp({ faultAroundPages: 1 }, pattern, { verbs }, new HolePort(9));
     insist(engine);
-    expect(engine.notices).toContainEqual(expect.objectContaining({ kind: 'stopped', waiters: 'blocked' }));
+    expect(engine.events).toContainEqual(expect.objectContaining({ kind: 'stopped', waiters: 'blocked' }));
     expect(engine.port.pages[8]).toBe(-1); // nobody reads anything there by and by
     const { length } = engine.port.log;
     insist(engine);
     expect(engine.port.log.length - length).toBeLessThan(20); // it does not go round and round
   });
 
-  it('is brought when there is memory again and the program has said so', () => {
+  it('mapped again, and the program has said so: brought', () => {
     const port = new HolePort(9);
     const engine = setUp({ faultAroundPages: 1 }, pattern, {}, port);
     insist(engine);
     port.hole = -1;
-    engine.execute({ command: 'drop-begin', ranges: one(9), then: 'missing' });
-    engine.execute({ command: 'drop-end', ranges: one(9) });
+    engine.execute({ command: 'discard-begin', ranges: one(9), then: 'refetch' });
+    engine.execute({ command: 'discard-end', ranges: one(9) });
     port.fault(9);
     engine.turn();
     expect(port.pages[9]).toBe(10);
@@ -487,9 +487,9 @@ describe('a page that is poisoned while it is being discarded', () => {
   function poisonedMeanwhile() {
     const engine = setUp();
     engine.execute({
-      command: 'drop-begin',
+      command: 'discard-begin',
       ranges: [{ first: 0, count: 4, announcements: 1 }],
-      then: 'missing',
+      then: 'refetch',
     });
     engine.execute({ command: 'poison', ranges: one(2) });
     engine.turn();
@@ -499,14 +499,14 @@ describe('a page that is poisoned while it is being discarded', () => {
     return engine;
   }
 
-  it('is poisoned when the discard ends', () => {
+  it('the discard ends: poisoned', () => {
     const { port, execute, turn } = poisonedMeanwhile();
-    execute({ command: 'drop-end', ranges: four });
+    execute({ command: 'discard-end', ranges: four });
     turn();
     expect(port.pages.slice(0, 4)).toEqual([undefined, undefined, -1, undefined]);
   });
 
-  it('is poisoned when the resolver stops, as nothing would serve its next fault', () => {
+  it('the resolver stops: poisoned, since nothing would serve its next fault', () => {
     const { resolver, port } = poisonedMeanwhile();
     resolver.abort(new DemandPagingError('HANDLER_DIED', 'it died'));
     expect(port.pages).toEqual(everywhere);

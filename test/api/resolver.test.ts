@@ -4,7 +4,7 @@ import { answered, heldSource, PAGES, pattern, setUp } from './engine-world.js';
 import { FakePort } from './fake-port.js';
 
 describe('Resolver', () => {
-  it('installs the aligned window around a fault, then wakes faults that came too late', () => {
+  it('a fault: its aligned window is installed, and late faults are woken', () => {
     const { resolver, port, states, counters } = setUp();
     port.fault(6);
     resolver.turn('none');
@@ -20,7 +20,7 @@ describe('Resolver', () => {
     ]).toEqual([1, 3, 1]);
   });
 
-  it('gives zeros to a fault read ahead of the removal of its page', () => {
+  it("a fault read ahead of its page's removal: zeros", () => {
     const { resolver, port } = setUp();
     port.fault(2);
     port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
@@ -28,7 +28,7 @@ describe('Resolver', () => {
     expect(port.pages[2]).toBe(0);
   });
 
-  it('reads the removal that makes a copy meet EAGAIN, and does not install the old contents', () => {
+  it('a copy that meets EAGAIN: the removal is read, and the old contents are not installed', () => {
     const { resolver, port } = setUp();
     port.fault(2);
     port.againLeft = 1;
@@ -46,17 +46,17 @@ describe('Resolver', () => {
     expect(port.pages.slice(0, 4)).toEqual([1, 2, 0, 4]);
   });
 
-  it('goes on past a page that somebody else installed', () => {
+  it('a page that another thread installed: the rest of the row is installed', () => {
     const { resolver, port, states, counters } = setUp();
     port.pages[1] = 77;
     port.fault(0);
     resolver.turn('none');
     expect(port.pages.slice(0, 4)).toEqual([1, 77, 3, 4]);
     expect(states.countPresent({ first: 0, count: 4 })).toBe(4);
-    expect(counters.get('foreignPages')).toBe(1);
+    expect(counters.get('racedPages')).toBe(1);
   });
 
-  it('answers ensure when all pages are present, and prefetch with what it did', () => {
+  it('ensure: answered when all pages are present; prefetch: with its counts', () => {
     const { resolver, port, execute, replies } = setUp({ prefetchPages: 8 });
     execute({ command: 'ensure', ranges: [{ first: 0, count: 12 }] });
     for (let i = 0; i < 4; i++) resolver.turn('none');
@@ -67,7 +67,7 @@ describe('Resolver', () => {
     expect(port.pages.every((content, page) => content === page + 1)).toBe(true);
   });
 
-  it('never resurrects a removed page by prefetching', () => {
+  it('prefetch over a removed page: its contents do not come back', () => {
     const { resolver, port, execute, replies } = setUp();
     port.event({ kind: 'remove', pages: { first: 8, count: 2 } });
     resolver.turn('none');
@@ -77,7 +77,7 @@ describe('Resolver', () => {
     expect(replies[0]).toEqual({ ok: true, value: { installedPages: PAGES - 2, skippedPages: 2 } });
   });
 
-  it('prefetches the rest of a piece whose fetch a removal has cancelled', async () => {
+  it('a removal cancels the fetch of a chunk: the rest of the chunk is prefetched', async () => {
     const { source, questions } = heldSource();
     const { resolver, port, execute, replies, turn } = setUp({ prefetchPages: 4 }, source);
     execute({ command: 'prefetch', ranges: [{ first: 4, count: 4 }] });
@@ -92,31 +92,31 @@ describe('Resolver', () => {
     expect(resolver.busy).toBe(false);
   });
 
-  it('poisons a page that is being dropped when it has gone, and answers then', () => {
+  it('poison of a page that is being discarded: carried out, and answered, when the discard has ended', () => {
     const { port, execute, states, replies } = setUp();
-    execute({ command: 'drop-begin', ranges: [{ first: 1, count: 2 }], then: 'missing' });
+    execute({ command: 'discard-begin', ranges: [{ first: 1, count: 2 }], then: 'refetch' });
     execute({ command: 'poison', ranges: [{ first: 0, count: 2 }] });
     expect(replies).toHaveLength(1); // until it has gone, accesses can find the page as it was
     expect([port.log, states.stateOf(1)]).toEqual([['poison 0+1'], 'poisoned']);
-    execute({ command: 'drop-begin', ranges: [{ first: 0, count: 1 }], then: 'missing' });
-    execute({ command: 'drop-end', ranges: [{ first: 1, count: 2 }] });
+    execute({ command: 'discard-begin', ranges: [{ first: 0, count: 1 }], then: 'refetch' });
+    execute({ command: 'discard-end', ranges: [{ first: 1, count: 2 }] });
     expect(replies).toMatchObject([{ ok: true }, { ok: true }, { ok: true }, { ok: true }]); // the later drop does not count
     expect(port.log).toEqual(['poison 0+1', 'poison 1+1', 'wake 1+2']);
   });
 
   it.each(['freeze', 'write-protect'] as const)(
-    'answers %s of a page that is being discarded when it has gone',
+    '%s of a page that is being discarded: answered when the discard has ended',
     (command) => {
       const { execute, replies } = setUp();
-      execute({ command: 'drop-begin', ranges: [{ first: 1, count: 2 }], then: 'zero' });
+      execute({ command: 'discard-begin', ranges: [{ first: 1, count: 2 }], then: 'zero' });
       execute({ command, ranges: [{ first: 0, count: 2 }] });
       expect(replies).toHaveLength(1);
-      execute({ command: 'drop-end', ranges: [{ first: 1, count: 2 }] });
+      execute({ command: 'discard-end', ranges: [{ first: 1, count: 2 }] });
       expect(replies).toMatchObject([{ ok: true }, { ok: true }, { ok: true }]);
     },
   );
 
-  it('puts no zeros in a page whose poison the kernel has put off', () => {
+  it('a page whose poison meets EAGAIN: gets no zeros', () => {
     const { resolver, port, execute, states, replies, turn } = setUp();
     port.event({ kind: 'remove', pages: { first: 2, count: 1 } });
     turn();
@@ -130,37 +130,37 @@ describe('Resolver', () => {
     expect(resolver.busy).toBe(false);
   });
 
-  it('holds faults while pages are dropped, and fetches anew after', () => {
+  it('faults while pages are discarded: held, and fetched again after', () => {
     const { resolver, port, execute, states } = setUp();
     port.fault(0);
     resolver.turn('none');
-    execute({ command: 'drop-begin', ranges: [{ first: 0, count: 1 }], then: 'missing' });
+    execute({ command: 'discard-begin', ranges: [{ first: 0, count: 1 }], then: 'refetch' });
     port.pages[0] = undefined;
     port.event({ kind: 'remove', pages: { first: 0, count: 1 } });
     port.fault(0);
     resolver.turn('none');
     expect([states.stateOf(0), port.pages[0]]).toEqual(['missing', undefined]);
-    execute({ command: 'drop-end', ranges: [{ first: 0, count: 1 }] });
+    execute({ command: 'discard-end', ranges: [{ first: 0, count: 1 }] });
     expect(port.log.at(-1)).toBe('wake 0+1');
     port.fault(0);
     resolver.turn('none');
     expect(port.pages[0]).toBe(1);
   });
 
-  it('retries the waiting page alone, then stops loudly with everything missing poisoned', () => {
+  it('a source that fails: the waiting page is retried by itself, then the pager stops with every missing page poisoned', () => {
     const broken: PageSource = { ...pattern, read: () => 17 };
-    const { resolver, port, notices, clock, execute, replies } = setUp(
+    const { resolver, port, events, clock, execute, replies } = setUp(
       { retries: 1, retryDelay_ms: 10 },
       broken,
     );
     port.fault(5);
     execute({ command: 'ensure', ranges: [{ first: 9, count: 1 }] });
     for (; clock.ms < 200; clock.ms += 10) resolver.turn('none');
-    expect(notices.filter(({ kind }) => kind === 'retrying')).toContainEqual(
+    expect(events.filter(({ kind }) => kind === 'retrying')).toContainEqual(
       expect.objectContaining({ pages: { first: 5, count: 1 } }),
     );
-    expect(notices.at(-1)).not.toMatchObject({ kind: 'complete' });
-    expect(notices).toContainEqual(
+    expect(events.at(-1)).not.toMatchObject({ kind: 'complete' });
+    expect(events).toContainEqual(
       expect.objectContaining({
         kind: 'stopped',
         waiters: 'poisoned',
@@ -171,7 +171,7 @@ describe('Resolver', () => {
     expect(replies).toMatchObject([{ ok: false }]);
   });
 
-  it('poisons only the failed page under that policy, and serves it no zeros', () => {
+  it('onSourceFailure poison: only the failed page is poisoned, and gets no zeros', () => {
     const source: PageSource = {
       ...pattern,
       read: (offset, into) =>
@@ -184,15 +184,15 @@ describe('Resolver', () => {
     expect(port.pages.slice(4, 8)).toEqual([undefined, -1, undefined, 8]);
   });
 
-  it('says so when a present page was dropped behind its back', () => {
-    const { resolver, port, notices } = setUp({ onSourceFailure: 'poison' });
+  it('a present page discarded past the pager: PAGE_VANISHED', () => {
+    const { resolver, port, events } = setUp({ onSourceFailure: 'poison' });
     port.fault(3);
     resolver.turn('none');
     port.pages[3] = undefined;
     port.fault(3);
     resolver.turn('none');
     expect(port.pages[3]).toBe(-1);
-    expect(notices).toContainEqual(
+    expect(events).toContainEqual(
       expect.objectContaining({
         kind: 'source-failed',
         error: expect.objectContaining({ code: 'PAGE_VANISHED' }) as unknown,
@@ -200,8 +200,8 @@ describe('Resolver', () => {
     );
   });
 
-  it('believes a file’s page that is asked for late to be swapped out, until it is asked for again', () => {
-    const { resolver, port, notices, counters } = setUp(
+  it('a late fault for a present page of a file: taken for swapped out, until it comes again', () => {
+    const { resolver, port, events, counters } = setUp(
       { onSourceFailure: 'poison' },
       pattern,
       {},
@@ -214,14 +214,14 @@ describe('Resolver', () => {
     port.fault(3);
     resolver.turn('none');
     expect(port.pages[3]).toBeUndefined();
-    expect(notices).not.toContainEqual(expect.objectContaining({ kind: 'source-failed' }));
+    expect(events).not.toContainEqual(expect.objectContaining({ kind: 'source-failed' }));
     port.fault(3);
     resolver.turn('none');
     expect(port.pages[3]).toBe(-1);
     expect(counters.get('vanishedPages')).toBe(1);
   });
 
-  it('bounds what is in flight and serves the rest as answers come', async () => {
+  it('more faults than may be in flight: bounded, and served as answers come', async () => {
     const answers: (() => void)[] = [];
     let inFlight = 0;
     let most = 0;
@@ -249,7 +249,7 @@ describe('Resolver', () => {
     expect(port.pages.slice(0, 20)).toEqual(Array.from({ length: 20 }, (_, page) => page + 1));
   });
 
-  it('installs protected what is write-protected before it came', () => {
+  it('a page write-protected before it comes: installed protected', () => {
     const { resolver, port, execute } = setUp({ faultAroundPages: 4 });
     execute({ command: 'write-protect', ranges: [{ first: 1, count: 2 }] });
     port.fault(0);
@@ -257,14 +257,14 @@ describe('Resolver', () => {
     expect(port.log).toEqual(['copy 0+1', 'copy 1+2 protected', 'copy 3+1']);
   });
 
-  it('times out a source that never answers, and lets a late answer go', async () => {
+  it('a source that never answers: times out, and a late answer is ignored', async () => {
     let answer: (count: number) => void = () => {};
     const source: PageSource = {
       ...pattern,
       synchronous: false,
       read: () => new Promise((resolve) => (answer = resolve)),
     };
-    const { resolver, port, clock, notices } = setUp(
+    const { resolver, port, clock, events } = setUp(
       { retries: 0, sourceTimeout_ms: 100, faultAroundPages: 1, onSourceFailure: 'poison' },
       source,
     );
@@ -278,12 +278,12 @@ describe('Resolver', () => {
     await Promise.resolve();
     resolver.turn('none');
     expect(port.pages[1]).toBe(-1);
-    expect(notices).toContainEqual(
+    expect(events).toContainEqual(
       expect.objectContaining({ error: expect.objectContaining({ code: 'SOURCE_TIMEOUT' }) as unknown }),
     );
   });
 
-  it('ends with nobody waiting and nothing missing unpoisoned', () => {
+  it('end: no access waits, and every missing page is poisoned', () => {
     const { resolver, port, execute } = setUp();
     port.fault(0);
     resolver.turn('none');

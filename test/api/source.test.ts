@@ -23,7 +23,7 @@ async function portSource() {
 }
 
 describe('a source behind a port', () => {
-  it('is asynchronous, has the length that was said, and gives what is served', async () => {
+  it('of a given length: asynchronous, and gives what is served', async () => {
     const { source, port } = await portSource();
     servePort(port, counting());
     const [a, b] = [new Uint8Array(4), new Uint8Array(2)];
@@ -36,7 +36,7 @@ describe('a source behind a port', () => {
     await source.close!();
   });
 
-  it('answers may come in any order; each fills its own buffer', async () => {
+  it('answers in any order: each fills its own buffer', async () => {
     const { source, port } = await portSource();
     const asked: { id: number; offset: number; length: number }[] = [];
     port.on('message', (request) => asked.push(request as (typeof asked)[number]));
@@ -49,7 +49,7 @@ describe('a source behind a port', () => {
     await source.close!();
   });
 
-  it('counts what it was given, too much as well, and never writes past the buffer', async () => {
+  it('an answer that is too long: its count is kept, and nothing is written past the buffer', async () => {
     const { source, port } = await portSource();
     port.on('message', ({ id }: { id: number }) =>
       port.postMessage({ id, bytes: new Uint8Array(9).fill(7) }),
@@ -60,7 +60,7 @@ describe('a source behind a port', () => {
     await source.close!();
   });
 
-  it('an answer to nothing, or a second one, changes nothing', async () => {
+  it('an answer without a request, or a second one: ignored', async () => {
     const { source, port } = await portSource();
     port.on('message', ({ id }: { id: number }) => {
       port.postMessage({ id: id + 77, bytes: Uint8Array.of(1) });
@@ -75,7 +75,7 @@ describe('a source behind a port', () => {
     await source.close!();
   });
 
-  it('fails what is under way, and all later reads, when the other end goes', async () => {
+  it('the other end closes: reads in flight and later ones fail', async () => {
     const { source, port } = await portSource();
     const read = source.read(0, new Uint8Array(1));
     port.close();
@@ -83,7 +83,7 @@ describe('a source behind a port', () => {
     await expect(source.read(0, new Uint8Array(1))).rejects.toMatchObject({ code: 'SOURCE_FAILED' });
   });
 
-  it('fails what is under way when it is closed', async () => {
+  it('closed: reads in flight fail', async () => {
     const { source } = await portSource();
     const read = source.read(0, new Uint8Array(1));
     void source.close!();
@@ -103,7 +103,7 @@ describe('servePort', () => {
       },
       'SOURCE_FAILED',
     ],
-  ])('says %s as an error, never as contents', async (_, read, code) => {
+  ])('%s: an error, never contents', async (_, read, code) => {
     const { source, port } = await portSource();
     servePort(port, counting({ read }));
     const into = new Uint8Array(4).fill(9);
@@ -114,12 +114,12 @@ describe('servePort', () => {
 });
 
 describe('openSource', () => {
-  it('takes a source of this isolate as it is', async () => {
+  it('a source of this isolate: taken as it is', async () => {
     const source = counting();
     expect(await openSource(source)).toBe(source);
   });
 
-  it('calls the export of a module with its options', async () => {
+  it('a module: its export is called with its options', async () => {
     const source = await openSource({ module: MODULE, export: 'open', options: { length: 77 } });
     expect([source.length, source.read(0, new Uint8Array(5))]).toEqual([77, 5]);
   });
@@ -129,7 +129,7 @@ describe('openSource', () => {
     ['an export that is not there', MODULE, 'missing'],
     ['an export that is no function', MODULE, 'notAFunction'],
     ['an export that throws', MODULE, 'throwing'],
-  ])('refuses %s', async (_, module, name) => {
+  ])('%s: refused', async (_, module, name) => {
     await expect(openSource({ module, export: name, options: {} })).rejects.toMatchObject({
       code: 'SOURCE_FAILED',
     });

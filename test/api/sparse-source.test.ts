@@ -79,7 +79,7 @@ describe.each([
   ['a source behind a port', overPort],
 ] as const)('%s that tells of zeros', (_, source) => {
   it.each(['anonymous', 'shmem', 'hugetlb'] as const)(
-    'is believed, and no bytes are counted for them (%s)',
+    'zeros are installed, and no bytes are counted for them (%s)',
     async (memory) => {
       const { pager, backend } = await open(source(), memory);
       const accesses = await Promise.all(
@@ -102,7 +102,7 @@ describe.each([
     },
   );
 
-  it('is believed of pages that come protected, and of pages in the page cache', async () => {
+  it('for protected pages, and pages in the page cache: zeros are installed', async () => {
     const { pager, backend } = await open(source(), 'shmem', { install: 'continue' });
     await pager.writeProtect([{ start: gpa(0), length: BigInt(8 * PAGE) }]);
     const write = backend.kernel.run({ site: 'vmm-store', page: 3, bytes: Uint8Array.of(7) });
@@ -145,7 +145,7 @@ describe('what is wrong with an answer', () => {
     }
   });
 
-  it('ranges may come in any order, overlap, and be empty', () => {
+  it('ranges in any order, overlapping, or empty: taken', () => {
     const zeros = [
       { start: 300, length: 100 },
       { start: 0, length: 100 },
@@ -159,7 +159,7 @@ describe('what is wrong with an answer', () => {
     ]);
   });
 
-  it('zeros of parts of pages are written, those of whole pages are named', () => {
+  it('zeros of parts of pages: written; of whole pages: installed as zeros', () => {
     const bytes = new Uint8Array(80).fill(1);
     expect([
       ...zeroPages(

@@ -2,8 +2,9 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { parseVectors, replayVector } from '../../src/arm64/index.js';
 
-/*
- * Recorded from a real arm64 KVM, Linux 7.3.4 or what a vector names. GOLDEN_VECTORS names a folder with more in the same format.
+/**
+ * Recorded from a real arm64 KVM, Linux 7.3.4 or what a vector names. GOLDEN_VECTORS names a folder with more
+ * in the same format.
  */
 const folder =
   process.env['GOLDEN_VECTORS'] ?? new URL('../../fixtures/its-vectors/', import.meta.url).pathname;

@@ -12,7 +12,7 @@ interface Document {
   readonly vector: string | null;
   readonly backend: { name: string; fallback?: { from: string; why: string; remedy: string } };
   readonly pages: Record<
-    'all' | 'present' | 'demand' | 'around' | 'prefetch' | 'ensured' | 'zero' | 'foreign',
+    'all' | 'present' | 'demand' | 'around' | 'prefetch' | 'ensured' | 'zero' | 'raced',
     number
   >;
   readonly firstAccess_ms: number;
@@ -52,8 +52,8 @@ function expectRight({ end, document }: { end: CliEnd; document: Document }): vo
   expect(end.stderr).toBe('');
   expect(document.ok).toBe(true);
   expect(end.status).toBe(0);
-  const { demand, around, prefetch, ensured, zero, foreign } = pages;
-  expect(demand + around + prefetch + ensured + zero + foreign).toBe(pages.all);
+  const { demand, around, prefetch, ensured, zero, raced } = pages;
+  expect(demand + around + prefetch + ensured + zero + raced).toBe(pages.all);
   expect(pages.present).toBe(pages.all);
   expect(verify).toMatchObject({ bytes: document.image.bytes, wrong_bytes: 0 });
   expect(leaks).toEqual({ descriptors: 0, descriptorsOf: [], threads: 0, mappings: 0, processes: 0 });

@@ -77,9 +77,9 @@ describe('a pager on the memory backend', () => {
     ];
     await backend.kernel.run({ site: 'vmm-store', gpa: START, bytes: Uint8Array.of(1, 2, 3, 4) });
     expect(await read()).toEqual([1, 2, 3, 4]);
-    await pager.withdraw([page]);
+    await pager.discard([page], { then: 'refetch' });
     expect(await read()).toEqual(wordAt(0));
-    await pager.remove([page]);
+    await pager.discard([page], { then: 'zero' });
     expect(await read()).toEqual([0, 0, 0, 0]);
   });
 
@@ -113,7 +113,7 @@ describe('a pager on the memory backend', () => {
             supports: beneath.supports,
             memory: beneath.memory,
             shards: [{ ...shard!, port: { where: 'here', open: () => failing } }],
-            withdraw: (pages) => beneath.withdraw(pages),
+            discard: (pages) => beneath.discard(pages),
             moved: () => {},
             abandonChild: () => {},
             close: () => beneath.close(),

@@ -33,7 +33,7 @@ const prototype = (change: Partial<ModelMechanism>): Uapi<object> =>
         },
         ...change,
       };
-      return { sites: before(VCPU_SITES, mechanism), withdrawn: (page) => void present.delete(page) };
+      return { sites: before(VCPU_SITES, mechanism), discardedByPager: (page) => void present.delete(page) };
     },
   });
 

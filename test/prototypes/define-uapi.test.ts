@@ -143,7 +143,7 @@ test('who stopped an access is asked when its vCPU is back, whatever it declares
           kernel.deliver(access, access.kind!);
         },
       };
-      return { sites: before(VCPU_SITES, waits), withdrawn() {} };
+      return { sites: before(VCPU_SITES, waits), discardedByPager() {} };
     },
   });
   const { results } = await evaluate(liar, {}, { only: ['coverage-is-true'], runs: 20, seed: 1 });

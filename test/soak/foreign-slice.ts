@@ -195,8 +195,8 @@ async function serve(
 }
 
 /**
- * A VMM goes on while its handlers end and are started anew. By turns they are killed, and take what they know along; or
- * told to end, and hand their states over: then what was discarded is zeros for every one.
+ * A VMM goes on while its handlers end and are started anew. By turns they are killed, and take what they
+ * know along; or told to end, and hand their states over: then what was discarded is zeros for every one.
  */
 export async function soakKilledHandlers(account: SliceAccount): Promise<void> {
   for (let strict = account.below(2) === 0; !account.isOver(); strict = !strict) {

@@ -4,7 +4,9 @@ export const PAGE = 4096;
 /** Of each memory in the soak. */
 export const PAGES = 4096;
 
-/** The source's bytes: no word is 0, and none the same at another place. fixtures/foreign-vmm.c has the same. */
+/**
+ * The source's bytes: no word is 0, and none the same at another place. fixtures/foreign-vmm.c has the same.
+ */
 export function imageOf(seed: number): SharedArrayBuffer {
   const shared = new SharedArrayBuffer(PAGES * PAGE);
   const words = new Uint32Array(shared);

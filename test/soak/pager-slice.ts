@@ -22,9 +22,10 @@ const CLOSES = ['poison', 'zero', 'leave', 'populate'] as const;
 const PAGERS = CLOSES.length;
 
 /**
- * A subject's memory, read whole again and again from several sites while it is withdrawn and removed; four pagers one after the other,
- * each closed in another way while accesses wait. What a walk sums up to is known: pages become zeros, or
- * the source's again, only while none walks there; those that stay the same are withdrawn at any time.
+ * A subject's memory, read whole again and again from several sites while it is discarded; four pagers one
+ * after the other, each closed in another way while accesses wait. What a walk sums up to is known: pages
+ * become zeros, or the source's again, only while none walks there; those that stay the same are discarded at
+ * any time.
  */
 export async function soakPager(subject: HistorySubject, account: SliceAccount): Promise<void> {
   const image = imageOf(account.task.seed);
@@ -41,7 +42,7 @@ interface Chunk {
   readonly first: number;
   /** Pages that were removed. */
   readonly removed: Set<number>;
-  /** Walks and withdrawals under way, which leave its contents as they are. */
+  /** Walks and discards under way, which leave its contents as they are. */
   users: number;
   /** What its pages hold is being changed. */
   changing: boolean;
@@ -116,14 +117,14 @@ class PagerLife {
   }
 
   /**
-   * Closes while accesses wait at frozen pages; each must end, with the right bytes or an error. Populating takes no frozen
-   * ones: there the accesses are under way.
+   * Closes while accesses wait at frozen pages; each must end, with the right bytes or an error. Populating
+   * takes no frozen ones: there the accesses are under way.
    */
   async end(missing: (typeof CLOSES)[number]): Promise<void> {
     const { account, pager } = this;
     const chunk = this.#chunks[account.below(this.#chunks.length)]!;
     const frozen = missing !== 'populate';
-    await this.#withdraw(chunk.first, CHUNK);
+    await this.#discard(chunk.first, CHUNK);
     if (frozen) {
       const freezing = pager.freeze([this.#range(chunk.first, CHUNK)]);
       await account.during(`freeze ${chunk.first}+${CHUNK}`, freezing);
@@ -196,12 +197,15 @@ class PagerLife {
       }
       chunk.users--;
       await this.#takeAway(chunk);
-      await this.#withdrawBeside();
+      await this.#discardBeside();
     }
     this.#walkers.push(accessor);
   }
 
-  /** So that faults never run out. What changes the contents waits for no walk: it is left out while there is one. */
+  /**
+   * So that faults never run out. What changes the contents waits for no walk: it is left out while there is
+   * one.
+   */
   async #takeAway(chunk: Chunk): Promise<void> {
     const { account, pager } = this;
     const alone = chunk.users === 0 && !chunk.changing;
@@ -209,23 +213,26 @@ class PagerLife {
       chunk.changing = true;
       const first = chunk.first + account.below(CHUNK);
       const count = 1 + account.below(chunk.first + CHUNK - first);
-      await account.during(`remove ${first}+${count}`, pager.remove([this.#range(first, count)]));
+      await account.during(
+        `discard to zeros ${first}+${count}`,
+        pager.discard([this.#range(first, count)], { then: 'zero' }),
+      );
       for (let page = first; page < first + count; page++) chunk.removed.add(page);
       chunk.changing = false;
     } else if (alone) {
       chunk.changing = true;
-      await this.#withdraw(chunk.first, CHUNK);
+      await this.#discard(chunk.first, CHUNK);
       chunk.removed.clear();
       chunk.changing = false;
     } else if (chunk.removed.size === 0 && !chunk.changing) {
       chunk.users++;
-      await this.#withdraw(chunk.first, CHUNK);
+      await this.#discard(chunk.first, CHUNK);
       chunk.users--;
     }
   }
 
-  /** Pages that have the source's bytes are withdrawn under the walks of others: they come again the same. */
-  async #withdrawBeside(): Promise<void> {
+  /** Pages that have the source's bytes are discarded under the walks of others: they come again the same. */
+  async #discardBeside(): Promise<void> {
     const { account } = this;
     const chunk = this.#chunks[account.below(this.#chunks.length)]!;
     const first = chunk.first + account.below(CHUNK);
@@ -233,18 +240,18 @@ class PagerLife {
     const pages = Array.from({ length: count }, (_, at) => first + at);
     if (chunk.changing || pages.some((page) => chunk.removed.has(page))) return;
     chunk.users++;
-    await this.#withdraw(first, count);
+    await this.#discard(first, count);
     chunk.users--;
   }
 
-  #withdraw(first: number, count: number): Promise<void> {
+  #discard(first: number, count: number): Promise<void> {
     return this.account.during(
-      `withdraw ${first}+${count}`,
-      this.pager.withdraw([this.#range(first, count)]),
+      `discard ${first}+${count}`,
+      this.pager.discard([this.#range(first, count)], { then: 'refetch' }),
     );
   }
 
-  /** Where walks or withdrawals are under way: pages for which an access may wait. */
+  /** Where walks or discards are under way: pages for which an access may wait. */
   #pagesNow(): readonly string[] {
     const { states } = this.pager;
     return this.#chunks
@@ -268,7 +275,9 @@ class PagerLife {
     return (removed.has(page) ? this.expected.zeros : this.expected.source)[page]!;
   }
 
-  /** A walk summed up wrongly: looks page by page for what it found, which may have been right again since. */
+  /**
+   * A walk summed up wrongly: looks page by page for what it found, which may have been right again since.
+   */
   async #whichIsWrong(accessor: Accessor, chunk: Chunk): Promise<string> {
     const found: string[] = [];
     for (let page = chunk.first; page < chunk.first + CHUNK; page++) {

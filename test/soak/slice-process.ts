@@ -21,8 +21,8 @@ export interface SliceOutcome {
 }
 
 /**
- * Runs a slice in a process of its own, now and then killed, and sees that every process that it has started ends with it. The process has
- * a group of its own: what a terminal signals does not end a slice.
+ * Runs a slice in a process of its own, now and then killed, and sees that every process that it has started
+ * ends with it. The process has a group of its own: what a terminal signals does not end a slice.
  */
 export async function runSliceProcess(
   task: SliceTask,

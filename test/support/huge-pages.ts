@@ -8,8 +8,9 @@ const SHARED = '/proc/sys/vm/nr_hugepages';
 const [LOCK_EX, LOCK_NB] = [2, 4];
 
 /**
- * Keeps the host's huge pages to this process until it is disposed of. The pool is the whole machine's, so while one run
- * has set its size another must not: it waits here, and says so. Blocks. Throws where there is no pool.
+ * Keeps the host's huge pages to this process until it is disposed of. The pool is the whole machine's, so
+ * while one run has set its size another must not: it waits here, and says so. Blocks. Throws where there is
+ * no pool.
  */
 export function lockHugePages(): Disposable {
   const fd = openSync(SHARED, 'r');
@@ -23,7 +24,10 @@ export function lockHugePages(): Disposable {
   return { [Symbol.dispose]: () => closeSync(fd) };
 }
 
-/** Reserves huge pages of the default size, which no other run takes or gives back meanwhile. Throws as reserveHugePages. */
+/**
+ * Reserves huge pages of the default size, which no other run takes or gives back meanwhile. Throws as
+ * reserveHugePages.
+ */
 export function reserveLocked(count: number): Disposable & { readonly pool: HugePagePool } {
   const lock = lockHugePages();
   try {
@@ -41,7 +45,10 @@ export function reserveLocked(count: number): Disposable & { readonly pool: Huge
   }
 }
 
-/** As {@link reserveLocked}, or a test skipped with the reason for which there are none. `pageSize`: what they must be. */
+/**
+ * As {@link reserveLocked}, or a test skipped with the reason for which there are none. `pageSize`: what they
+ * must be.
+ */
 export function needHugePages(
   context: TestContext,
   count: number,

@@ -2,14 +2,17 @@ import { type ChildProcess } from 'node:child_process';
 import diagnostics from 'node:diagnostics_channel';
 import type { Reporter, TestCase, TestModule } from 'vitest/node';
 
-/** No test takes that long: its own time-out comes first, unless a system call holds the thread that would see to it. */
+/**
+ * No test takes that long: its own time-out comes first, unless a system call holds the thread that would see
+ * to it.
+ */
 const MINUTES = process.env['DEMAND_PAGING_LONG'] === '1' ? 70 : 15;
 const STILL_MS = Number(process.env['DEMAND_PAGING_STILL_MS'] ?? MINUTES * 60_000);
 
 /**
- * Says by which signal a process of tests was ended, and which tests it had begun: vitest itself says no more than that
- * it exited. One that vitest ends is no matter. Where nothing at all happens for {@link STILL_MS}, says what is under way
- * and ends the processes, so that a run fails and does not stand for ever.
+ * Says by which signal a process of tests was ended, and which tests it had begun: vitest itself says no more
+ * than that it exited. One that vitest ends is no matter. Where nothing at all happens for {@link STILL_MS},
+ * says what is under way and ends the processes, so that a run fails and does not stand for ever.
  */
 export default class ProcessReporter implements Reporter {
   /** What is known of a process's tests comes in batches: the last that began may be missing. */

@@ -2,7 +2,10 @@ import { join } from 'node:path';
 import ts from 'typescript';
 import { ROOT } from '../../scripts/entries.mjs';
 
-/** The compiler's complaints about files of a folder, samples that name the library, under this project's own settings. */
+/**
+ * The compiler's complaints about files of a folder, samples that name the library, under this project's own
+ * settings.
+ */
 export function complaintsAbout(folder: string, files: readonly string[]): readonly string[] {
   const path = join(ROOT, 'tsconfig.json');
   const { config } = ts.readConfigFile(path, (file) => ts.sys.readFile(file)) as { config: object };

@@ -32,7 +32,7 @@ const effects = (): Effects => ({
  * mapped runs are unmapped in turn (`memslotUpdates.unmappedRuns`): this is slower, and nothing is lost.
  * Larger pages need fewer mappings.
  *
- * Preconditions, blocking, errors: as `composite`. An access to a page while it is withdrawn, removed or
+ * Preconditions, blocking, errors: as `composite`. An access to a page while it is being discarded or is
  * frozen waits: a placeholder, which is already registered, replaces the page. Regions may bring their file
  * (`file.fd`), created from the VM with MMAP and INIT_SHARED.
  * Requires: KVM, Linux 6.18 with guest_memfd; a userfaultfd that reports kernel faults.

@@ -11,7 +11,7 @@ import { effectsOf } from './coverage.js';
  *
  * Preconditions: `attach` comes after the VM's interrupt controller was created and before a vCPU runs; the
  * regions have no memslots yet; no process is started while the backend attaches or discards pages.
- * Blocks: `attach` for the creation of a memslot for each page; `withdraw` until the vCPUs are paused.
+ * Blocks: `attach` for the creation of a memslot for each page; `discard` until the vCPUs are paused.
  * Errors: RangeError for invalid options. `attach`: NO_DEVICE, NO_PERMISSION, NOT_SUPPORTED (memory or
  * strategy that this kernel does not support), BAD_RANGE (too few slots; EEXIST: another memslot overlaps;
  * regions share memory), NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}), COVERAGE_GAP (a slot is

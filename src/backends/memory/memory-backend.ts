@@ -140,7 +140,7 @@ function supportsOf(layout: MemoryLayout, options: ModelOptions, sites: SiteMech
     events,
     memory: KINDS,
     threadIds: true,
-    withdraw: true,
+    discard: true,
     freeze: verbs.includes('rwprotect') ? 'full' : 'missing-only',
     directCopy: false,
     install: brings,

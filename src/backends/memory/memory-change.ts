@@ -52,10 +52,10 @@ export function* discardSteps(kernel: ModelKernel, pages: PageRange, how: Discar
 }
 
 /**
- * As a backend drops pages: of shared memory the page cache first, of which nobody hears, then what is left in the page
- * table, a poison marker for one.
+ * As a backend drops pages: of shared memory the page cache first, of which nobody hears, then what is left
+ * in the page table, a poison marker for one.
  */
-export function* withdrawSteps(kernel: ModelKernel, pages: PageRange): Generator<Step, void> {
+export function* discardEverywhereSteps(kernel: ModelKernel, pages: PageRange): Generator<Step, void> {
   if (kernel.memory.layout.regionOf(pages.first).memory !== 'anonymous')
     yield* discardSteps(kernel, pages, 'punch');
   yield* discardSteps(kernel, pages, 'dontneed');
@@ -96,7 +96,9 @@ function* announce(
   yield* announced(kernel, event, settle);
 }
 
-/** From here on resolutions are told EAGAIN; what it returns ends that. Undefined where the event is not sent. */
+/**
+ * From here on resolutions are told EAGAIN; what it returns ends that. Undefined where the event is not sent.
+ */
 function beginning(kernel: ModelKernel, kind: MemoryEvent['kind']): (() => void) | undefined {
   if (!kernel.announces(kind)) return undefined;
   kernel.begin();

@@ -64,7 +64,10 @@ export class MessageQueue {
     return message;
   }
 
-  /** Moves the next message into the batch. Returns the event if it was one that no version knows, true or false otherwise. */
+  /**
+   * Moves the next message into the batch. Returns the event if it was one that no version knows, true or
+   * false otherwise.
+   */
   readInto(batch: FaultBatch): boolean | number {
     const access = this.#unread.shift();
     if (access) {

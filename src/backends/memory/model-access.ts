@@ -4,10 +4,10 @@ import { type ModelKernel } from './model-kernel.js';
 import { type Stepper } from './stepper.js';
 
 /**
- * Where an access stands. `running`: its next step touches memory. `blocked`: it waits to be woken.
- * `exited`: its vCPU left KVM_RUN with the fault; its next step is its exit handler's, in user space. The rest
- * are ends: `errored` (see {@link ModelAccess.errno}), `injected` (the guest sees an abort), `killed`
- * (its thread got a fatal signal), `done`.
+ * Where an access stands. `running`: its next step touches memory. `blocked`: it waits to be woken. `exited`:
+ * its vCPU left KVM_RUN with the fault; its next step is its exit handler's, in user space. The rest are
+ * ends: `errored` (see {@link ModelAccess.errno}), `injected` (the guest sees an abort), `killed` (its thread
+ * got a fatal signal), `done`.
  */
 export type AccessState = 'running' | 'blocked' | 'exited' | 'errored' | 'injected' | 'killed' | 'done';
 
@@ -92,7 +92,8 @@ export class ModelAccess implements Stepper {
     if (this.#state !== 'running') return;
     const frame = this.#pinned ?? this.#kernel.reach(this);
     if (frame === undefined) return; // stopped; the mechanism has said how it goes on
-    // Where the kernel copies on somebody's behalf, poison is EFAULT; elsewhere it is a signal or an exit of its own.
+    // Where the kernel copies on somebody's behalf, poison is EFAULT; elsewhere it is a signal or an exit of
+    // its own.
     if (typeof frame === 'number')
       return this.fail(frame === ERRNO.EHWPOISON && COPIED_BY_KERNEL.has(this.site) ? ERRNO.EFAULT : frame);
     this.#transfer(frame);

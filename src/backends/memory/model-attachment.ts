@@ -58,11 +58,14 @@ export class ModelAttachment implements Attachment {
     };
   }
 
-  /** Discards the pages as a thread of the VMM would; resolves when the resolver has read the event and they are gone. */
-  async withdraw(pages: PageRange): Promise<void> {
-    if (!this.supports.withdraw)
-      throw new DemandPagingError('NOT_SUPPORTED', 'this model does not withdraw pages');
-    await settle(this.kernel.withdraw(pages));
+  /**
+   * Discards the pages as a thread of the VMM would; resolves when the resolver has read the event and they
+   * are gone.
+   */
+  async discard(pages: PageRange): Promise<void> {
+    if (!this.supports.discard)
+      throw new DemandPagingError('NOT_SUPPORTED', 'this model does not discard pages');
+    await settle(this.kernel.discardEverywhere(pages));
   }
 
   addRegions(regions: readonly Region[], states?: PageStates): AddedRegions {
@@ -106,7 +109,10 @@ export class ModelAttachment implements Attachment {
     for (let page = 0; page < this.layout.pageCount; page++) this.kernel.unmapPage(page);
   }
 
-  /** Straight to the frames, as through a mapping; this thread can wait for nobody, so it fails where others would block. */
+  /**
+   * Straight to the frames, as through a mapping; this thread can wait for nobody, so it fails where others
+   * would block.
+   */
   #copy(address: Gpa, buffer: Uint8Array, each: (frame: Uint8Array, part: Uint8Array) => void): void {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the memory was closed');
     const { memory } = this.kernel;

@@ -7,7 +7,10 @@ import {
 } from '../../api/index.js';
 import { type ModelMemory } from './model-memory.js';
 
-/** Gives the memory what it has before anybody brings a page: mapped if it is anonymous, else in the page cache. */
+/**
+ * Gives the memory what it has before anybody brings a page: mapped if it is anonymous, else in the page
+ * cache.
+ */
 export function putContents(
   memory: ModelMemory,
   contents: (page: PageIndex) => Uint8Array | undefined,

@@ -16,7 +16,7 @@ import {
   MemoryChange,
   remapSteps,
   unmapSteps,
-  withdrawSteps,
+  discardEverywhereSteps,
   type Step,
 } from './memory-change.js';
 import { MessageQueue } from './message-queue.js';
@@ -127,8 +127,8 @@ export class ModelKernel {
   }
 
   /** A thread that drops pages as a backend does: poison goes with them. */
-  withdraw(pages: PageRange): Stepper {
-    return this.#change(withdrawSteps(this, pages));
+  discardEverywhere(pages: PageRange): Stepper {
+    return this.#change(discardEverywhereSteps(this, pages));
   }
 
   /** A thread that unmaps pages and announces it after. */
@@ -161,7 +161,8 @@ export class ModelKernel {
 
   /**
    * The handler has died and its descriptor with it, while the VM goes on. Whoever waits looks again; a
-   * mechanism whose state KVM keeps ({@link ModelMechanism.outlivesHandler}) still stands, the others are gone.
+   * mechanism whose state KVM keeps ({@link ModelMechanism.outlivesHandler}) still stands, the others are
+   * gone.
    */
   orphan(): void {
     this.#orphaned = true;

@@ -120,7 +120,10 @@ export class ModelMemory {
     return 0;
   }
 
-  /** A page goes into the page cache, whether this mapping of the file maps the place or not; mapped there, it is seen. EEXIST where one is. */
+  /**
+   * A page goes into the page cache, whether this mapping of the file maps the place or not; mapped there, it
+   * is seen. EEXIST where one is.
+   */
   insert(page: PageIndex, bytes: Uint8Array): number {
     if (!(this.#entries[page]! & ENTRY.unmapped)) return this.install(page, bytes, false);
     if (this.#frames[page] !== undefined) return ERRNO.EEXIST;
@@ -144,19 +147,27 @@ export class ModelMemory {
     return errno;
   }
 
-  /** Whether the page table has something here: a page, or poison. Who fills the page cache leaves it alone. */
+  /**
+   * Whether the page table has something here: a page, or poison. Who fills the page cache leaves it alone.
+   */
   isTaken(page: PageIndex): boolean {
     return (this.#entries[page]! & (ENTRY.mapped | ENTRY.poison)) !== 0;
   }
 
-  /** A write into the page cache, which the watched mapping does not see: pwrite(2) on the file. EINVAL for private memory. */
+  /**
+   * A write into the page cache, which the watched mapping does not see: pwrite(2) on the file. EINVAL for
+   * private memory.
+   */
   fill(page: PageIndex, bytes: Uint8Array): number {
     if (!this.#shared[page]) return ERRNO.EINVAL;
     (this.#frames[page] ??= new Uint8Array(bytes.length)).set(bytes);
     return 0;
   }
 
-  /** UFFDIO_CONTINUE: maps what the page cache has. As in the kernel, a poison marker is overwritten without a word. */
+  /**
+   * UFFDIO_CONTINUE: maps what the page cache has. As in the kernel, a poison marker is overwritten without a
+   * word.
+   */
   continue(page: PageIndex, protect: boolean): number {
     const entry = this.#entries[page]!;
     if (!this.#shared[page]) return ERRNO.EINVAL;
@@ -177,8 +188,8 @@ export class ModelMemory {
   }
 
   /**
-   * UFFDIO_WRITEPROTECT and RWPROTECT: pages that are not mapped are passed over. But of shared memory the first
-   * leaves a marker there, unless poison is: who maps the page from the page cache finds it protected.
+   * UFFDIO_WRITEPROTECT and RWPROTECT: pages that are not mapped are passed over. But of shared memory the
+   * first leaves a marker there, unless poison is: who maps the page from the page cache finds it protected.
    */
   protect(page: PageIndex, verb: 'writeprotect' | 'rwprotect', on: boolean): number {
     const entry = this.#entries[page]!;
@@ -190,9 +201,9 @@ export class ModelMemory {
   }
 
   /**
-   * Drops a page; an accessor that holds the old frame keeps it. Poison goes with MADV_DONTNEED, while emptying the
-   * page cache leaves a marker where it is; that a page of shared memory is write-protected outlasts both (measured
-   * on 6.18).
+   * Discards a page; an accessor that holds the old frame keeps it. Poison goes with MADV_DONTNEED, while
+   * emptying the page cache leaves a marker where it is; that a page of shared memory is write-protected
+   * outlasts both (measured on 6.18).
    */
   drop(page: PageIndex, how: Discard): void {
     const entry = this.#entries[page]!;

@@ -16,7 +16,9 @@ import { type ModelKernel } from './model-kernel.js';
 
 const BRINGS: readonly Verb[] = ['copy', 'move', 'continue'];
 
-/** The resolver's end of a {@link ModelKernel}: the kernel's outcomes, per row, from its answers, per page. */
+/**
+ * The resolver's end of a {@link ModelKernel}: the kernel's outcomes, per row, from its answers, per page.
+ */
 export class ModelPort implements FaultPort {
   readonly staging: Uint8Array;
   readonly #kernel: ModelKernel;
@@ -110,7 +112,8 @@ export class ModelPort implements FaultPort {
     let errno = 0;
     let most = span;
     if (verb === 'continue' && bytes.length > 0) {
-      // Contents are written behind the mapping, up to the first page that it has; only then does the kernel have a say.
+      // Contents are written behind the mapping, up to the first page that it has; only then does the kernel
+      // have a say.
       for (most = 0; most < span && errno === 0 && !memory.isTaken(first + most); most++)
         errno = memory.fill(first + most, contentsOf(most)!);
     }

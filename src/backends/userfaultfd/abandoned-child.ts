@@ -11,17 +11,17 @@ const LOOK_MS = 1;
 
 /**
  * Poisons what is missing in a forked child's copy of the memory, so that it fails loudly there instead of
- * waiting for ever or reading zeros, and closes the child's userfaultfd. What the child forks in turn is treated
- * alike; memory that it moves meanwhile is followed. The child's userfaultfd is made non-blocking: the kernel makes it
- * as the parent's was made, whatever has been set there since, and a blocking one, read while the child has heard of
- * its last event and not yet run, would wait for ever.
+ * waiting for ever or reading zeros, and closes the child's userfaultfd. What the child forks in turn is
+ * treated alike; memory that it moves meanwhile is followed. The child's userfaultfd is made non-blocking:
+ * the kernel makes it as the parent's was made, whatever has been set there since, and a blocking one, read
+ * while the child has heard of its last event and not yet run, would wait for ever.
  *
- * `marks`: the memory may be write-protected. Protection of a page that is not there keeps poison away; it is lifted,
- * and would go with the descriptor anyway.
+ * `marks`: the memory may be write-protected. Protection of a page that is not there keeps poison away; it is
+ * lifted, and would go with the descriptor anyway.
  *
- * Blocks: for one system call a page that is present in the child, or that it does not have; while the child changes
- * its memory, for 10 s at most. Errors: KERNEL, UNKNOWN_EVENT; then the descriptor stays open, because closing it would
- * let the child read zeros: its accesses wait until this process ends.
+ * Blocks: for one system call a page that is present in the child, or that it does not have; while the child
+ * changes its memory, for 10 s at most. Errors: KERNEL, UNKNOWN_EVENT; then the descriptor stays open,
+ * because closing it would let the child read zeros: its accesses wait until this process ends.
  */
 export function abandon(fd: number, segments: readonly Segment[], marks: boolean): void {
   setNonBlocking(fd, true);
@@ -79,14 +79,17 @@ function poisonMissing(child: Child, { start, count, pageSize }: Segment): 'done
     else if (result === -ERRNO.ENOENT) done += pageSize;
     else if (result === -ERRNO.ESRCH) return 'ended';
     else if (result === -ERRNO.EAGAIN && performance.now() - (since ??= performance.now()) < MOST_WAIT_MS) {
-      // Memory changes from before the event to after the child has run on from it: there may be nothing to read.
+      // Memory changes from before the event to after the child has run on from it: there may be nothing to
+      // read.
       if (coming.wait(LOOK_MS) > 0 && takeEvent(child)) return 'moved';
     } else throw systemError('ioctl UFFDIO_POISON', -result, "a child's missing pages cannot be poisoned");
   }
   return 'done';
 }
 
-/** Reads what the child waits to have read; its own children are abandoned as well. Whether memory has moved. */
+/**
+ * Reads what the child waits to have read; its own children are abandoned as well. Whether memory has moved.
+ */
 function takeEvent({ port, memory, marks }: Child): boolean {
   if (port.read() < 1) return false;
   const event = port.event(0);

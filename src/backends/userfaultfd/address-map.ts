@@ -1,7 +1,10 @@
 import { type PageIndex, type PageRange } from '../../api/address.js';
 import { type MemoryKind, type Region } from '../../api/layout.js';
 
-/** A run of pages that lie side by side in host memory. Cloneable. Addresses are numbers: user space ends below 2^53. */
+/**
+ * A run of pages that lie side by side in host memory. Cloneable. Addresses are numbers: user space ends
+ * below 2^53.
+ */
 export interface Segment {
   readonly page: PageIndex;
   readonly count: number;

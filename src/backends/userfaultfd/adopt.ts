@@ -57,7 +57,7 @@ export interface AdoptOptions {
  * Demand paging of another process's memory, by a userfaultfd received from it (SCM_RIGHTS, a `fork` event,
  * pidfd_getfd). No handshake is done: what was negotiated is what the caller says. Every region of the layout
  * must have its `hva`, an address in the *other* process; nothing is mapped here, so the attachment has no
- * memory and cannot withdraw, and pages cannot be moved in. Closing it closes the descriptor and unregisters
+ * memory and cannot discard, and pages cannot be moved in. Closing it closes the descriptor and unregisters
  * nothing: while the other process holds a copy, its accesses wait.
  *
  * `attach` wakes every access that waits in the regions: one whose fault an earlier handler read and did not
@@ -164,7 +164,9 @@ function attachForeign(
   });
 }
 
-/** What works on another process's memory. POISON needs no feature to be asked for, only a kernel that has it. */
+/**
+ * What works on another process's memory. POISON needs no feature to be asked for, only a kernel that has it.
+ */
 function foreignVerbs(uffd: number, faults: readonly FaultKind[]): Verb[] {
   const verbs: Verb[] = ['copy', 'zeropage', 'wake'];
   if (faults.includes('minor')) verbs.push('continue');
@@ -175,8 +177,9 @@ function foreignVerbs(uffd: number, faults: readonly FaultKind[]): Verb[] {
 }
 
 /**
- * Asked of the descriptor itself, with a structure that cannot be read: a kernel that has the verb says so (EFAULT, or EAGAIN
- * while the memory changes), and an older one that there is none (EINVAL). A filter that refuses the verb does not refute it.
+ * Asked of the descriptor itself, with a structure that cannot be read: a kernel that has the verb says so
+ * (EFAULT, or EAGAIN while the memory changes), and an older one that there is none (EINVAL). A filter that
+ * refuses the verb does not refute it.
  */
 function knowsPoison(uffd: number): boolean {
   const result = raw.ioctl(uffd, UFFDIO.POISON, 0);

@@ -92,12 +92,12 @@ export class UserfaultfdAttachment implements Attachment {
     this.#forget = parts.memory ? endWith() : () => {};
   }
 
-  async withdraw(pages: PageRange): Promise<void> {
+  async discard(pages: PageRange): Promise<void> {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
-    if (!this.supports.withdraw)
+    if (!this.supports.discard)
       throw new DemandPagingError(
         'NOT_SUPPORTED',
-        'the memory of another process cannot be dropped from here',
+        'the memory of another process cannot be discarded from here',
       );
     const end = pages.first + pages.count;
     // Looked up one by one: memory may be moved meanwhile.
@@ -109,7 +109,7 @@ export class UserfaultfdAttachment implements Attachment {
     }
   }
 
-  removalsAnnounced(pages: PageRange): number {
+  removeEventsPerDiscard(pages: PageRange): number {
     return Math.max(
       1,
       ...[...this.#parts.map.within(pages)].map((segment) => (isRemovedTwice(segment) ? 2 : 1)),
@@ -240,10 +240,10 @@ export class UserfaultfdAttachment implements Attachment {
   }
 
   /** There where all of the memory was mapped here. */
-  get discard(): (() => Promise<void>) | undefined {
+  get revoke(): (() => Promise<void>) | undefined {
     const { memory, regions } = this.#parts;
     const isOwn = memory !== undefined && [...regions.values()].every(({ mapped }) => mapped);
-    return isOwn ? () => this.#discard() : undefined;
+    return isOwn ? () => this.#revoke() : undefined;
   }
 
   async close(): Promise<void> {
@@ -272,17 +272,19 @@ export class UserfaultfdAttachment implements Attachment {
   }
 
   /**
-   * Takes the memory away under waiting accesses, and then wakes them: what they touch again fails, and cannot be zeros or
-   * anything else. An empty file takes its place, of which every access is past the end: SIGBUS for a thread of this
-   * process, EFAULT for the kernel and other processes, for those that ignore protection (ptrace, /proc/pid/mem), too.
-   * Were the addresses free meanwhile, another mapping could come there before the last waiter has looked.
+   * Takes the memory away under waiting accesses, and then wakes them: what they touch again fails, and
+   * cannot be zeros or anything else. An empty file takes its place, of which every access is past the end:
+   * SIGBUS for a thread of this process, EFAULT for the kernel and other processes, for those that ignore
+   * protection (ptrace, /proc/pid/mem), too. Were the addresses free meanwhile, another mapping could come
+   * there before the last waiter has looked.
    *
-   * It costs nothing for memory that is missing, where poison is a page-table entry for each page. The kernel reports
-   * it as an unmapping, and the call waits until that is read: it is made on a thread of libuv's pool, while this event
-   * loop reads. All threads of the pool may wait in system calls for this very memory; so those are let go first, by
-   * taking their permission: that is no unmapping, and who ignores protection waits on.
+   * It costs nothing for memory that is missing, where poison is a page-table entry for each page. The kernel
+   * reports it as an unmapping, and the call waits until that is read: it is made on a thread of libuv's
+   * pool, while this event loop reads. All threads of the pool may wait in system calls for this very memory;
+   * so those are let go first, by taking their permission: that is no unmapping, and who ignores protection
+   * waits on.
    */
-  async #discard(): Promise<void> {
+  async #revoke(): Promise<void> {
     const { shards, map, memory } = this.#parts;
     memory?.close();
     const segments = shards.flatMap(({ uffd, pages }) =>
@@ -311,7 +313,10 @@ export class UserfaultfdAttachment implements Attachment {
     }
   }
 
-  /** Reads messages on this event loop, though nothing is served any more: what raised an event waits until it is read. */
+  /**
+   * Reads messages on this event loop, though nothing is served any more: what raised an event waits until it
+   * is read.
+   */
   #readOn({ fd }: Userfaultfd): EventLoopReader {
     const words = new Uint32Array(UFFD_MSG_WORDS * 16);
     const reader = new EventLoopReader(fd, new Uint8Array(words.buffer), (bytes) => {
@@ -334,7 +339,10 @@ export class UserfaultfdAttachment implements Attachment {
   }
 }
 
-/** The memory is not watched yet, and nobody accesses it before it is: looked at once, it stays as it was found. */
+/**
+ * The memory is not watched yet, and nobody accesses it before it is: looked at once, it stays as it was
+ * found.
+ */
 function settleAdded(regions: readonly Region[], memory: readonly RegionMemory[], states: PageStates): void {
   const contents = new RegionContents(regions, memory, states);
   try {

@@ -39,16 +39,17 @@ import { supportsOf } from './supports.js';
  * registers all of them, and hands out a port for each shard. What others do to the memory (madvise, munmap,
  * mremap) is reported to the port, and *waits there*: whoever changes the memory must not be the thread that
  * reads the port. If the process ends with an attachment open, it ends at once, by `_exit`, so that no
- * blocked accessor of its own wakes to zeros; a pager poisons what is missing before, for those of other processes.
+ * blocked accessor of its own wakes to zeros; a pager poisons what is missing before, for those of other
+ * processes.
  *
- * Blocks: `attach`, `withdraw` and `close` for the kernel's mmap lock; `withdraw` until its event has been
- * read.
- * Errors: RangeError for options out of bounds. `attach`: NO_PERMISSION (EPERM, EACCES; the hint names the
- * setting), NO_DEVICE, NOT_SUPPORTED (features or memory this kernel does not take), ALREADY_REGISTERED
- * (EBUSY), NO_HUGE_PAGES (ENOMEM), BAD_RANGE (ENOMEM: not mapped; regions with memory in
- * common, or whose file is another than is mapped), NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}), KERNEL; then nothing is left behind. Requires: CONFIG_USERFAULTFD; access to
- * /dev/userfaultfd, or CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd=1, or `userModeOnly`. `move`: Linux
- * 6.8; `poison`: 6.6; `rwp`: 7.3. Source: ioctl_userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst.
+ * Blocks: `attach`, `discard` and `close` for the kernel's mmap lock; `discard` until its event has been
+ * read. Errors: RangeError for options out of bounds. `attach`: NO_PERMISSION (EPERM, EACCES; the hint names
+ * the setting), NO_DEVICE, NOT_SUPPORTED (features or memory this kernel does not take), ALREADY_REGISTERED
+ * (EBUSY), NO_HUGE_PAGES (ENOMEM), BAD_RANGE (ENOMEM: not mapped; regions with memory in common, or whose
+ * file is another than is mapped), NOT_EMPTY, PAGE_VANISHED (see {@link RegionSpec.contents}), KERNEL; then
+ * nothing is left behind. Requires: CONFIG_USERFAULTFD; access to /dev/userfaultfd, or CAP_SYS_PTRACE, or
+ * vm.unprivileged_userfaultfd=1, or `userModeOnly`. `move`: Linux 6.8; `poison`: 6.6; `rwp`: 7.3. Source:
+ * ioctl_userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst.
  */
 export function userfaultfd(options: UserfaultfdBackendOptions = {}): Backend {
   const choice = completeOptions(options);

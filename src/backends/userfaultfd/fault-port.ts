@@ -46,8 +46,8 @@ const [UFFD, KICK, PROCESS] = [0, 1, 2];
 /**
  * The resolver's end of a userfaultfd. Works in any isolate of the process; used by one thread.
  *
- * `take` sleeps in poll(2) over the userfaultfd and an eventfd, in slices, or reads without sleeping in
- * a loop. `ready` waits on the isolate's event loop, which may wait for any number of ports: no thread is held.
+ * `take` sleeps in poll(2) over the userfaultfd and an eventfd, in slices, or reads without sleeping in a
+ * loop. `ready` waits on the isolate's event loop, which may wait for any number of ports: no thread is held.
  * Requires: see the backend. Source: ioctl_userfaultfd(2), userfaultfd.rst.
  */
 export class UserfaultfdPort implements FaultPort {
@@ -125,7 +125,10 @@ export class UserfaultfdPort implements FaultPort {
     return outcome;
   }
 
-  /** Registers what is to be registered on this thread, so that no fault there is read before the pages are known. */
+  /**
+   * Registers what is to be registered on this thread, so that no fault there is read before the pages are
+   * known.
+   */
   addRegions(token: unknown): void {
     const { pages, segments, mode, features } = token as AddedRegionsToken;
     for (const segment of segments) this.#checkAdded(segment);
@@ -189,8 +192,8 @@ export class UserfaultfdPort implements FaultPort {
   #arrived: () => void = () => {};
 
   /**
-   * Resolves when the event loop has read something: messages, which the next `take` finds in the arrivals, or a kick,
-   * whose count is seen. Or when the other process has ended.
+   * Resolves when the event loop has read something: messages, which the next `take` finds in the arrivals,
+   * or a kick, whose count is seen. Or when the other process has ended.
    */
   #arrival(): Promise<void> {
     const arrival = new Promise<void>((resolve) => (this.#arrived = resolve));
@@ -328,10 +331,15 @@ export class UserfaultfdPort implements FaultPort {
 
   /** Bytes finished by the last {@link #pages} that failed. */
   #bytes = 0;
-  /** Whether the last {@link #pages} failed by what asks for the state of memory: then its errno is not the verb's. */
+  /**
+   * Whether the last {@link #pages} failed by what asks for the state of memory: then its errno is not the
+   * verb's.
+   */
   #lookFailed = false;
 
-  /** Carries a verb out on pages of one segment: 0 or a positive errno, with what was done in {@link #bytes}. */
+  /**
+   * Carries a verb out on pages of one segment: 0 or a positive errno, with what was done in {@link #bytes}.
+   */
   #pages(segment: Segment, skip: number, count: number, verb: number, from: number, flags: number): number {
     const { pageSize: size } = segment;
     const start = segment.start + skip * size;
@@ -359,9 +367,10 @@ export class UserfaultfdPort implements FaultPort {
   #mostPages = Infinity;
 
   /**
-   * Goes on after partial progress, which the kernel reports as EAGAIN whatever stopped it; the next try names the
-   * reason. ENOENT is halved down to the page it is about: the kernel refuses a range as a whole where it leaves
-   * a mapping, and whoever treats a part of the memory differently (mprotect, madvise) splits the mapping there.
+   * Goes on after partial progress, which the kernel reports as EAGAIN whatever stopped it; the next try
+   * names the reason. ENOENT is halved down to the page it is about: the kernel refuses a range as a whole
+   * where it leaves a mapping, and whoever treats a part of the memory differently (mprotect, madvise) splits
+   * the mapping there.
    */
   #bytesOf(
     verb: number,

@@ -15,8 +15,8 @@ export interface ForeignContentsOptions {
 
 /**
  * What the memory of another process holds is that process's affair, and comes to light page by page, unless
- * the region says that it is to be looked at. Of shared memory its page tables do not say what is missing. Two
- * regions that have the same place of a file are refused, where that can be seen (/proc/PID/maps).
+ * the region says that it is to be looked at. Of shared memory its page tables do not say what is missing.
+ * Two regions that have the same place of a file are refused, where that can be seen (/proc/PID/maps).
  * Errors: BAD_RANGE, NOT_EMPTY, PAGE_VANISHED; NOT_SUPPORTED, NO_PERMISSION, MEMORY_GONE where it cannot be
  * looked at.
  */

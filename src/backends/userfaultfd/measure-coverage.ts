@@ -42,11 +42,12 @@ const MARK = 0xa7;
 
 /**
  * Tries on this host what a missing page does to an access of each site: a small stretch of memory is
- * registered, one page of it accessed from each site, and what comes first is watched, the fault or the end of the
- * access. Rows that were tried are `measured`; the others, and those with no clear result in time, stay
- * `declared`. In SIGBUS mode loads and stores of this process are not tried: they would end it.
+ * registered, one page of it accessed from each site, and what comes first is watched, the fault or the end
+ * of the access. Rows that were tried are `measured`; the others, and those with no clear result in time,
+ * stay `declared`. In SIGBUS mode loads and stores of this process are not tried: they would end it.
  *
- * Blocks: nobody; each site at most `deadline_ms`. Errors: as the backend's `attach`, and what `start` throws.
+ * Blocks: nobody; each site at most `deadline_ms`. Errors: as the backend's `attach`, and what `start`
+ * throws.
  */
 export async function measureCoverage(options: MeasureCoverageOptions): Promise<Coverage> {
   const { memory = 'shmem', deadline_ms = 3000 } = options;

@@ -105,7 +105,8 @@ export class MessageReader {
           return { kind: 'remap', pages, to: to + this.#map.addressOf(pages.first) - from };
         });
         this.#map.moveBytes(from, to, length);
-        // An accessor that waits at the old place is reached by no resolution of the new one: it faults anew, or finds no memory.
+        // An accessor that waits at the old place is reached by no resolution of the new one: it faults anew,
+        // or finds no memory.
         check(this.#uffd.wake(from, length), 'ioctl UFFDIO_WAKE', 'waiters cannot be woken');
         return this.#push(rows, batch);
       }
@@ -116,7 +117,10 @@ export class MessageReader {
     }
   }
 
-  /** One row goes where the message's place is; the rest, and all events after it, wait for room behind the batch's faults. */
+  /**
+   * One row goes where the message's place is; the rest, and all events after it, wait for room behind the
+   * batch's faults.
+   */
   #push(rows: readonly MemoryEvent[], batch: FaultBatch): void {
     rows.forEach((row, i) => {
       if (i > 0 || this.#carried.length > 0) this.#carried.push(row);

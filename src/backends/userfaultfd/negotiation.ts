@@ -36,7 +36,10 @@ export function neededFeatures(choice: UserfaultfdChoice, kinds: ReadonlySet<Mem
 /** What is taken along where the kernel has it. */
 const WELCOME = F.THREAD_ID | F.POISON | F.MOVE;
 
-/** The features to ask for, of those offered; bits this version does not know are ignored. Throws NOT_SUPPORTED by name. */
+/**
+ * The features to ask for, of those offered; bits this version does not know are ignored. Throws
+ * NOT_SUPPORTED by name.
+ */
 export function chooseFeatures(
   choice: UserfaultfdChoice,
   kinds: ReadonlySet<MemoryKind>,

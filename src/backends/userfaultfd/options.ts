@@ -12,13 +12,14 @@ export interface UserfaultfdBackendOptions {
   readonly via?: 'auto' | 'device' | 'syscall' | undefined;
   /**
    * UFFD_USER_MODE_ONLY: needs no privilege, but the kernel's own accesses (KVM, vhost, system call buffers)
-   * fail with EFAULT instead of waiting, and the coverage says so. Every class of accesses has such a site (the VMM's
-   * own are its system calls), so that a pager opens with `needs: []` alone. Default false.
+   * fail with EFAULT instead of waiting, and the coverage says so. Every class of accesses has such a site
+   * (the VMM's own are its system calls), so that a pager opens with `needs: []` alone. Default false.
    */
   readonly userModeOnly?: boolean | undefined;
   /**
-   * UFFD_FEATURE_SIGBUS: no access waits and none is reported; each fails at once (SIGBUS, EFAULT), so that a pager
-   * opens with `needs: []` alone. A stand-in for interfaces that err instead of blocking. Default false.
+   * UFFD_FEATURE_SIGBUS: no access waits and none is reported; each fails at once (SIGBUS, EFAULT), so that a
+   * pager opens with `needs: []` alone. A stand-in for interfaces that err instead of blocking. Default
+   * false.
    */
   readonly sigbus?: boolean | undefined;
   /**
@@ -33,12 +34,14 @@ export interface UserfaultfdBackendOptions {
    */
   readonly asyncWriteProtect?: boolean | undefined;
   /**
-   * What others do to the memory and the resolver hears of. Default all three. Not `fork`: a fork() of this process
-   * holds the C library's heap locks until its event is read, and the thread that reads it may need the
-   * heap: both wait for ever. Memory mapped here is not inherited by children instead (MADV_DONTFORK).
+   * What others do to the memory and the resolver hears of. Default all three. Not `fork`: a fork() of this
+   * process holds the C library's heap locks until its event is read, and the thread that reads it may need
+   * the heap: both wait for ever. Memory mapped here is not inherited by children instead (MADV_DONTFORK).
    */
   readonly events?: readonly LocalEvent[] | undefined;
-  /** The verb that brings contents: `copy`; `continue` (shmem, hugetlb); `move` (anonymous). Default `copy`. */
+  /**
+   * The verb that brings contents: `copy`; `continue` (shmem, hugetlb); `move` (anonymous). Default `copy`.
+   */
   readonly install?: 'copy' | 'continue' | 'move' | undefined;
   /** Resolvers to divide the memory among, at most; they meet at multiples of 4096 pages. Default 1. */
   readonly shards?: number | undefined;

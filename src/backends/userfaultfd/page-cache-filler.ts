@@ -7,9 +7,9 @@ const O_RDONLY_CLOEXEC = 0o2000000;
 const PAGEMAP = '/proc/self/pagemap';
 
 /**
- * Whether a place of shared memory has a page, or poison. A page that is under way to another frame counts as swapped
- * as markers do, but says that it is a file's. The marker that UFFDIO_WRITEPROTECT leaves where no page is has nothing
- * behind it, and CONTINUE replaces it.
+ * Whether a place of shared memory has a page, or poison. A page that is under way to another frame counts as
+ * swapped as markers do, but says that it is a file's. The marker that UFFDIO_WRITEPROTECT leaves where no
+ * page is has nothing behind it, and CONTINUE replaces it.
  */
 function isTaken(high: number): boolean {
   const { present, swap, file, uffdWp } = PAGEMAP_HIGH;
@@ -36,8 +36,8 @@ export class PageCacheFiller {
   }
 
   /**
-   * How many of `count` pages from `address` are not mapped, up to the first that is; or `-errno`, which says nothing of the
-   * memory: the same call will fail again. See {@link raw.failedCall}.
+   * How many of `count` pages from `address` are not mapped, up to the first that is; or `-errno`, which says
+   * nothing of the memory: the same call will fail again. See {@link raw.failedCall}.
    */
   unmapped(address: number, count: number, pageSize: number): number {
     if (this.#pagemap < 0) {
@@ -62,7 +62,8 @@ export class PageCacheFiller {
   fill(segment: Segment, offset: number, source: number, length: number): number {
     if (segment.fd < 0) return -ERRNO.EBADF;
     if (segment.memory === 'hugetlb') {
-      // By the kernel: where the pool has no page, or the file was truncated, that is an errno to it, and not a SIGBUS.
+      // By the kernel: where the pool has no page, or the file was truncated, that is an errno to it, and not
+      // a SIGBUS.
       const alias = this.#alias(segment);
       if (alias < 0) return alias;
       const written = writeMemory(alias + offset, source, length);

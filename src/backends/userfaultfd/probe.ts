@@ -18,8 +18,8 @@ const usual = ({ install }: UserfaultfdChoice): readonly MemoryKind[] =>
   install === 'continue' ? ['shmem'] : ['anonymous'];
 
 /**
- * What this host lacks for a userfaultfd as chosen, over memory of these kinds. Opens one, pages a little memory and closes
- * it again. Never throws.
+ * What this host lacks for a userfaultfd as chosen, over memory of these kinds. Opens one, pages a little
+ * memory and closes it again. Never throws.
  */
 export function probeUserfaultfd(
   choice: UserfaultfdChoice,

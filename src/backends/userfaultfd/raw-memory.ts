@@ -19,7 +19,10 @@ import { type AddressMap } from './address-map.js';
 
 const BOUNCE_BYTES = 0x4_0000;
 
-/** Copies `bytes` between host memory and the caller's array at `offset`, through `bounce`: how many were, or `-errno`. */
+/**
+ * Copies `bytes` between host memory and the caller's array at `offset`, through `bounce`: how many were, or
+ * `-errno`.
+ */
 type Copy = (host: number, bytes: number, offset: number, bounce: NativeBlock) => number;
 
 /**
@@ -71,7 +74,10 @@ export class LocalMemory implements RawMemory {
     this.#bounce = undefined;
   }
 
-  /** Goes through a guest-physical range in pieces that lie together in host memory. Nothing is copied if part of it is no memory. */
+  /**
+   * Goes through a guest-physical range in pieces that lie together in host memory. Nothing is copied if part
+   * of it is no memory.
+   */
   #pieces(address: Gpa, length: number, copy: Copy): void {
     if (this.#closed) throw new DemandPagingError('CLOSED', 'the attachment was closed');
     if (length === 0) return;
@@ -115,7 +121,10 @@ export class LocalMemory implements RawMemory {
     return new DemandPagingError(code, message, { errno: -result, syscall: call, range });
   }
 
-  /** A poison marker is a swap entry that no access brings back. Without /proc: what fails is poisoned where a missing page blocks. */
+  /**
+   * A poison marker is a swap entry that no access brings back. Without /proc: what fails is poisoned where a
+   * missing page blocks.
+   */
   #isPoisoned(host: number): boolean {
     try {
       const entry = pagemap(host - (host % pageSize()), 1)[0];

@@ -60,7 +60,9 @@ export function checkRegion(region: Region): void {
   if (region.file) checkFileHolds(region.file.fd, Number(region.file.offset), Number(region.length));
 }
 
-/** Refuses memory whose page cache cannot be written, where contents are brought there. Throws NOT_SUPPORTED. */
+/**
+ * Refuses memory whose page cache cannot be written, where contents are brought there. Throws NOT_SUPPORTED.
+ */
 export function checkNamed(region: Region, { fd }: RegionMemory): void {
   if (fd !== undefined) return;
   throw new DemandPagingError('NOT_SUPPORTED', `the region at ${hex(region.gpa)} has no file`, {

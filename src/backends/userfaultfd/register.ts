@@ -6,8 +6,8 @@ import { isMapped } from './region-memory.js';
 import { verbMask, verbsOf } from './verb-mask.js';
 
 /**
- * Registers one segment; the verbs that work on it. Errors: as {@link Userfaultfd.register}, BAD_RANGE for a hole: the kernel
- * says EINVAL for it, too.
+ * Registers one segment; the verbs that work on it. Errors: as {@link Userfaultfd.register}, BAD_RANGE for a
+ * hole: the kernel says EINVAL for it, too.
  */
 export function registerSegment(uffd: Userfaultfd, segment: Segment, mode: number): number {
   const { start, count, pageSize, memory } = segment;
@@ -27,8 +27,8 @@ export function registerSegment(uffd: Userfaultfd, segment: Segment, mode: numbe
 }
 
 /**
- * Registers segments of a pager that runs, all or none. Errors: as {@link registerSegment}; NOT_SUPPORTED where one lacks a verb
- * of its own list.
+ * Registers segments of a pager that runs, all or none. Errors: as {@link registerSegment}; NOT_SUPPORTED
+ * where one lacks a verb of its own list.
  */
 export function register(fd: number, segments: readonly Segment[], mode: number, features: number): void {
   const uffd = Userfaultfd.adopt(fd, features, 1);

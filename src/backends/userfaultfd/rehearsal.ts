@@ -21,11 +21,13 @@ export type Attach = (
 ) => UserfaultfdAttachment;
 
 /**
- * Does in small what a pager does: attaches to three pages, has contents come, zeros and poison, looks for faults, accesses,
- * drops pages, and closes. What a filter, a limit or a missing /proc refuses is refused here, and no access waits
- * for it yet. Nobody accesses the memory but this thread, and no page that is missing.
+ * Does in small what a pager does: attaches to three pages, has contents come, zeros and poison, looks for
+ * faults, accesses, drops pages, and closes. What a filter, a limit or a missing /proc refuses is refused
+ * here, and no access waits for it yet. Nobody accesses the memory but this thread, and no page that is
+ * missing.
  *
- * Blocks: for the kernel's locks. Errors: as `attach`; what was refused, by its system call. Nothing is left behind.
+ * Blocks: for the kernel's locks. Errors: as `attach`; what was refused, by its system call. Nothing is left
+ * behind.
  */
 export function rehearse(attach: Attach, choice: UserfaultfdChoice, memory: MemoryKind): void {
   const size = pageSize();
@@ -69,7 +71,10 @@ function lookForFaults(port: UserfaultfdPort): void {
   port.take(batch, 'block', 0);
 }
 
-/** Whether the page of contents is there. False: memory of this kind does not take the verb, as the pager itself will say. */
+/**
+ * Whether the page of contents is there. False: memory of this kind does not take the verb, as the pager
+ * itself will say.
+ */
 function resolve(port: UserfaultfdPort, { supports }: UserfaultfdAttachment): boolean {
   const batch = new ResolutionBatch(VERBS.length + 2);
   const has = (verb: Verb): boolean => supports.verbs.includes(verb);
@@ -94,7 +99,10 @@ function resolve(port: UserfaultfdPort, { supports }: UserfaultfdAttachment): bo
   return has(supports.install);
 }
 
-/** As the VMM does. Where it touches memory directly, a page must be there, and one that is poisoned ends the process. */
+/**
+ * As the VMM does. Where it touches memory directly, a page must be there, and one that is poisoned ends the
+ * process.
+ */
 function access(
   { memory, supports }: UserfaultfdAttachment,
   { userModeOnly, sigbus }: UserfaultfdChoice,

@@ -3,7 +3,10 @@ import { type PageRange } from '../../api/address.js';
 /** Shards meet where page states can be shared without two writers to a block (see PageStates). */
 const BOUNDARY_PAGES = 4096;
 
-/** Divides `pageCount` pages among at most `shards` resolvers, as evenly as the boundaries allow; none is empty. */
+/**
+ * Divides `pageCount` pages among at most `shards` resolvers, as evenly as the boundaries allow; none is
+ * empty.
+ */
 export function divide(pageCount: number, shards: number): PageRange[] {
   const ranges: PageRange[] = [];
   let first = 0;

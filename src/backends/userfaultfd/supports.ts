@@ -22,7 +22,7 @@ export function supportsOf({ choice, features, segments, local }: SupportsParts)
     events,
     memory: ['anonymous', 'shmem', 'hugetlb'],
     threadIds: (features & UFFD_FEATURE.THREAD_ID) !== 0,
-    withdraw: local,
+    discard: local,
     freeze: verbs.includes('rwprotect') ? 'full' : 'missing-only',
     directCopy: install !== 'move', // a move would take the source's own pages away
     install,

@@ -12,9 +12,9 @@ const LINK = 'anon_inode:[userfaultfd]';
 const INITIALIZED = 0x8000_0000n;
 
 /**
- * Checks that a descriptor is a userfaultfd of a process that lives, and wakes whoever waits in the segments: an access
- * whose fault was read before faults anew. Nothing else of it is changed.
- * Blocks: never. Errors: BAD_DESCRIPTOR, BAD_RANGE, MEMORY_GONE, KERNEL.
+ * Checks that a descriptor is a userfaultfd of a process that lives, and wakes whoever waits in the segments:
+ * an access whose fault was read before faults anew. Nothing else of it is changed. Blocks: never. Errors:
+ * BAD_DESCRIPTOR, BAD_RANGE, MEMORY_GONE, KERNEL.
  */
 export function takeOver(fd: number, segments: readonly Segment[]): void {
   checkKind(fd);
@@ -105,8 +105,8 @@ function hasShakenHands(fd: number): boolean {
 }
 
 /**
- * A process that has ended is told by a copy only (waking needs none): of contents that nobody can read, so that
- * nothing is ever installed.
+ * A process that has ended is told by a copy only (waking needs none): of contents that nobody can read, so
+ * that nothing is ever installed.
  */
 function checkLives(port: UffdPort, [segment]: readonly Segment[]): void {
   const { start, pageSize } = segment!;

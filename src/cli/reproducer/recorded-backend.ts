@@ -51,7 +51,7 @@ function recordedAttachment(attachment: Attachment, port: FaultPort, record: Rec
     shards: [{ pages: shard.pages, port: place, kick: () => shard.kick() }],
     supports: {
       ...supports,
-      withdraw: false,
+      discard: false,
       events: supports.events.filter((event) => event !== 'remove' && event !== 'unmap'),
     },
   };

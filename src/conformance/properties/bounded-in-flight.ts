@@ -24,11 +24,11 @@ export const boundedInFlight = property<readonly Action[]>({
     const { maxInFlight } = environment.pager.policy;
     const tooMany = (seen: number): Failure => ({ kind: 'too-many-fetches', seen, allowed: maxInFlight });
     environment.watch(() =>
-      environment.source.underWay > maxInFlight ? tooMany(environment.source.underWay) : undefined,
+      environment.source.inFlight > maxInFlight ? tooMany(environment.source.inFlight) : undefined,
     );
     yield* runActions(environment, actions, noneStarted());
-    const { mostUnderWay } = environment.source;
-    environment.note({ actor: { kind: 'source' }, kind: 'fetches-counted', most: mostUnderWay });
-    must(mostUnderWay <= maxInFlight, () => tooMany(mostUnderWay));
+    const { mostInFlight } = environment.source;
+    environment.note({ actor: { kind: 'source' }, kind: 'fetches-counted', most: mostInFlight });
+    must(mostInFlight <= maxInFlight, () => tooMany(mostInFlight));
   },
 });

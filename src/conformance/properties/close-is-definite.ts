@@ -30,7 +30,7 @@ export const closeIsDefinite = property<{
         pages: PAGES,
         wait: false,
         sites: waitingSites(manifest).filter((site) => manifest.mayFail.includes(site)),
-        of: ['read', 'read', 'write', 'ensure', 'prefetch', 'discard', 'withdraw', 'freeze', 'poison'],
+        of: ['read', 'read', 'write', 'ensure', 'prefetch', 'discard', 'discard-refetch', 'freeze', 'poison'],
       }),
       held: fc.uniqueArray(fc.nat(PAGES - 1), { maxLength: 3 }),
       late: fc.nat(3),

@@ -35,7 +35,7 @@ export const exitWhileBlocked = property<{
       environment.touch({ site: sites[(site + i) % sites.length]!, page }),
     );
     // Threads that have their own time are killed when one of them waits, not before it has begun.
-    yield environment.exact ? pause : { for: 'a-fetch', until: () => environment.source.underWay > 0 };
+    yield environment.exact ? pause : { for: 'a-fetch', until: () => environment.source.inFlight > 0 };
     const killing = touches.filter((_, i) => killed[i]);
     for (const touch of killing) {
       touch.kill();

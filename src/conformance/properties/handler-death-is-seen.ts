@@ -42,7 +42,7 @@ export const handlerDeathIsSeen = property<{ readonly waiting: readonly number[]
     environment.breakHandler();
     yield {
       for: 'the-stopped-event',
-      until: () => environment.pager.notices.some(({ kind }) => kind === 'stopped'),
+      until: () => environment.pager.events.some(({ kind }) => kind === 'stopped'),
     };
     touches.push(environment.touch({ site: sites[0]!, page: late }));
     const request = environment.pager.do('ensure', { first: 0, count: PAGES });

@@ -23,7 +23,7 @@ export const kernelAccessBlocks = property<readonly Action[]>({
   pages: PAGES,
   unless: (manifest) => unless(manifest, 'blocks'),
   plan: (manifest) =>
-    scenario(manifest, { pages: PAGES, sites: [SITE], of: ['read', 'read', 'prefetch', 'withdraw'] }),
+    scenario(manifest, { pages: PAGES, sites: [SITE], of: ['read', 'read', 'prefetch', 'discard-refetch'] }),
   *body(environment, actions) {
     const into = noneStarted();
     yield* runActions(environment, actions, into, { whole: true, pieces: 2 });
@@ -41,7 +41,7 @@ export const kernelAccessRetries = property<readonly Action[]>({
   pages: PAGES,
   unless: (manifest) => unless(manifest, 'errors'),
   plan: (manifest) =>
-    scenario(manifest, { pages: PAGES, sites: [SITE], most: 6, of: ['read', 'read', 'withdraw'] }),
+    scenario(manifest, { pages: PAGES, sites: [SITE], most: 6, of: ['read', 'read', 'discard-refetch'] }),
   *body(environment, actions) {
     const into = noneStarted();
     yield* runActions(environment, actions, into, { whole: true });

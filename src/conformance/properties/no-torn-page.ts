@@ -13,7 +13,10 @@ export const noTornPage = property<readonly Action[]>({
   unless: (manifest) =>
     waitingSites(manifest).length === 0 ? 'no site that can be exercised here waits for a page' : undefined,
   plan: (manifest) =>
-    scenario(manifest, { pages: PAGES, of: ['read', 'read', 'read', 'ensure', 'prefetch', 'withdraw'] }),
+    scenario(manifest, {
+      pages: PAGES,
+      of: ['read', 'read', 'read', 'ensure', 'prefetch', 'discard-refetch'],
+    }),
   *body(environment, actions) {
     const into = noneStarted();
     yield* runActions(environment, actions, into, { pieces: 4, whole: true });

@@ -35,7 +35,7 @@ export const noZeroLeak = property<{
       actions: scenario(manifest, {
         pages: PAGES,
         sites: sitesOf(manifest),
-        of: ['read', 'read', 'read', 'ensure', 'prefetch', 'withdraw', 'freeze', 'thaw', 'protect'],
+        of: ['read', 'read', 'read', 'ensure', 'prefetch', 'discard-refetch', 'freeze', 'thaw', 'protect'],
       }),
       offset: fc.constantFrom(...OFFSETS),
       late: fc.array(fc.nat(PAGES - 1), { maxLength: 3 }),

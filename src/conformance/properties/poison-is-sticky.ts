@@ -111,18 +111,18 @@ export const poisonGoesWithThePage = property<{
   readonly poisoned: PageRange;
   /** One of these. */
   readonly dropped: PageIndex;
-  readonly by: 'remove' | 'withdraw';
+  readonly by: 'discard-zero' | 'discard-refetch';
 }>({
   name: 'poison-is-sticky',
   part: 'until the page is dropped',
   claim:
-    'a poisoned page that is removed reads as zeros, one that is withdrawn is fetched; its neighbours stay poisoned',
+    'a poisoned page that is discarded reads as zeros or is fetched, as was asked; its neighbours stay poisoned',
   about: 'reads',
   level: 'pager',
   pages: PAGES,
   unless: (manifest) =>
     unless(manifest) ??
-    (!manifest.supports.withdraw
+    (!manifest.supports.discard
       ? 'pages cannot be dropped here'
       : surviving(manifest).length === 0
         ? 'no site that can be exercised here waits for a page and survives its failure'
@@ -136,7 +136,7 @@ export const poisonGoesWithThePage = property<{
           site: fc.constantFrom(...surviving(manifest)),
           poisoned: fc.constant(poisoned),
           dropped: fc.nat(poisoned.count - 1).map((index) => poisoned.first + index),
-          by: fc.constantFrom('remove' as const, 'withdraw' as const),
+          by: fc.constantFrom('discard-zero' as const, 'discard-refetch' as const),
         }),
       ),
   *body(environment, { site, poisoned, dropped, by }) {
@@ -151,7 +151,7 @@ export const poisonGoesWithThePage = property<{
     for (const read of reads) {
       const isDropped = read.page === dropped;
       if (!isDropped && covers(poisoned, read.page)) mustEnd(read, 'errored');
-      else mustBeServed(environment, read, isDropped && by === 'remove' ? 'zeros' : 'original');
+      else mustBeServed(environment, read, isDropped && by === 'discard-zero' ? 'zeros' : 'original');
     }
   },
 });

@@ -27,7 +27,7 @@ export const prefetchNeverResurrects = property<{
   unless: (manifest) =>
     waitingSites(manifest).length === 0
       ? 'no site that can be exercised here waits for a page'
-      : possible(manifest, ['discard', 'remove']).length === 0
+      : possible(manifest, ['discard', 'discard-zero']).length === 0
         ? 'pages cannot be removed here'
         : undefined,
   plan: (manifest) =>
@@ -36,7 +36,7 @@ export const prefetchNeverResurrects = property<{
       actions: scenario(manifest, {
         pages: PAGES,
         most: 8,
-        of: ['prefetch', 'prefetch', 'ensure', 'discard', 'remove'],
+        of: ['prefetch', 'prefetch', 'ensure', 'discard', 'discard-zero'],
       }),
     }),
   *body(environment, { held, actions }) {

@@ -15,7 +15,7 @@ export const publishBeforePresent = property<readonly Action[]>({
     scenario(manifest, {
       pages: PAGES,
       // Where threads are real, a page may go between the look whether it is there and the look at it.
-      of: ['read', 'ensure', 'prefetch', ...(manifest.deterministic ? (['withdraw'] as const) : [])],
+      of: ['read', 'ensure', 'prefetch', ...(manifest.deterministic ? (['discard-refetch'] as const) : [])],
     }),
   *body(environment, actions) {
     const held = new Uint8Array(PAGES);
@@ -27,7 +27,7 @@ export const publishBeforePresent = property<readonly Action[]>({
         const bytes = present ? environment.look(page) : undefined;
         const seen = bytes && environment.contents.recognise(bytes, page);
         if (!present || seen === 'original') continue;
-        // It may have been withdrawn again since the presence was read, where threads are real.
+        // It may have been discarded again since the presence was read, where threads are real.
         if (!environment.exact && !environment.pager.isPresent(page)) continue;
         return seen
           ? wrongContents({ page }, seen, 'original')

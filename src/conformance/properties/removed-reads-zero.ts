@@ -22,7 +22,7 @@ export const removedReadsZero = property<readonly Action[]>({
   unless: (manifest) =>
     waitingSites(manifest).length === 0
       ? 'no site that can be exercised here waits for a page'
-      : possible(manifest, ['discard', 'remove']).length === 0
+      : possible(manifest, ['discard', 'discard-zero']).length === 0
         ? 'pages cannot be removed here'
         : undefined,
   plan: (manifest) =>
@@ -30,7 +30,7 @@ export const removedReadsZero = property<readonly Action[]>({
       pages: PAGES,
       wait: true,
       most: 12,
-      of: ['read', 'read', 'ensure', 'prefetch', 'discard', 'remove'],
+      of: ['read', 'read', 'ensure', 'prefetch', 'discard', 'discard-zero'],
     }),
   *body(environment, actions) {
     const into = noneStarted();

@@ -55,14 +55,14 @@ export const sourceFailureIsLoud = property<Plan>({
     const touch = environment.touch({ site, page });
     yield settled(touch);
     mustEnd(touch, 'errored');
-    // Notices arrive on their own way, where threads are real.
+    // Events arrive on their own way, where threads are real.
     yield {
       for: 'the-source-failed-event',
       until: () =>
         environment.exact ||
-        environment.pager.notices.some(({ kind }) => kind === 'source-failed' || kind === 'stopped'),
+        environment.pager.events.some(({ kind }) => kind === 'source-failed' || kind === 'stopped'),
     };
-    const seen = environment.pager.notices.map(({ kind }) => kind);
+    const seen = environment.pager.events.map(({ kind }) => kind);
     const expected = ['source-failed', ...(policy === 'stop' ? ['stopped'] : [])];
     must(seen.includes('source-failed') && seen.includes('stopped') === (policy === 'stop'), () => ({
       kind: 'wrong-events',

@@ -26,7 +26,7 @@ function rowOf(verb: Verb, pages: PageRange): Resolution {
 const FOR_PRESENT: readonly Verb[] = ['writeprotect', 'rwprotect', 'wake', 'fail'];
 
 export const unsupportedChangesNothing = property<{
-  readonly verb: Verb | 'direct' | 'withdraw';
+  readonly verb: Verb | 'direct' | 'discard';
   readonly present: boolean;
 }>({
   name: 'unsupported-changes-nothing',
@@ -37,16 +37,16 @@ export const unsupportedChangesNothing = property<{
   unless: () => undefined,
   plan: () =>
     fc.record({
-      verb: fc.constantFrom<Verb | 'direct' | 'withdraw'>(...VERBS, 'direct', 'withdraw'),
+      verb: fc.constantFrom<Verb | 'direct' | 'discard'>(...VERBS, 'direct', 'discard'),
       present: fc.boolean(),
     }),
   *body(environment, { verb, present }) {
     const { supports } = environment.attachment;
     const bare = new BareResolver(environment);
     const pages = { first: 1, count: 1 };
-    if (verb === 'withdraw') {
-      if (!supports.withdraw)
-        yield* refusesWithdraw(() => environment.attachment.withdraw(pages), environment.exact);
+    if (verb === 'discard') {
+      if (!supports.discard)
+        yield* refusesDiscard(() => environment.attachment.discard(pages), environment.exact);
       return;
     }
     const declared = verb === 'direct' ? supports.directCopy : supports.verbs.includes(verb);
@@ -78,10 +78,7 @@ export const unsupportedChangesNothing = property<{
   },
 });
 
-function* refusesWithdraw(
-  withdraw: () => void | Promise<void>,
-  exact: boolean,
-): Generator<typeof pause, void> {
+function* refusesDiscard(discard: () => void | Promise<void>, exact: boolean): Generator<typeof pause, void> {
   let code: string | undefined;
   let over = false;
   const refused = (error: unknown): void => {
@@ -89,7 +86,7 @@ function* refusesWithdraw(
     over = true;
   };
   try {
-    void Promise.resolve(withdraw()).then(() => (over = true), refused);
+    void Promise.resolve(discard()).then(() => (over = true), refused);
   } catch (error) {
     refused(error);
   }

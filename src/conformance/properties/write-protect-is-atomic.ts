@@ -60,7 +60,7 @@ export const writeProtectIsAtomic = property<{
       mustEnd(write, 'done');
       if (started <= protect.ended) continue;
       const reported = (): boolean =>
-        environment.pager.notices.some((notice) => notice.kind === 'written' && covers(notice.pages, page));
+        environment.pager.events.some((event) => event.kind === 'written' && covers(event.pages, page));
       if (!environment.exact) yield { for: 'the-written-event', until: reported };
       must(reported(), () => ({ kind: 'event-lost', event: 'written', access: write.ref }));
     }

@@ -164,12 +164,12 @@ export const poisonForgotten = mutant({
   }),
 });
 
-/** Drops the contents of a page, and leaves what the page table says of it. */
+/** Discards the contents of a page, and leaves what the page table says of it. */
 export const poisonOutlastsPage = mutant({
   name: 'poison is left where a page is dropped',
   breaks: 'poison-is-sticky',
   kind: 'wrong-end',
-  withdraw: (kernel) => (pages) => kernel.discard(pages, 'remove'),
+  discardEverywhere: (kernel) => (pages) => kernel.discard(pages, 'remove'),
 });
 
 /** Reads what lies nearest to what was asked. */

@@ -1,4 +1,4 @@
-import { type Notice, type ReadAnswer, Resolver } from 'demand-paging';
+import { type ResolverEvent, type ReadAnswer, Resolver } from 'demand-paging';
 import { type Engine } from 'demand-paging/conformance';
 import { mutant } from './mutant.js';
 
@@ -41,7 +41,7 @@ export const failsSilently = mutant({
   engine: (options) =>
     new Resolver({
       ...options,
-      notify: (notice: Notice) => notice.kind === 'source-failed' || options.notify(notice),
+      notify: (event: ResolverEvent) => event.kind === 'source-failed' || options.notify(event),
     }),
 });
 

@@ -41,8 +41,8 @@ const discardsOtherwise = mutant({
   breaks: 'unsupported-changes-nothing',
   kind: 'not-declared-but-discarded',
   attachment: ({ supports }) => ({
-    supports: { ...supports, withdraw: false },
-    withdraw() {
+    supports: { ...supports, discard: false },
+    discard() {
       throw new Error('not today');
     },
   }),

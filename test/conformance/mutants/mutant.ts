@@ -59,7 +59,7 @@ export interface MutantOptions {
   readonly port?: PortMutation;
   readonly attachment?: (attachment: Attachment, inner: ModelAttachment) => Partial<Attachment>;
   /** How the backend drops pages instead. */
-  readonly withdraw?: (kernel: ModelKernel) => ModelKernel['withdraw'];
+  readonly discardEverywhere?: (kernel: ModelKernel) => ModelKernel['discardEverywhere'];
   readonly engine?: (options: ResolverOptions) => Engine;
   readonly model?: ModelOptions;
   readonly more?: Partial<SteppedSubject>;
@@ -78,8 +78,8 @@ export function mutant(options: MutantOptions): Mutant {
       async attach(layout) {
         const inner = await backend.attach(layout);
         last = inner;
-        const withdraw = options.withdraw?.(inner.kernel);
-        if (withdraw) inner.kernel.withdraw = withdraw;
+        const discardEverywhere = options.discardEverywhere?.(inner.kernel);
+        if (discardEverywhere) inner.kernel.discardEverywhere = discardEverywhere;
         return wrap(inner, options, await openPort(inner.shards[0]!.port));
       },
     };
@@ -105,7 +105,7 @@ function wrap(
     supports: inner.supports,
     memory: inner.memory,
     shards: [{ ...inner.shards[0]!, port: { where: 'here', open: () => port } }],
-    withdraw: (pages) => inner.withdraw(pages),
+    discard: (pages) => inner.discard(pages),
     moved: () => inner.moved(),
     abandonChild: (fd) => inner.abandonChild(fd),
     close: () => inner.close(),

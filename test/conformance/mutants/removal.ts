@@ -174,9 +174,9 @@ export const resurrects = mutant({
     // The pager's own removals it tells in time.
     const execute = resolver.execute.bind(resolver);
     resolver.execute = (command, reply) => {
-      if (command.command === 'drop-begin') drops++;
+      if (command.command === 'discard-begin') drops++;
       execute(command, reply);
-      if (command.command === 'drop-end') drops--;
+      if (command.command === 'discard-end') drops--;
     };
     return resolver;
   },

@@ -41,7 +41,9 @@ export function resolutionOf({ verb, pages, noWake, protect, fill }: ResolveStep
 
 /** Somebody on whom histories are played: the model or the machine. */
 export interface World {
-  /** Does a step, waits until everybody it set going has ended or waits, and tells all that can be observed. */
+  /**
+   * Does a step, waits until everybody it set going has ended or waits, and tells all that can be observed.
+   */
   step(step: Step): Promise<string>;
   /** Lets everybody go who still waits. */
   close(): Promise<void>;
@@ -113,7 +115,10 @@ function sane(step: ResolveStep, watchesWrites: boolean): ResolveStep {
   };
 }
 
-/** Ends every history: everything is answered, whoever waits goes on, and every byte that anybody wrote is read. */
+/**
+ * Ends every history: everything is answered, whoever waits goes on, and every byte that anybody wrote is
+ * read.
+ */
 function closing({ verbs }: Alphabet): Step[] {
   const resolve = (verb: Verb, first: number, count = 1): Step[] =>
     verbs.includes(verb)

@@ -10,7 +10,7 @@ export type Step =
   | { readonly do: 'access'; readonly site: AccessSite; readonly page: number; readonly value: number }
   /** Contents through the VMM's mapping, then a live slot. */
   | { readonly do: 'install'; readonly page: number; readonly value: number }
-  | { readonly do: 'withdraw'; readonly page: number };
+  | { readonly do: 'discard-refetch'; readonly page: number };
 
 export interface World {
   /** What came of it. */
@@ -26,7 +26,7 @@ export function histories(sites: readonly AccessSite[]): Arbitrary<Step[]> {
     fc.oneof(
       { weight: 4, arbitrary: fc.record({ do: fc.constant('access' as const), site, page, value }) },
       { weight: 2, arbitrary: fc.record({ do: fc.constant('install' as const), page, value }) },
-      { weight: 1, arbitrary: fc.record({ do: fc.constant('withdraw' as const), page }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant('discard-refetch' as const), page }) },
     ),
     { minLength: 1, maxLength: 12, size: 'max' },
   );

@@ -9,8 +9,8 @@ import { UapiWorld } from './uapi-world.js';
 
 const RUNS = 200;
 /**
- * Walks are left out: which of two ways they go depends on whether the processor translates in two stages, and the
- * coverage tests have both.
+ * Walks are left out: which of two ways they go depends on whether the processor translates in two stages,
+ * and the coverage tests have both.
  */
 const SITES: readonly AccessSite[] = [
   'vcpu-load',

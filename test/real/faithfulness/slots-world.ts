@@ -49,13 +49,13 @@ export class SlotsWorld implements World {
         this.#goLive(step.page);
         return 'installed';
       }
-      case 'withdraw':
+      case 'discard-refetch':
         if (this.#live[step.page]) {
           this.#slot(step.page, 0);
           this.#vacate(step.page);
         }
         this.#memory.advise('DONTNEED', step.page * PAGE, PAGE);
-        return 'withdrawn';
+        return 'discarded';
       case 'access':
         return this.#access(step);
     }
@@ -105,8 +105,8 @@ export class SlotsWorld implements World {
       this.#abandon();
       return 'exited';
     }
-    // Code that cannot be read: KVM gives the vCPU up, or, where the processor translates in two stages, the guest meets
-    // a fault and then has none to handle it. The model has the one for both.
+    // Code that cannot be read: KVM gives the vCPU up, or, where the processor translates in two stages, the
+    // guest meets a fault and then has none to handle it. The model has the one for both.
     if (exit.kind === 'internal-error' || exit.kind === 'shutdown') return 'errored';
     return `${exit.kind} errno ${errno}`;
   }

@@ -24,12 +24,12 @@ export class UapiWorld implements World {
     switch (step.do) {
       case 'install':
         return this.#install(step.page, step.value);
-      case 'withdraw': {
+      case 'discard-refetch': {
         const pages = { first: step.page, count: 1 };
-        this.#attachment.stepping.takeBack(pages);
+        this.#attachment.stepping.clearPresence(pages);
         const dropping = this.#attachment.kernel.discard(pages);
         while (!dropping.ended) dropping.step();
-        return 'withdrawn';
+        return 'discarded';
       }
       case 'access':
         return this.#access(step);

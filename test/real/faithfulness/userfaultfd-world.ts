@@ -164,8 +164,8 @@ export class UserfaultfdWorld implements World {
 
   /**
    * Until everybody has reported or waits in the kernel. A thread that was woken is runnable from the moment
-   * of the wake-up, within the ioctl or read that woke it, and a runnable thread is nowhere by /proc's account;
-   * so nobody is taken to wait who has been let go.
+   * of the wake-up, within the ioctl or read that woke it, and a runnable thread is nowhere by /proc's
+   * account; so nobody is taken to wait who has been let go.
    */
   async #settle(): Promise<void> {
     for (const [who, task] of this.#tasks.entries())

@@ -15,7 +15,10 @@ const PATH = process.env['DP_PATH'];
 const ENDINGS: readonly Ending[] = ['close-poison', 'close-zero', 'populate', 'resolver-dies'];
 const DOZEN = 12;
 
-/** Plays histories until the time is over. Throws, with what plays it again, at the first that comes out wrong. */
+/**
+ * Plays histories until the time is over. Throws, with what plays it again, at the first that comes out
+ * wrong.
+ */
 async function playFor(
   subject: HistorySubject,
   seconds: number,

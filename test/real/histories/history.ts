@@ -5,8 +5,8 @@ import { type PageRange } from 'demand-paging';
 export const COMMANDS = [
   'ensure',
   'prefetch',
-  'withdraw',
-  'remove',
+  'discard-refetch',
+  'discard-zero',
   'poison',
   'freeze',
   'thaw',
@@ -27,13 +27,19 @@ export type Step =
     }
   | { readonly kind: 'kill'; readonly choice: number };
 
-/** How a history ends: the pager is closed with what is frozen and missing as it is, or its resolver dies first. */
+/**
+ * How a history ends: the pager is closed with what is frozen and missing as it is, or its resolver dies
+ * first.
+ */
 export type Ending = 'close-poison' | 'close-zero' | 'populate' | 'resolver-dies';
 
 export interface History {
   readonly synchronous: boolean;
   readonly faultAroundPages: number;
-  /** The steps of a round are begun together; the next round begins when those have ended that do not wait for a thaw. */
+  /**
+   * The steps of a round are begun together; the next round begins when those have ended that do not wait for
+   * a thaw.
+   */
   readonly rounds: readonly (readonly Step[])[];
   readonly ending: Ending;
 }

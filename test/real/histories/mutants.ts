@@ -11,9 +11,9 @@ type AttachmentMutant = (inner: Attachment) => Partial<Attachment>;
 
 /** What is wrong on the control side. */
 const ATTACHMENTS: Readonly<Record<string, AttachmentMutant>> = {
-  'withdraw does nothing': () => ({ withdraw: () => {} }),
-  'withdraw forgets the last page': (inner) => ({
-    withdraw: ({ first, count }) => (count > 1 ? inner.withdraw({ first, count: count - 1 }) : undefined),
+  'discard does nothing': () => ({ discard: () => {} }),
+  'discard leaves out the last page': (inner) => ({
+    discard: ({ first, count }) => (count > 1 ? inner.discard({ first, count: count - 1 }) : undefined),
   }),
   'vCPUs never hear of a freeze': () => ({ freeze: () => Promise.resolve() }),
 };
@@ -35,10 +35,10 @@ export const MUTANTS: readonly Mutant[] = [
     'zeros are not installed but said to be',
     'write protection does nothing',
     'every sixth fault is lost',
-    'withdraw does nothing',
-    'withdraw forgets the last page',
+    'discard does nothing',
+    'discard leaves out the last page',
   ),
-  ...of('guest-memfd', 'freezing does nothing', 'withdraw does nothing'),
+  ...of('guest-memfd', 'freezing does nothing', 'discard does nothing'),
   ...of('kvm-exit', 'vCPUs never hear of a freeze', 'every eighth copy is a page of zeros'),
   ...of('composite', 'every sixth fault is lost'),
 ];

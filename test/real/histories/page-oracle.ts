@@ -7,7 +7,10 @@ export type Contents =
       /** The last value stored at offset 0; 0 for none. */ readonly word: number;
     };
 
-/** Where the bytes of a present page came from: the source, a removal, or the n-th filling through another mapping. */
+/**
+ * Where the bytes of a present page came from: the source, a removal, or the n-th filling through another
+ * mapping.
+ */
 export type Base = 'source' | 'zeros' | `mark-${number}`;
 
 export interface PageState {
@@ -24,8 +27,8 @@ export type PageOperation =
       readonly kind:
         | 'ensure'
         | 'prefetch'
-        | 'withdraw'
-        | 'remove'
+        | 'discard-refetch'
+        | 'discard-zero'
         | 'poison'
         | 'freeze'
         | 'thaw'
@@ -61,15 +64,19 @@ const KEY = ({ contents, frozen }: PageState): string =>
   `${frozen ? 'frozen ' : ''}${contents.kind === 'present' ? `${contents.base}/${contents.word}` : contents.kind}`;
 
 /**
- * One page as it may be, seen from outside. An operation takes effect on a page at one moment between its call and its
- * return; since nobody sees that moment, the oracle keeps every state that some order of the effects leads to, and what
- * returns rules out the orders in which it would have seen something else. When no order is left, the page was served wrongly.
+ * One page as it may be, seen from outside. An operation takes effect on a page at one moment between its
+ * call and its return; since nobody sees that moment, the oracle keeps every state that some order of the
+ * effects leads to, and what returns rules out the orders in which it would have seen something else. When no
+ * order is left, the page was served wrongly.
  */
 export class PageOracle {
   #configurations = new Map<string, Configuration>();
   readonly #pending = new Map<number, PageOperation>();
   #comesUnasked: boolean;
-  /** An access was killed or has failed: the page may come for it all the same, zeros included, and the access is not made. */
+  /**
+   * An access was killed or has failed: the page may come for it all the same, zeros included, and the access
+   * is not made.
+   */
   #hasOrphans = false;
 
   constructor(private readonly rules: OracleRules) {
@@ -210,9 +217,9 @@ export function effectsOf(state: PageState, operation: PageOperation, rules: Ora
       return frozen ? [] : to(broughtBy(contents));
     case 'prefetch':
       return contents.kind === 'missing' && !frozen ? to(PRESENT('source')) : unchanged();
-    case 'withdraw':
+    case 'discard-refetch':
       return to({ kind: 'missing' });
-    case 'remove':
+    case 'discard-zero':
       return to({ kind: 'removed' });
     case 'mark':
       return to(PRESENT(`mark-${operation.number}`));

@@ -30,8 +30,9 @@ const NO_THREAD = 0x7fff_ffff;
 const MOST_VCPUS = 12;
 
 /**
- * Four bytes, which no accessor of these sites reads or writes in parts: what was stored, what a page was filled with
- * from beside, or what the source has; and of which history it is, so that what an earlier one has left is known.
+ * Four bytes, which no accessor of these sites reads or writes in parts: what was stored, what a page was
+ * filled with from beside, or what the source has; and of which history it is, so that what an earlier one
+ * has left is known.
  */
 const WORD_BYTES = 4;
 const KIND = { source: 1, mark: 4, word: 5 } as const;
@@ -65,8 +66,8 @@ export interface PlayOptions {
 }
 
 /**
- * Plays histories on one backend, each on a pager of its own; threads and processes that access memory are used again
- * while memory is mapped at the same place.
+ * Plays histories on one backend, each on a pager of its own; threads and processes that access memory are
+ * used again while memory is mapped at the same place.
  */
 export class Player {
   readonly #idle = new Map<string, RealAccessor[]>();
@@ -348,6 +349,10 @@ class Run {
         return this.pager.writeProtect(ranges);
       case 'unprotect':
         return this.pager.writeProtect(ranges, false);
+      case 'discard-refetch':
+        return this.pager.discard(ranges, { then: 'refetch' });
+      case 'discard-zero':
+        return this.pager.discard(ranges, { then: 'zero' });
       default:
         return this.pager[kind](ranges);
     }
@@ -370,7 +375,9 @@ class Run {
     if (!poisoned) this.#fail(`${pending.what} was refused: ${code}`);
   }
 
-  /** Fills a page of the file from beside and says so. Alone: nothing orders it with accesses but the program. */
+  /**
+   * Fills a page of the file from beside and says so. Alone: nothing orders it with accesses but the program.
+   */
   async #mark(page: number): Promise<void> {
     await this.#quiet();
     const oracle = this.#oracles[page]!;
@@ -471,11 +478,13 @@ class Run {
     }
   }
 
-  /** Where pages can be protected: each that is written then is told of, those that come only now included. */
+  /**
+   * Where pages can be protected: each that is written then is told of, those that come only now included.
+   */
   async #writeProtected(): Promise<void> {
     if (!this.player.subject.commands.includes('protect')) return;
-    this.#command('withdraw', pagesOf(PAGES / 2, 2));
-    await this.#idle('pages to be withdrawn');
+    this.#command('discard-refetch', pagesOf(PAGES / 2, 2));
+    await this.#idle('pages to be discarded');
     this.#command('protect', pagesOf(0, PAGES));
     await this.#idle('pages to be protected');
     for (let page = 0; page < PAGES; page++) {
@@ -487,7 +496,7 @@ class Run {
   /** Freezes some, lets accesses wait there, and closes over them: each must end. */
   async #closeOverFrozen(ending: Exclude<History['ending'], 'resolver-dies'>): Promise<void> {
     const pages = pagesOf(0, 3);
-    this.#command('withdraw', pagesOf(0, 4));
+    this.#command('discard-refetch', pagesOf(0, 4));
     await this.#quiet();
     this.#command('freeze', pages);
     await this.#quiet();
@@ -600,8 +609,8 @@ class Run {
   }
 
   /**
-   * Whether something may be under way for long: at a page that may be frozen; behind an access that waits at one, as what
-   * changes the memory of vCPUs is; or on a vCPU, where memslots cannot be changed meanwhile.
+   * Whether something may be under way for long: at a page that may be frozen; behind an access that waits at
+   * one, as what changes the memory of vCPUs is; or on a vCPU, where memslots cannot be changed meanwhile.
    */
   #mayWait({ step, pages, site }: Pending): boolean {
     switch (step.kind) {
@@ -611,8 +620,8 @@ class Run {
         return (
           this.#mayBeFrozen(pages) || (site !== undefined && this.#isOfVcpu(site) && this.#vcpusMayBePaused())
         );
-      case 'withdraw':
-      case 'remove':
+      case 'discard-refetch':
+      case 'discard-zero':
       case 'freeze':
       case 'thaw':
         return this.#anAccessMayWait();
@@ -627,7 +636,8 @@ class Run {
   #pendingDiscard(pages: readonly number[]): boolean {
     return [...this.#pending.values()].some(
       ({ step, pages: own }) =>
-        (step.kind === 'withdraw' || step.kind === 'remove') && own.some((page) => pages.includes(page)),
+        (step.kind === 'discard-refetch' || step.kind === 'discard-zero') &&
+        own.some((page) => pages.includes(page)),
     );
   }
 
@@ -641,9 +651,12 @@ class Run {
     );
   }
 
-  /** A change of memslots waits for every vCPU to leave KVM_RUN, also one for which KVM itself waits at a frozen page. */
+  /**
+   * A change of memslots waits for every vCPU to leave KVM_RUN, also one for which KVM itself waits at a
+   * frozen page.
+   */
   #vcpusMayBePaused(): boolean {
-    const changes = ['withdraw', 'remove', 'freeze'];
+    const changes = ['discard-refetch', 'discard-zero', 'freeze'];
     const all = [...this.#pending.values()];
     if (
       all.some(

@@ -194,7 +194,7 @@ describe('unavailable pages', () => {
     const backend = backendOf('guest-memfd', { vm: rig.vm.fd, vcpus: 1 });
     const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, 'guest-memfd')], imageOf(PAGES));
     await pager.ensure([{ start: gpa(DATA), length: BigInt(PAGE) }]);
-    await pager.remove([{ start: gpa(DATA), length: BigInt(PAGE) }]);
+    await pager.discard([{ start: gpa(DATA), length: BigInt(PAGE) }], { then: 'zero' });
     const { result } = await rig.run(
       rig.vcpu(ENTRY.load, { rdi: BigInt(DATA) }),
       backend.exitHandlerToken(0),

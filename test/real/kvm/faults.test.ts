@@ -83,7 +83,7 @@ describe('memslots can no longer be changed: stopped event and failed exits', ()
     expect(await result).toMatchObject({ handled: 'failed', failure: 'stopped' });
     expect(await stopped).toMatchObject({ code: expected });
     expect(await code(pager.ensure(range(3)))).toBe('STOPPED');
-    expect(await code(pager.withdraw(range(0)))).toBe('STOPPED');
+    expect(await code(pager.discard(range(0), { then: 'refetch' }))).toBe('STOPPED');
     if (flavour !== 'kvm-exit') {
       // Who waits in a page fault is let go as well, with an error and not with zeros.
       const hva = Number(pager.layout.hvaOf(PAGED_PAGE.data + 5));
@@ -162,7 +162,7 @@ describe('fewer memslots than pages: chunks', () => {
       const { result } = await rig.run(vcpu, backend.exitHandlerToken(0));
       expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done }, rax: SUM });
       // A page that goes takes its chunk out of sight; the rest of the chunk keeps what the guest wrote.
-      await pager.withdraw(range(3));
+      await pager.discard(range(3), { then: 'refetch' });
       const again = rig.vcpu(ENTRY.load, { rdi: BigInt(at(2) + 8) });
       const { result: second } = await rig.run(again, backend.exitHandlerToken(0));
       expect(await second).toMatchObject({
@@ -392,7 +392,7 @@ describe('guest-memfd: the process has vm.max_map_count mappings: complete pages
         await pager.ensure(range(page));
         expect(word(pager.memory?.readSync(gpa(at(page)), 8))).toBe(BigInt(at(page)));
       }
-    await pager.withdraw(range(10));
+    await pager.discard(range(10), { then: 'refetch' });
     expect(word(await pager.memory?.read(gpa(at(10)), 8))).toBe(BigInt(at(10)));
     expect(backend.memslotUpdates.unmappedRuns).toBeGreaterThan(10);
     hoard[Symbol.dispose]();
@@ -462,7 +462,7 @@ test.for([['composite'], ['kvm-exit'], ['guest-memfd']] as const)(
     for (let done = 0; done < times;) {
       if (!pager.states.isPresent(PAGED_PAGE.data)) await new Promise((resolve) => setImmediate(resolve));
       else {
-        await pager.withdraw(range(0));
+        await pager.discard(range(0), { then: 'refetch' });
         done++;
       }
     }
@@ -474,7 +474,7 @@ test.for([['composite'], ['kvm-exit'], ['guest-memfd']] as const)(
       rounds += end.r9;
     }
     expect(rig.word(LOW.counter)).toBe(rounds);
-    expect(pager.statistics()).toMatchObject({ withdrawnPages: times, vanishedPages: 0 });
+    expect(pager.statistics()).toMatchObject({ refetchPages: times, vanishedPages: 0 });
     await pager.close({ missing: 'leave' });
   },
 );

@@ -63,8 +63,8 @@ describe.for(FLAVOURS)('%s: pages marked present', (flavour) => {
     word(second, 10, 77n);
     await pager.markPresent(range(10));
     await expectSeen(rig, pager, backend.exitHandlerToken(1), 10);
-    // Others are fetched as ever; and what was told of can be withdrawn.
-    await pager.withdraw(range(10));
+    // Others are fetched as ever; and what was told of can be discarded.
+    await pager.discard(range(10), { then: 'refetch' });
     const { result } = await rig.run(
       rig.vcpu(ENTRY.load, { rdi: BigInt(at(10)) }),
       backend.exitHandlerToken(2),

@@ -32,7 +32,7 @@ function numbers(seed: number): (limit: number) => number {
   };
 }
 
-/** Withdraws present pages, one after another, while guests run; they come back as the guests touch them. */
+/** Discards present pages, one after another, while guests run; they come back as the guests touch them. */
 async function hammer(
   pager: Pager,
   pages: readonly number[],
@@ -44,7 +44,7 @@ async function hammer(
   for (let done = 0; done < times && !over();) {
     const page = pages[next(pages.length)]!;
     if (pager.states.isPresent(page)) {
-      await pager.withdraw([{ start: gpa(PAGED + page * PAGE), length: BigInt(PAGE) }]);
+      await pager.discard([{ start: gpa(PAGED + page * PAGE), length: BigInt(PAGE) }], { then: 'refetch' });
       done++;
     } else await new Promise((resolve) => setImmediate(resolve));
   }
@@ -108,7 +108,7 @@ describe('memslot-update-is-invisible, no-guest-visible-injection: updates under
       const counter = await pager.memory!.read(gpa(PAGED + PAGED_PAGE.counter * PAGE), 8);
       expect(new DataView(counter.buffer).getBigUint64(0, true)).toBe(rounds * BigInt(DATA_PAGES));
       expect(pager.statistics()).toMatchObject({
-        withdrawnPages: TIMES,
+        refetchPages: TIMES,
         vanishedPages: 0,
         sourceFailures: 0,
       });

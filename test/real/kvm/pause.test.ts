@@ -40,7 +40,7 @@ const held = (pager: Pager, count: number) => until(() => pager.statistics().hel
 describe.for(FLAVOURS)(
   "%s: KVM's own accesses and memslot updates: do not wait for each other",
   (flavour) => {
-    test('concurrent withdrawals of the same pages: all complete', async (context) => {
+    test('concurrent discards of the same pages: all complete', async (context) => {
       using rig = Rig.open(context);
       const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
       const { pager } = await pagerOver(
@@ -52,7 +52,7 @@ describe.for(FLAVOURS)(
       const walk = await walkTables(rig, backend.exitHandlerToken(0), stop);
       for (let time = 0; time < 20; time++) {
         const pages = [range(0, 2), range(0, TABLES), range(1), range(0), range(1, 2)];
-        await Promise.all(pages.map((some) => pager.withdraw(some)));
+        await Promise.all(pages.map((some) => pager.discard(some, { then: 'refetch' })));
       }
       Atomics.store(stop, 0, 1);
       const { valid, times } = await walk.result;
@@ -69,10 +69,10 @@ describe.for(FLAVOURS)(
       await pager.ensure(range(0));
       const handler = openVcpuExitHandler(backend.exitHandlerToken(0));
       expect(handler.during(() => 'entered')).toBe('entered');
-      let withdrawn = false;
-      const withdrawing = pager.withdraw(range(0)).finally(() => (withdrawn = true));
+      let discarded = false;
+      const discarding = pager.discard(range(0), { then: 'refetch' }).finally(() => (discarded = true));
       let code: unknown;
-      while (!withdrawn && code === undefined) {
+      while (!discarded && code === undefined) {
         await new Promise((resolve) => setImmediate(resolve));
         try {
           handler.during(() => {});
@@ -81,13 +81,13 @@ describe.for(FLAVOURS)(
         }
       }
       expect(code).toBe('DEADLOCK');
-      await withdrawing;
+      await discarding;
       expect(handler.during(() => 'entered')).toBe('entered');
       handler.close();
       await pager.close({ missing: 'leave' });
     });
 
-    test('freeze and withdraw while a vCPU waits for a frozen page: complete after thaw or close', async (context) => {
+    test('freeze and discard while a vCPU waits for a frozen page: complete after thaw or close', async (context) => {
       for (const end of ['thaw', 'zero', 'poison'] as const) {
         using rig = Rig.open(context);
         const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
@@ -100,9 +100,9 @@ describe.for(FLAVOURS)(
         let over = 0;
         const changes = [
           pager.freeze(range(0, TABLES)),
-          pager.withdraw(range(1)),
+          pager.discard(range(1), { then: 'refetch' }),
           pager.freeze(range(1)),
-          pager.withdraw(range(0)),
+          pager.discard(range(0), { then: 'refetch' }),
         ];
         // A page that has come by then cannot be frozen by every backend, and a pager that closes begins
         // nothing.

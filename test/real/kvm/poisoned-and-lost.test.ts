@@ -16,16 +16,16 @@ async function syscall(rig: Rig, pager: Pager, index: number): Promise<{ value?:
 
 describe.for(FLAVOURS)('%s: poisoned pages that are discarded', (flavour) => {
   test.for([
-    ['remove', 0n],
-    ['withdraw', BigInt(at(1))],
-  ] as const)('%s', async ([verb, expected], context) => {
+    ['zero', 0n],
+    ['refetch', BigInt(at(1))],
+  ] as const)('%s', async ([then, expected], context) => {
     using rig = Rig.open(context);
     const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
     const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, memoryOf(flavour))], imageOf(PAGES));
     await pager.ensure(range(0));
     await pager.poison(range(0, 3));
     expect(await syscall(rig, pager, 1)).toEqual({ errno: ERRNO.EFAULT });
-    await pager[verb](range(1));
+    await pager.discard(range(1), { then });
     expect(await syscall(rig, pager, 1)).toEqual({ value: expected });
     const { result } = await rig.run(
       rig.vcpu(ENTRY.load, { rdi: BigInt(at(1)) }),

@@ -71,7 +71,7 @@ test('pages removed while a vCPU waits for one: it reads zeros', async (context)
   const asked = source.hold(PAGED_PAGE.data);
   const { result } = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(at) }), backend.exitHandlerToken(0));
   await asked;
-  await pager.remove([{ start: gpa(at), length: BigInt(PAGE) }]);
+  await pager.discard([{ start: gpa(at), length: BigInt(PAGE) }], { then: 'zero' });
   expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done }, rax: 0n });
   source.release(PAGED_PAGE.data); // too late: it must not come back
   expect([...(await pager.memory!.read(gpa(at), 8))]).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);

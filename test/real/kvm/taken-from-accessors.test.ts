@@ -7,7 +7,7 @@ const SITES = ['kernel-copy', 'vmm-load', 'vmm-store', 'vmm-syscall'];
 /** A hang lasts for ever; a loaded machine takes a second a round. */
 const LIMIT_MS = 100_000;
 
-test.for(['withdraw', 'remove', 'freeze'])(
+test.for(['discard-refetch', 'discard-zero', 'freeze'])(
   'guest-memfd: accesses of VMM threads and system calls during %s: wait, and none fails',
   { timeout: 2 * LIMIT_MS },
   (verb, context) => {

@@ -56,11 +56,11 @@ test('installer: pages of 2 MiB with a userfaultfd: moved in whole, present cont
   const load = await rig.run(rig.vcpu(ENTRY.load, { rdi: BigInt(word) }), backend.exitHandlerToken(0));
   expect(await load.result).toMatchObject({ handled: 'unhandled', exit: { kind: 'io', port: PORT.done } });
   await pager.memory!.write(gpa(word), Uint8Array.of(7));
-  await pager.withdraw([{ start: gpa(PAGED + 2 * HUGE), length: BigInt(4 * HUGE) }]);
+  await pager.discard([{ start: gpa(PAGED + 2 * HUGE), length: BigInt(4 * HUGE) }], { then: 'refetch' });
   expected[word - PAGED] = 7;
   await seen();
   expect(pager.statistics()).toMatchObject({ presentPages: PAGES, vanishedPages: 0 });
-  await pager.withdraw(all);
+  await pager.discard(all, { then: 'refetch' });
   expected[word - PAGED] = new Uint8Array(image())[word - PAGED]!;
   await seen();
   await pager.close({ missing: 'leave' });

@@ -25,7 +25,7 @@ test.for([
   const { result } = await rig.run(vcpu, backend.exitHandlerToken(0));
   expect(await result).toMatchObject({ exit: { kind: 'io', port: PORT.done } });
   // The memslots of some written pages are deleted before the first call.
-  await pager.withdraw([{ start: gpa(DATA), length: BigInt(8 * PAGE) }]);
+  await pager.discard([{ start: gpa(DATA), length: BigInt(8 * PAGE) }], { then: 'refetch' });
   const written = Array.from({ length: COUNT }, (_, page) => PAGED_PAGE.data + page);
   expect(pagesOf(await backend.writtenPages())).toEqual(written);
   expect(pagesOf(await backend.writtenPages())).toEqual([]);

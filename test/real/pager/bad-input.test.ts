@@ -63,7 +63,7 @@ test.each(PUNCHED)(
     expect(() => pager.memory!.readBlocking(gpa(3 * PAGE), 1)).toThrow(failure('PAGE_POISONED'));
     expect(await stopped).toMatchObject({
       code: 'PAGE_VANISHED',
-      hint: expect.stringMatching(/withdraw/) as string,
+      hint: expect.stringMatching(/discard\(/) as string,
     });
     expect(pager.memory!.readBlocking(gpa(4 * PAGE), 1)).toEqual(Uint8Array.of(contents(4)));
     await pager.close();
@@ -117,10 +117,10 @@ test('an access to a page that this thread holds: refused, does not wait for its
   expect(() => pager.memory!.readBlocking(gpa(PAGE), 1)).toThrow(failure('DEADLOCK'));
   await pager.thaw(pages(1, 1));
   expect(pager.memory!.readBlocking(gpa(PAGE), 1)).toEqual(Uint8Array.of(contents(1)));
-  const withdrawing = pager.withdraw(pages(0, 2));
+  const discarding = pager.discard(pages(0, 2), { then: 'refetch' });
   let refused = false;
   for (let over = false; !over && !refused;) {
-    void withdrawing.then(() => (over = true));
+    void discarding.then(() => (over = true));
     try {
       pager.memory!.readBlocking(gpa(PAGE), 1);
     } catch (error) {
@@ -129,7 +129,7 @@ test('an access to a page that this thread holds: refused, does not wait for its
     }
     await new Promise((resolve) => setImmediate(resolve));
   }
-  await withdrawing;
+  await discarding;
   expect(refused).toBe(true);
   expect(pager.memory!.readBlocking(gpa(PAGE), 1)).toEqual(Uint8Array.of(contents(1)));
   await pager.close();

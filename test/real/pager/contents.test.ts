@@ -140,7 +140,7 @@ describe.each(WAYS)('memory %s (%s)', (_, kind, prepare) => {
       const pager = await open(userfaultfd(), place(mapping, { contents: 'discard' }));
       expect(await touched(pager, 7)).toBe(contents(7));
       await pager.prefetch();
-      expect(pager.statistics()).toMatchObject({ presentPages: PAGES, foreignPages: 0 });
+      expect(pager.statistics()).toMatchObject({ presentPages: PAGES, racedPages: 0 });
       expect(await firstByte(pager, 7)).toBe(contents(7));
       await pager.close();
     }
@@ -154,7 +154,7 @@ describe.each(WAYS)('memory %s (%s)', (_, kind, prepare) => {
       const pager = await open(userfaultfd(), place(mapping, { contents: 'keep' }));
       expect(pager.states.isPresent(7)).toBe(true);
       await pager.prefetch();
-      expect(pager.statistics()).toMatchObject({ presentPages: PAGES, foreignPages: 0 });
+      expect(pager.statistics()).toMatchObject({ presentPages: PAGES, racedPages: 0 });
       expect(await touched(pager, 7)).toBe(before);
       await pager.close();
     }
@@ -344,7 +344,7 @@ describe.each(MAPPED)('%s: memory that is not what a region says', (name, make) 
     }));
 
   test.for(['shmem', 'anonymous'] as const)(
-    'what is withdrawn of memory whose file is not named (%s) comes from the source again',
+    'what is discarded of memory whose file is not named (%s) comes from the source again',
     (kind, context) => {
       return withVm(context, async (vm) => {
         using mapping = mapMemory({ kind, length: LENGTH });
@@ -354,7 +354,7 @@ describe.each(MAPPED)('%s: memory that is not what a region says', (name, make) 
         const pager = await open(make(vm), adopted(mapping, { file: undefined }));
         expect(await firstByte(pager, 7)).toBe(contents(7));
         await pager.memory!.write(gpa(START + 7 * PAGE), Uint8Array.of(OLD));
-        await pager.withdraw([{ start: gpa(START + 7 * PAGE), length: BigInt(PAGE) }]);
+        await pager.discard([{ start: gpa(START + 7 * PAGE), length: BigInt(PAGE) }], { then: 'refetch' });
         expect(await firstByte(pager, 7)).toBe(contents(7));
         await pager.close();
       });

@@ -45,13 +45,13 @@ async function open(): Promise<Scene> {
     probe: (memory) => inner.probe(memory),
     attach: async (layout, states) => {
       const attachment = await inner.attach(layout, states);
-      const withdraw = attachment.withdraw.bind(attachment);
-      attachment.withdraw = async (pages) => {
+      const discard = attachment.discard.bind(attachment);
+      attachment.discard = async (pages) => {
         Atomics.store(control, 0, 1);
         void held[0]!.access({ page: HELD, length: 8 });
         while (Atomics.load(control, 1) === 0) await turn();
         begun = true;
-        await withdraw(pages);
+        await discard(pages);
         ended = true;
       };
       return attachment;
@@ -90,13 +90,13 @@ const gone = (promise: Promise<unknown>): Promise<string> =>
 
 test('discarding holds up no thread while the resolver is inside its source, and ends when it comes back', async () => {
   const { pager, control, stuck, waiting, removing } = await open();
-  const withdrawn = pager.withdraw(rangeOf(0));
+  const discarded = pager.discard(rangeOf(0), { then: 'refetch' });
   while (!removing()) await turn();
   for (let turns = 0; turns < 100; turns++) await turn();
   expect(removing()).toBe(true);
   Atomics.store(control, 0, 0);
   Atomics.notify(control, 0);
-  await withdrawn;
+  await discarded;
   expect(await waiting.access({ page: 0, length: 8 })).toMatchObject({ ok: true });
   await pager.close();
   await Promise.all([stuck.stop(), waiting.stop()]);
@@ -109,12 +109,12 @@ test.each([
   'the resolver dies while pages are discarded: %s; accesses to them fail',
   async (_, word, why) => {
     const { pager, control, stuck, waiting, removing } = await open();
-    const withdrawn = gone(pager.withdraw(rangeOf(0)));
+    const discarded = gone(pager.discard(rangeOf(0), { then: 'refetch' }));
     while (!removing()) await turn();
     const access = waiting.access({ page: 0, length: 8 });
     Atomics.store(control, 0, word);
     Atomics.notify(control, 0);
-    expect(await withdrawn).toBe(why);
+    expect(await discarded).toBe(why);
     expect(await waiting.access({ page: 1, length: 8 })).toEqual({ ok: false, errno: ERRNO.EFAULT });
     const early = await access;
     if (!early.ok) expect(early.errno).toBe(ERRNO.EFAULT); // before the pages went it found them there

@@ -71,23 +71,25 @@ describe('a resolver’s thread that ends after it was told to end, and before i
 });
 
 describe('close', () => {
-  test('waits for a withdrawal that was begun before it', async () => {
+  test('waits for a discard that was begun before it', async () => {
     const pager = await openGuest();
     await pager.ensure(pages(0, 4));
-    const [withdrawn, closed] = [pager.withdraw(pages(0, 4)), pager.close()];
-    expect(await Promise.allSettled([withdrawn, closed])).toMatchObject([
+    const [discarded, closed] = [pager.discard(pages(0, 4), { then: 'refetch' }), pager.close()];
+    expect(await Promise.allSettled([discarded, closed])).toMatchObject([
       { status: 'fulfilled' },
       { status: 'fulfilled' },
     ]);
   });
 
-  test('waits for a withdrawal in many pieces, and refuses one that comes after', async () => {
+  test('waits for a discard of many ranges, and refuses one that comes after', async () => {
     const pager = await openGuest();
     await pager.ensure(pages(0, 64));
-    const withdrawn = pager.withdraw(Array.from({ length: 32 }, (_, i) => pages(2 * i, 1)).flat());
+    const discarded = pager.discard(Array.from({ length: 32 }, (_, i) => pages(2 * i, 1)).flat(), {
+      then: 'refetch',
+    });
     const closed = pager.close();
-    await expect(pager.withdraw(pages(0, 1))).rejects.toMatchObject({ code: 'CLOSED' });
-    await Promise.all([withdrawn, closed]);
+    await expect(pager.discard(pages(0, 1), { then: 'refetch' })).rejects.toMatchObject({ code: 'CLOSED' });
+    await Promise.all([discarded, closed]);
   });
 
   test('ends although the source left a timer running in the resolver’s thread', async () => {
@@ -110,11 +112,14 @@ describe('close', () => {
   });
 });
 
-test('two withdrawals of the same pages leave them to be fetched anew', async () => {
+test('two discards of the same pages: they are missing, and fetched', async () => {
   const pager = await openGuest();
   for (let round = 0; round < 20; round++) {
     await pager.ensure(pages(0, 4));
-    await Promise.all([pager.withdraw(pages(0, 4)), pager.withdraw(pages(0, 4))]);
+    await Promise.all([
+      pager.discard(pages(0, 4), { then: 'refetch' }),
+      pager.discard(pages(0, 4), { then: 'refetch' }),
+    ]);
     expect(await pager.memory!.read(gpa(0), 1), `round ${round}`).toEqual(Uint8Array.of(contents(0)));
   }
   await pager.close();

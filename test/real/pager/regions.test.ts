@@ -81,7 +81,7 @@ describe('a region that is added', () => {
     ['shmem', 'shmem', {}],
     ['shmem, installed by continue,', 'shmem', { install: 'continue' }],
     ['anonymous, installed by move,', 'anonymous', { install: 'move' }],
-  ])('%s is served like the first: faults, prefetch, removal, withdrawal', async (_, memory, backend) => {
+  ])('%s is served like the first: faults, prefetch, discards', async (_, memory, backend) => {
     const pager = await opened({ memory, backend });
     await pager.addRegions([added({}, memory)]);
     expect(pager.layout.regions.map(({ firstPage }) => firstPage)).toEqual([0, PAGES]);
@@ -90,9 +90,9 @@ describe('a region that is added', () => {
     expect(await actor.load(Number(pager.layout.hvaOf(PAGES + 3)))).toBe(contents(32 + 3));
     expect(pager.memory!.readBlocking(gpa(BASE + 4 * PAGE), 1)).toEqual(Uint8Array.of(contents(36)));
     expect((await pager.memory!.read(gpa(BASE + 5 * PAGE), 1))[0]).toBe(contents(37));
-    await pager.withdraw(range(BASE + 3 * PAGE, 1));
+    await pager.discard(range(BASE + 3 * PAGE, 1), { then: 'refetch' });
     expect(pager.states.stateOf(PAGES + 3)).toBe('missing');
-    await pager.remove(range(BASE + 4 * PAGE, 1));
+    await pager.discard(range(BASE + 4 * PAGE, 1), { then: 'zero' });
     expect(pager.memory!.readBlocking(gpa(BASE + 4 * PAGE), 1)).toEqual(Uint8Array.of(0));
     const complete = new Promise<void>((resolve) => pager.once('complete', resolve));
     await pager.ensure([...pages(0, PAGES), ...all]);
@@ -294,15 +294,15 @@ describe('a region that is removed', () => {
     expect(await Promise.all(both)).toEqual(['done', 'BAD_RANGE']);
   });
 
-  test('while it is withdrawn, prefetched and closed ends all of that', async () => {
+  test('while it is discarded, prefetched and closed ends all of that', async () => {
     const pager = await opened();
     await pager.addRegions([added()]);
     await pager.ensure(all);
     const under = [
-      code(pager.withdraw(all)),
+      code(pager.discard(all, { then: 'refetch' })),
       code(pager.prefetch(all)),
       code(pager.removeRegions(all)),
-      code(pager.withdraw(all)),
+      code(pager.discard(all, { then: 'refetch' })),
     ];
     const closed = pager.close();
     for (const one of await Promise.all(under))

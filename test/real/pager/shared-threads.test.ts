@@ -109,7 +109,7 @@ describe.each([true, false])('a read that does not come back (synchronous: %s)',
   test('for good is ended: its neighbour goes on elsewhere, with what waited, was asked for and was removed', async () => {
     const { stuck, other, getStuck } = await neighbours({ synchronous });
     await other.ensure(pages(0, 2));
-    await other.remove(pages(1, 1));
+    await other.discard(pages(1, 1), { then: 'zero' });
     const accessor = await startAccessor('vmm-syscall', other.layout);
     await using actor = await Actor.start();
     await getStuck();

@@ -16,7 +16,10 @@ const segment = (page: number, count: number, start: number): Segment => ({
   fileOffset: page * PAGE,
 });
 
-/** Segments of 1 to 6 pages, numbered through, at scattered places of a small address space, not touching each other's. */
+/**
+ * Segments of 1 to 6 pages, numbered through, at scattered places of a small address space, not touching each
+ * other's.
+ */
 const segments = fc
   .array(
     fc.record({

@@ -127,9 +127,9 @@ describe('memory of another process', () => {
       await using f = await Foreign.start(context);
       expect(f.attachment).toMatchObject({
         memory: undefined,
-        supports: { withdraw: false, fill: false, residency: false, threadIds: true },
+        supports: { discard: false, fill: false, residency: false, threadIds: true },
       });
-      await expect(f.attachment.withdraw({ first: 0, count: 1 })).rejects.toMatchObject({
+      await expect(f.attachment.discard({ first: 0, count: 1 })).rejects.toMatchObject({
         code: 'NOT_SUPPORTED',
       });
       const value = f.ask('l 5');
@@ -337,8 +337,8 @@ describe('states that are handed over', () => {
     const kept = duplicate(f.uffd);
     await f.attachment.close();
     const pagers = [await serve(placed, kept)];
-    // Each child's memory is served by a pager of its own, from the states that its parent's had. A child that
-    // waits for no page may have ended by then.
+    // Each child's memory is served by a pager of its own, from the states that its parent's had. A child
+    // that waits for no page may have ended by then.
     let forks = 0;
     const ended: unknown[] = [];
     const serving: Promise<void>[] = [];
@@ -392,7 +392,7 @@ describe('states that are handed over', () => {
     const pager = await serve(given('keep'), kept);
     expect(pager.states.isPresent(3)).toBe(true);
     await pager.prefetch();
-    expect(pager.statistics()).toMatchObject({ presentPages: 16, foreignPages: 0 });
+    expect(pager.statistics()).toMatchObject({ presentPages: 16, racedPages: 0 });
     expect([await f.ask('l 3'), await f.ask('l 4')]).toEqual([33, 5]);
     f.child.kill('SIGKILL');
     await pager.close({ missing: 'leave' });

@@ -156,15 +156,15 @@ interface Seen {
   readonly remedy: string;
 }
 
-describe('withdraw', () => {
+describe('discard', () => {
   test.each(['anonymous', 'shmem'] as const)(
     '%s: the next access is a missing fault, also where there was poison',
     async (memory) => {
-      // Without events: this thread, which would have to read them, is the one that withdraws.
+      // Without events: this thread, which would have to read them, is the one that discards.
       await using s = await Scene.open([region(8, memory)], { events: [] });
       s.install(2, 1);
       s.resolve({ verb: 'poison', pages: { first: 3, count: 1 } });
-      await s.attachment.withdraw({ first: 2, count: 2 });
+      await s.attachment.discard({ first: 2, count: 2 });
       expect(s.port.resident(2)).toBe(false);
       const values = s.actor.walk(s.at(2), PAGE, 2);
       for (const page of [2, 3]) {
@@ -179,7 +179,7 @@ describe('withdraw', () => {
     using _pool = needHugePages(context, 2, HUGE);
     await using s = await openOrSkip(context, [region(2, 'hugetlb')], { events: [] });
     s.resolve({ verb: 'copy', pages: { first: 1, count: 1 }, from: s.stage(1, 0, HUGE) });
-    await s.attachment.withdraw({ first: 1, count: 1 });
+    await s.attachment.discard({ first: 1, count: 1 });
     const value = s.actor.load(s.at(1));
     expect(s.take()).toMatchObject([{ kind: 'missing', page: 1 }]);
     s.resolve({ verb: 'copy', pages: { first: 1, count: 1 }, from: s.stage(2, 0, HUGE) });

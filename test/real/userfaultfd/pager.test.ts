@@ -58,7 +58,7 @@ describe.each([
   ['continue', { install: 'continue' }, 'shmem', 'block'],
   ['move', { install: 'move' }, 'anonymous', 'block'],
 ] as const)('%s', (_, backend, memory, wait) => {
-  test('every byte is the image’s; what is removed is zeros, what is withdrawn comes anew', async () => {
+  test('every byte is the image’s; what is discarded reads as zeros or is fetched again', async () => {
     await using g = await guest(backend, { memory, policy: { wait, faultAroundPages: 4 } });
     const sum = g.actor.walk(g.at(0), PAGE, PAGES);
     expect(await sum).toBe(Array.from({ length: PAGES }, (_, page) => first(page)).reduce((a, b) => a + b));
@@ -66,14 +66,14 @@ describe.each([
     const range = (page: number, count: number) => [
       { start: gpa(page * PAGE), length: BigInt(count * PAGE) },
     ];
-    await g.pager.remove(range(8, 2));
+    await g.pager.discard(range(8, 2), { then: 'zero' });
     expect([await g.actor.load(g.at(8)), await g.actor.load(g.at(9)), await g.actor.load(g.at(10))]).toEqual([
       0,
       0,
       first(10),
     ]);
     await g.actor.store(g.at(20), first(20) ^ 0xff);
-    await g.pager.withdraw(range(20, 3));
+    await g.pager.discard(range(20, 3), { then: 'refetch' });
     expect(g.pager.states.isPresent(21)).toBe(false);
     expect([await g.actor.load(g.at(20)), await g.actor.load(g.at(22))]).toEqual([first(20), first(22)]);
     const statistics = g.pager.statistics();
@@ -89,7 +89,7 @@ test('huge pages', async (context) => {
   using _pool = needHugePages(context, 2, HUGE);
   await using g = await guest({}, { memory: 'hugetlb' });
   expect(await g.actor.load(g.at(0) + 5 * PAGE)).toBe(first(5));
-  await g.pager.remove([{ start: gpa(0), length: BigInt(HUGE) }]);
+  await g.pager.discard([{ start: gpa(0), length: BigInt(HUGE) }], { then: 'zero' });
   expect(await g.actor.load(g.at(0) + 5 * PAGE)).toBe(0);
 });
 
@@ -167,7 +167,8 @@ test('nothing is left after many pagers', async () => {
   expect(readdirSync('/proc/self/fd').length).toBe(before);
 });
 
-// The kernel keeps the protection of a page of shared memory that is not there, and poison does not go where it is.
+// The kernel keeps the protection of a page of shared memory that is not there, and poison does not go where
+// it is.
 test.each(['copy', 'continue'] as const)(
   'closed by poison, pages that are missing and write-protected read as nothing at all: %s',
   async (install) => {
@@ -186,7 +187,7 @@ test.each(['copy', 'continue'] as const)(
     ];
     await pager.writeProtect(pages(0, 16));
     await pager.ensure(pages(4, 4));
-    await pager.withdraw(pages(6, 4));
+    await pager.discard(pages(6, 4), { then: 'refetch' });
     expect(await actor.kernelLoad(memory.address + 4 * PAGE)).toBe(first(4));
     await pager.close();
     for (const page of [0, 3, 6, 7, 9, 15])

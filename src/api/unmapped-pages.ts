@@ -4,14 +4,18 @@ import { type PageIndex, type PageRange } from './address.js';
 const MOST_ROUNDS = 3;
 
 /**
- * Pages that were found to have no memory, and how often accesses asked for each since. Whoever reaches memory through
- * the mapping learns by itself that it is gone, once woken; whoever reaches it otherwise (a vCPU whose page is missing
- * to KVM before the mapping is looked at) would ask, be woken and ask again for ever.
+ * Pages that were found to have no memory, and how many faults there have been for each since. An accessor
+ * that reaches memory through the mapping, once woken, finds by itself that it is unmapped; one that reaches
+ * it otherwise (a vCPU whose page is missing to KVM before the mapping is looked at) would fault, be woken
+ * and fault again without end.
  */
-export class GonePages {
+export class UnmappedPages {
   readonly #rounds = new Map<PageIndex, number>();
 
-  /** An access asks for a page that is held to be gone. Whether that may still be found otherwise: not often, and then not until {@link back}. */
+  /**
+   * A fault for a page whose state is unmapped. Whether the page may still be mapped again: for the first few
+   * faults, and then not until {@link back}.
+   */
   mayBeBack(page: PageIndex): boolean {
     const rounds = (this.#rounds.get(page) ?? 0) + 1;
     if (rounds > MOST_ROUNDS) return false;
@@ -19,7 +23,7 @@ export class GonePages {
     return true;
   }
 
-  /** There is memory again, or whoever changes it says so. */
+  /** These pages have memory again, or the thread that maps it says so. */
   back({ first, count }: PageRange): void {
     if (this.#rounds.size === 0) return;
     for (const page of this.#rounds.keys())

@@ -1,5 +1,5 @@
 import { type PageIndex, type PageRange } from './address.js';
-import { type Drops } from './drops.js';
+import { type Discards } from './discards.js';
 import { type Installer } from './installer.js';
 import { type MemoryLayout } from './layout.js';
 import { type PageStates } from './page-states.js';
@@ -7,51 +7,54 @@ import { type PageStates } from './page-states.js';
 /** States in which a missing page is not simply fetched. */
 const SPECIAL = ['removed', 'poisoned', 'frozen', 'unmapped'] as const;
 
-export interface WantedPagesOptions {
+export interface InstallablePagesOptions {
   readonly layout: MemoryLayout;
   readonly states: PageStates;
-  readonly drops: Drops;
+  readonly discards: Discards;
   readonly installer: Pick<Installer, 'poisoning' | 'poisons'>;
   /** The resolver's pages; they change with its regions. */
   readonly own: readonly PageRange[];
   readonly faultAroundPages: number;
-  /** Cuts a run down to the part around `keep` that no fetch under way brings. */
+  /** Cuts a run down to the part around `keep` that no fetch in flight brings. */
   clip(run: PageRange, keep: PageIndex): PageRange;
 }
 
 /** Judges pages by the states of this moment: which are held, and into which contents may be installed. */
-export class WantedPages {
-  readonly #o: WantedPagesOptions;
+export class InstallablePages {
+  readonly #o: InstallablePagesOptions;
   readonly #states: PageStates;
-  readonly #drops: Drops;
+  readonly #discards: Discards;
 
-  constructor(options: WantedPagesOptions) {
+  constructor(options: InstallablePagesOptions) {
     this.#o = options;
     this.#states = options.states;
-    this.#drops = options.drops;
+    this.#discards = options.discards;
   }
 
-  /** Frozen, being dropped, or about to be poisoned: an accessor of the page stays blocked until that is over. */
+  /**
+   * Frozen, being discarded, or about to be poisoned: an accessor of the page stays blocked until that has
+   * ended.
+   */
   isHeld(page: PageIndex): boolean {
-    return this.#states.is('frozen', page) || this.#drops.covers(page) || this.#o.installer.poisons(page);
+    return this.#states.is('frozen', page) || this.#discards.covers(page) || this.#o.installer.poisons(page);
   }
 
   /** Missing, nothing special, and not held: contents may be installed. */
-  isWanted(page: PageIndex): boolean {
+  isInstallable(page: PageIndex): boolean {
     return this.#states.stateOf(page) === 'missing' && !this.isHeld(page);
   }
 
   /** The first page from `at` below `end` that is wanted, or `end`. */
   next(at: PageIndex, end: PageIndex): PageIndex {
     if (this.#allPlain()) return this.#states.nextMissing(at, end);
-    while (at < end && !this.isWanted(at)) at++;
+    while (at < end && !this.isInstallable(at)) at++;
     return at;
   }
 
   /** The first page from `at` below `end` that is not wanted, or `end`. */
-  nextUnwanted(at: PageIndex, end: PageIndex): PageIndex {
+  nextNotInstallable(at: PageIndex, end: PageIndex): PageIndex {
     if (this.#allPlain()) return this.#states.nextPresent(at, end);
-    while (at < end && this.isWanted(at)) at++;
+    while (at < end && this.isInstallable(at)) at++;
     return at;
   }
 
@@ -67,7 +70,10 @@ export class WantedPages {
     return this.fetchable(first, end, page);
   }
 
-  /** The run of pages in [first, end) that contains `keep` and can be fetched: missing, nothing special, not in flight. */
+  /**
+   * The run of pages in [first, end) that contains `keep` and can be fetched: missing, nothing special, not
+   * in flight.
+   */
   fetchable(first: PageIndex, end: PageIndex, keep: PageIndex): PageRange {
     const states = this.#states;
     let from = first;
@@ -85,8 +91,8 @@ export class WantedPages {
 
   #trim(run: PageRange, keep: PageIndex): PageRange {
     let first = keep;
-    while (first > run.first && this.isWanted(first - 1)) first--;
-    return { first, count: this.nextUnwanted(keep + 1, run.first + run.count) - first };
+    while (first > run.first && this.isInstallable(first - 1)) first--;
+    return { first, count: this.nextNotInstallable(keep + 1, run.first + run.count) - first };
   }
 
   /** No page is anything but missing or present, and none is held: runs can be found by the word. */
@@ -96,6 +102,6 @@ export class WantedPages {
 
   /** No page is held but those that are frozen. */
   #noneHeld(): boolean {
-    return this.#drops.none() && !this.#o.installer.poisoning;
+    return this.#discards.none() && !this.#o.installer.poisoning;
   }
 }

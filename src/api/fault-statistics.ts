@@ -1,6 +1,6 @@
 import { type AccessClass, SITE_NAMES, classOf } from './access.js';
 import { type FaultBatch, WRITE } from './fault.js';
-import { type Notice } from './notice.js';
+import { type ResolverEvent } from './resolver-protocol.js';
 import { COUNTER, type Counters } from './statistics.js';
 
 /** By row kind. */
@@ -11,15 +11,15 @@ const FAULT_COUNTERS = [
   COUNTER.rwpFaults,
 ];
 
-/** Counts faults by kind and by whose they are, and reports them to whoever listens. */
-export class FaultCensus {
+/** Counts faults by kind and by access class, and reports them to listeners. */
+export class FaultStatistics {
   readonly #counters: Counters;
-  readonly #notify: (notice: Notice) => void;
+  readonly #notify: (event: ResolverEvent) => void;
   readonly #threads = new Map<number, { readonly class: AccessClass; readonly vcpu: number | undefined }>();
-  /** Somebody listens. */
+  /** There is a listener. */
   reports = false;
 
-  constructor(counters: Counters, notify: (notice: Notice) => void) {
+  constructor(counters: Counters, notify: (event: ResolverEvent) => void) {
     this.#counters = counters;
     this.#notify = notify;
   }

@@ -1,25 +1,29 @@
 import { type PageRange } from './address.js';
+import { type AfterDiscard } from './discards.js';
 import { DemandPagingError } from './error.js';
-import { type InstallReason, type Notice } from './notice.js';
+import { type InstallReason, type ResolverEvent } from './resolver-protocol.js';
 import { type PageStates } from './page-states.js';
 import { COUNTER, type Counters } from './statistics.js';
 
-export interface PageLedgerOptions {
+export interface PageAccountingOptions {
   readonly states: PageStates;
   /** The resolver's pages; they change with its regions. */
   readonly own: readonly PageRange[];
   readonly counters: Counters;
-  notify(notice: Notice): void;
+  notify(event: ResolverEvent): void;
 }
 
-/** Enters what has become of pages: their states, the counts, and who is to hear of it. Of a shard's states the only writer. */
-export class PageLedger {
-  readonly #o: PageLedgerOptions;
+/**
+ * Keeps account of pages: their states, the counts, and the events about them. The only writer of a shard's
+ * states.
+ */
+export class PageAccounting {
+  readonly #o: PageAccountingOptions;
   #presentCount: number;
-  /** Somebody listens to installs. */
+  /** Installs have a listener. */
   reportsInstalls = false;
 
-  constructor(options: PageLedgerOptions) {
+  constructor(options: PageAccountingOptions) {
     this.#o = options;
     this.#presentCount = options.own.reduce((sum, pages) => sum + options.states.countPresent(pages), 0);
   }
@@ -51,13 +55,13 @@ export class PageLedger {
     notify({ kind: 'poisoned', pages });
   }
 
-  /** The contents are void; `zero`: and read as zeros from now on. */
-  dropped(pages: PageRange, then: 'missing' | 'zero'): void {
+  /** The contents are discarded; `zero`: the pages read as zeros from now on. */
+  discarded(pages: PageRange, then: AfterDiscard): void {
     const { states, counters } = this.#o;
     this.#presentCount -= states.setPresent(pages, false);
     for (const plane of ['poisoned', 'write-protected', 'unmapped'] as const) states.set(plane, pages, false);
     states.set('removed', pages, then === 'zero');
-    counters.add(then === 'zero' ? COUNTER.removedPages : COUNTER.withdrawnPages, pages.count);
+    counters.add(then === 'zero' ? COUNTER.removedPages : COUNTER.refetchPages, pages.count);
   }
 
   /** Present pages are physically gone, and no event said so. */
@@ -101,8 +105,8 @@ export class PageLedger {
         return counters.add(COUNTER.ensuredPages, pages);
       case 'zeroed':
         return counters.add(COUNTER.zeroPages, pages);
-      case 'foreign':
-        return counters.add(COUNTER.foreignPages, pages);
+      case 'raced':
+        return counters.add(COUNTER.racedPages, pages);
     }
   }
 }

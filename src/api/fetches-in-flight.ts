@@ -1,13 +1,13 @@
 import { type PageIndex, type PageRange } from './address.js';
 import { DemandPagingError, asDemandPagingError } from './error.js';
 import { type MemoryLayout } from './layout.js';
-import { type FetchReason } from './notice.js';
+import { type FetchReason } from './resolver-protocol.js';
 import { type RangeJob } from './range-job.js';
 import { type ReadAnswer, type ZeroRange, zerosOf } from './read-answer.js';
 import { isPromise, type PageSource } from './source.js';
 import { SourceTime } from './source-time.js';
 
-/** One fetch under way. */
+/** One fetch in flight. */
 export interface FetchRequest {
   readonly pages: PageRange;
   /** The page that an access waits for, or -1. */
@@ -23,16 +23,16 @@ export interface FetchRequest {
   due_ms: number;
   resting: boolean;
   /** Set when its answer no longer matters. */
-  dropped: boolean;
-  /** The job that this is a piece of. */
+  cancelled: boolean;
+  /** The job that this is a chunk of. */
   readonly job: RangeJob | undefined;
 }
 
-/** What may be under way at once. */
+/** What may be in flight at once. */
 export interface FetchLimits {
   /** Fetches. */
   readonly requests: number;
-  /** Bytes that nobody waits for: what an access that comes then may have to wait behind. */
+  /** Bytes for which no access waits: an access that comes then may have to wait behind them. */
   readonly ahead_bytes: number;
 }
 
@@ -58,11 +58,11 @@ interface Settled {
 }
 
 /**
- * The fetches of a resolver that are under way with an asynchronous source, or rest between attempts:
- * a bounded list, few enough to look through. Answers that arrive between turns wait in
- * {@link collect}, so that states change only inside a turn.
+ * The fetches of a resolver that are in flight with an asynchronous source, or pause between attempts: a
+ * bounded list, short enough to search. Answers that arrive between turns wait for {@link collect}, so that
+ * states change only inside a turn.
  */
-export class FetchesUnderWay {
+export class FetchesInFlight {
   readonly #source: PageSource;
   readonly #layout: MemoryLayout;
   readonly #timeout_ms: number;
@@ -95,22 +95,23 @@ export class FetchesUnderWay {
     return this.#settled.length > 0;
   }
 
-  /** Something is under way, or has arrived: {@link collect} and {@link nextDue_ms} have something to say. */
+  /** Something is in flight, or has arrived: {@link collect} and {@link nextDue_ms} have a result. */
   get expects(): boolean {
     return this.#requests.length > 0 || this.#settled.length > 0;
   }
 
   /**
-   * The most bytes that a fetch for this reason may ask for now; 0 when it has to wait its turn. An access takes any
-   * place there is. Work ahead of accesses leaves places to them, and, because a source answers in some order, is
-   * bounded in bytes as well: what was asked for by name counts its own, a prefetch all of it.
+   * The most bytes that a fetch for this reason may ask for now; 0 when it has to wait. A demand fetch may
+   * take any place that is free. Fetches ahead of accesses leave places to them and, because a source answers
+   * in some order, are bounded in bytes as well: an `ensured` fetch counts the bytes of its own kind, a
+   * prefetch all of them.
    */
   roomFor(why: FetchReason): number {
     const { requests, ahead_bytes } = this.#limits;
-    const underWay = this.#requests.length;
-    if (why === 'demand') return underWay < requests ? Infinity : 0;
-    if (underWay === 0) return ahead_bytes;
-    if (underWay >= Math.floor(requests * PLACES[why])) return 0;
+    const inFlight = this.#requests.length;
+    if (why === 'demand') return inFlight < requests ? Infinity : 0;
+    if (inFlight === 0) return ahead_bytes;
+    if (inFlight >= Math.floor(requests * PLACES[why])) return 0;
     return Math.max(0, ahead_bytes - this.#bytesAhead(why));
   }
 
@@ -122,13 +123,13 @@ export class FetchesUnderWay {
     return bytes;
   }
 
-  /** The request that brings a page, if one is under way. */
+  /** The request in flight that brings a page, if there is one. */
   find(page: PageIndex): FetchRequest | undefined {
     if (this.#requests.length === 0) return undefined;
     return this.#requests.find(({ pages }) => page >= pages.first && page < pages.first + pages.count);
   }
 
-  /** Cuts `pages` down to the part around `keep` that no request under way brings. */
+  /** Cuts `pages` down to the part around `keep` that no request in flight brings. */
   clip(pages: PageRange, keep: PageIndex): PageRange {
     let { first } = pages;
     let end = pages.first + pages.count;
@@ -141,7 +142,10 @@ export class FetchesUnderWay {
     return { first, count: Math.max(0, end - first) };
   }
 
-  /** When {@link collect} is to be called next: something is due then, or it is time for a look at the clock. Infinity for never. */
+  /**
+   * When {@link collect} is to be called next: a request is due then, or the clock must be read. Infinity for
+   * never.
+   */
   get nextDue_ms(): number {
     if (this.#requests.length === 0) return Infinity;
     return this.#time.nextLook(
@@ -156,12 +160,14 @@ export class FetchesUnderWay {
     if (!this.#requests.includes(request)) this.#requests.push(request);
   }
 
-  /** The source's time; while nothing is under way, no look is meant to come. */
+  /** The source's time. While nothing is in flight, the clock need not be read. */
   #sourceTime(now_ms: number): number {
     return this.#requests.length === 0 ? this.#time.begin(now_ms) : this.#time.look(now_ms);
   }
 
-  /** Asks the source, into a buffer of the request's own. A synchronous answer waits in {@link collect}, too. */
+  /**
+   * Asks the source, into a buffer of the request's own. A synchronous answer waits in {@link collect}, too.
+   */
   ask(request: FetchRequest, now_ms: number): void {
     const bytes = new Uint8Array(request.pages.count * this.#layout.regionOf(request.pages.first).pageSize);
     const { attempt } = request;
@@ -194,7 +200,7 @@ export class FetchesUnderWay {
     for (const { request, attempt, bytes, result } of settled) {
       // An attempt that timed out may still answer; only the current one counts.
       if (
-        request.dropped ||
+        request.cancelled ||
         request.resting ||
         request.attempt !== attempt ||
         !this.#requests.includes(request)
@@ -206,7 +212,7 @@ export class FetchesUnderWay {
       else this.#events.fetched(request, bytes, zeros);
     }
     for (const request of this.#requests.filter(({ due_ms }) => due_ms <= sourceTime_ms)) {
-      if (request.dropped) continue; // by what a failure before it led to
+      if (request.cancelled) continue; // by what a failure before it led to
       if (request.resting) this.ask(request, now_ms);
       else {
         this.#remove(request);
@@ -218,22 +224,22 @@ export class FetchesUnderWay {
     }
   }
 
-  /** Forgets every request that brings any of `pages`; returns them. */
-  drop(pages: PageRange): readonly FetchRequest[] {
+  /** Cancels every request that brings any of `pages`; returns them. */
+  cancel(pages: PageRange): readonly FetchRequest[] {
     const end = pages.first + pages.count;
     const hit = this.#requests.filter(
       ({ pages: other }) => other.first < end && pages.first < other.first + other.count,
     );
     for (const request of hit) {
-      request.dropped = true;
+      request.cancelled = true;
       this.#remove(request);
     }
     return hit;
   }
 
-  /** Forgets every request. */
+  /** Cancels every request. */
   clear(): void {
-    for (const request of this.#requests) request.dropped = true;
+    for (const request of this.#requests) request.cancelled = true;
     this.#requests.length = 0;
   }
 
