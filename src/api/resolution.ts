@@ -124,6 +124,10 @@ export const OUTCOME = {
  */
 export const FLAG = { noWake: 1, protect: 2, direct: 4, fill: 8 } as const;
 
+/** Whether a row of this verb takes bytes at `from`, which lie in staging unless the row is `direct`. */
+export const takesBytes = (verb: number, flags: number): boolean =>
+  verb === VERB.copy || verb === VERB.move || (verb === VERB.continue && (flags & FLAG.fill) !== 0);
+
 /**
  * Resolutions in columns and, after {@link FaultPort.resolve}, an outcome a row. One is made and used again
  * and again. Columns are replaced when the batch grows: a port reads them anew from each batch it is given.

@@ -2,7 +2,15 @@ import { type PageIndex, type PageRange } from '../api/address.js';
 import { type FaultPort, type Wait } from '../api/backend.js';
 import { DemandPagingError } from '../api/error.js';
 import { type FaultBatch, type OutsideFault, WRITE } from '../api/fault.js';
-import { FLAG, OUTCOME, OUTCOMES, type Outcome, type ResolutionBatch, VERB } from '../api/resolution.js';
+import {
+  FLAG,
+  OUTCOME,
+  OUTCOMES,
+  type Outcome,
+  type ResolutionBatch,
+  takesBytes,
+  VERB,
+} from '../api/resolution.js';
 import { AdaptivePolling } from '../linux/adaptive-polling.js';
 import {
   check,
@@ -332,7 +340,7 @@ export class ExitPort implements FaultPort {
     const count = batch.span[row]!;
     this.#checkPages(first, count);
     if (!(this.#token.verbs & (1 << verb))) return batch.settle(row, OUTCOME.refused, 0);
-    if (verb === VERB.copy && !this.#isStaged(batch, row))
+    if (takesBytes(verb, batch.flags[row]!) && !this.#isStaged(batch, row))
       return batch.settle(row, OUTCOME.failed, 0, ERRNO.EFAULT);
     for (let done = 0; done < count;) {
       const page = first + done;

@@ -3,7 +3,15 @@ import { hex, type PageIndex, type PageRange } from '../../api/address.js';
 import { type FaultPort, type Wait } from '../../api/backend.js';
 import { DemandPagingError } from '../../api/error.js';
 import { type FaultBatch, type OutsideFault } from '../../api/fault.js';
-import { FLAG, OUTCOME, type Outcome, type ResolutionBatch, VERB } from '../../api/resolution.js';
+import {
+  FLAG,
+  OUTCOME,
+  type Outcome,
+  type ResolutionBatch,
+  takesBytes,
+  VERB,
+  VERBS,
+} from '../../api/resolution.js';
 import { AdaptivePolling } from '../../linux/adaptive-polling.js';
 import {
   answerOutsideFault,
@@ -280,18 +288,23 @@ export class UserfaultfdPort implements FaultPort {
     const span = batch.span[row]!;
     const flags = batch.flags[row]!;
     const first = batch.page[row]!;
-    let from = batch.from[row]!;
+    const from = batch.from[row]!;
     this.#checkPages(first, span);
-    if (!(flags & FLAG.direct)) from += this.#staging.address;
+    const isDirect = (flags & FLAG.direct) !== 0;
+    const staged = !isDirect && takesBytes(verb, flags);
+    const address = isDirect ? from : from + this.#staging.address;
     // As the kernel does while an event is unread: nothing is installed past it.
     if (this.#reader.carrying && verb !== VERB.wake) return batch.settle(row, OUTCOME.again, 0, ERRNO.EAGAIN);
     for (let done = 0; done < span;) {
       const segment = this.#map.at(first + done);
       if (!segment) return this.#nowhere(batch, row, done);
       if (!(segment.verbs & (1 << verb))) return batch.settle(row, OUTCOME.refused, done, 0);
+      // Beyond staging other memory of this process may be mapped, which the kernel would install.
+      if (staged && !(from >= 0 && from + span * segment.pageSize <= this.staging.length))
+        return batch.settle(row, OUTCOME.failed, done, ERRNO.EFAULT, VERBS[verb]);
       const skip = first + done - segment.page;
       const count = Math.min(span - done, segment.count - skip);
-      const errno = this.#pages(segment, skip, count, verb, from + done * segment.pageSize, flags);
+      const errno = this.#pages(segment, skip, count, verb, address + done * segment.pageSize, flags);
       done += errno === 0 ? count : Math.floor(this.#bytes / segment.pageSize);
       if (this.#lookFailed) return batch.settle(row, OUTCOME.failed, done, errno, raw.failedCall());
       if (errno !== 0) return this.#settle(batch, row, done, errno, segment);

@@ -8,6 +8,7 @@ import {
   pagemap,
   userfaultfdSupport,
 } from '../../../src/linux/index.js';
+import { libc } from '../../../src/linux/index.js';
 import { needHugePages } from '../../support/huge-pages.js';
 import { HUGE, openOrSkip, PAGE, region, Scene, skipWithoutUserfaultfd } from './scene.js';
 
@@ -151,6 +152,35 @@ describe('continue', () => {
       done: 1,
     });
   });
+});
+
+describe('bytes outside staging', () => {
+  test.for([
+    ['copy', {}],
+    ['move', { install: 'move' }],
+    ['continue', { install: 'continue' }],
+  ] as const)(
+    '%s: they are refused, and no page comes, also where other memory is mapped',
+    async ([verb, options], context) => {
+      const memory = verb === 'continue' ? 'shmem' : 'anonymous';
+      await using s = await openOrSkip(context, [region(4, memory)], options);
+      using other = mapMemory({ kind: 'anonymous', length: 4 * PAGE });
+      other.bytes().fill(0xee);
+      const { staging } = s.port;
+      const from = other.address - libc().addressOf(staging);
+      for (const at of [from, staging.length - PAGE + 1, -8])
+        expect(s.resolve({ verb, pages: page(1), from: at }), String(at)).toEqual({
+          outcome: 'failed',
+          done: 0,
+          errno: ERRNO.EFAULT,
+        });
+      const value = s.actor.load(s.at(1));
+      s.take();
+      s.stage(7);
+      expect(s.resolve({ verb, pages: page(1), from: 0 })).toMatchObject(installed);
+      expect(await value).toBe(7);
+    },
+  );
 });
 
 describe('move', () => {
