@@ -7,7 +7,7 @@ import { hasPageCache, type MemoryLayout, type RegionSpec } from './layout.js';
 import { intersection } from './page-range.js';
 import { type FetchReason, type InstallReason } from './resolver-protocol.js';
 import { type PageStates } from './page-states.js';
-import { FLAG, OUTCOME, ResolutionBatch, VERB, VERBS } from './resolution.js';
+import { FLAG, OUTCOME, ResolutionBatch, takesBytes, VERB, VERBS } from './resolution.js';
 import { COUNTER, type Counters } from './statistics.js';
 
 /** Why a row was pushed: what its success means. */
@@ -346,8 +346,8 @@ export class Installer {
 
   /** Where the bytes of one of a row's pages lie; 0 where the row has none. */
   #bytesAt(row: number, page: PageIndex): number {
-    const { verb, from, page: first } = this.#batch;
-    if (verb[row] !== VERB.copy && verb[row] !== VERB.move && verb[row] !== VERB.continue) return from[row]!;
+    const { verb, from, flags, page: first } = this.#batch;
+    if (!takesBytes(verb[row]!, flags[row]!)) return from[row]!;
     return from[row]! + (page - first[row]!) * this.#o.layout.regionOf(page).pageSize;
   }
 

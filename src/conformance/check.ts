@@ -198,7 +198,7 @@ const textOf = (thrown: unknown): string =>
 
 type CloseStuck = Extract<Failure, { kind: 'close-stuck' }>;
 
-/** Closes a environment: undefined, or what that came to if it does not end. Where nothing is real it does. */
+/** Closes an environment: undefined, or what that came to if it does not end. Where nothing is real it does. */
 async function closing(environment: RealEnvironment | SteppedEnvironment): Promise<CloseStuck | undefined> {
   const closed = environment.close();
   if (environment.exact) {

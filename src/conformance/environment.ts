@@ -83,7 +83,7 @@ export interface Paging {
   load(page: PageIndex, into: Uint8Array): void;
 }
 
-/** How a environment is set: chosen by a property, run by run. */
+/** How an environment is set: chosen by a property, run by run. */
 export interface Setting {
   readonly level: 'port' | 'pager';
   readonly pages: number;

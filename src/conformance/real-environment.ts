@@ -46,7 +46,7 @@ const LEAST_MS = 1e-6;
 /** So many looks follow each other at once; after that the processor is left to those who are waited for. */
 const EAGER_LOOKS = 32;
 
-/** What a environment has opened. */
+/** What an environment has opened. */
 interface Opened {
   readonly attachment: Attachment;
   readonly port: FaultPort;

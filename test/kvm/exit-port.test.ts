@@ -1,8 +1,9 @@
 import { afterEach, expect, test, vi } from 'vitest';
 import { FaultBatch } from '../../src/api/index.js';
-import { ExitPort } from '../../src/kvm/exit-port.js';
+import { type ExitPort } from '../../src/kvm/exit-port.js';
 import { FAULT, SharedVcpuState } from '../../src/kvm/shared-vcpu-state.js';
-import { EventFd, mapMemory, pageSize, UffdArrivals } from '../../src/linux/index.js';
+import { EventFd, mapMemory, pageSize } from '../../src/linux/index.js';
+import { exitPort, regionAt } from './exit-port-rig.js';
 
 const PAGES = 8;
 const undo: (() => void)[] = [];
@@ -16,28 +17,11 @@ function openPort(): { port: ExitPort; shared: SharedVcpuState } {
   const memory = mapMemory({ kind: 'anonymous', length: PAGES * bytes });
   const doorbell = EventFd.create();
   const shared = SharedVcpuState.create(PAGES, 1);
-  const region = {
-    page: 0,
-    count: PAGES,
-    pageSize: bytes,
-    chunk: 1,
-    gpa: 0x10_0000,
-    address: memory.address,
-    whileMissing: memory.address,
-    guestMemfd: -1,
-    guestMemfdOffset: 0,
-  };
-  const port = new ExitPort({
+  const region = regionAt(memory.address, PAGES, bytes);
+  const port = exitPort({
     shared: shared.token,
     regions: [region],
     doorbell: doorbell.fd,
-    uffd: -1,
-    arrivals: UffdArrivals.share(),
-    moves: false,
-    hugeUnits: new Map(),
-    files: new Map(),
-    zeroFilled: new Set(),
-    aliases: undefined,
     userfault: undefined,
     staging_bytes: bytes,
     verbs: 0,

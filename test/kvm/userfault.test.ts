@@ -1,19 +1,10 @@
 import { afterEach, expect, test } from 'vitest';
 import { ResolutionBatch } from '../../src/api/index.js';
 import { SharedVcpuState, FAULT } from '../../src/kvm/shared-vcpu-state.js';
-import { ExitPort } from '../../src/kvm/exit-port.js';
-import { type SlotRegion } from '../../src/kvm/slot-region.js';
 import { type SlotVm } from '../../src/kvm/slot-table.js';
 import { UserfaultSlots } from '../../src/kvm/userfault-slots.js';
-import {
-  ERRNO,
-  EventFd,
-  type KvmSlot,
-  mapMemory,
-  pageSize,
-  SharedBits,
-  UffdArrivals,
-} from '../../src/linux/index.js';
+import { ERRNO, EventFd, type KvmSlot, mapMemory, pageSize, SharedBits } from '../../src/linux/index.js';
+import { exitPort, regionAt } from './exit-port-rig.js';
 
 const PAGES = 40;
 const FLAG = 1 << 3;
@@ -30,17 +21,7 @@ function rig(basePages: number) {
     () => memory.dispose(),
     () => bits.free(),
   );
-  const region: SlotRegion = {
-    page: 0,
-    count: PAGES,
-    pageSize: bytes,
-    chunk: 1,
-    gpa: 0x10_0000,
-    address: memory.address,
-    whileMissing: memory.address,
-    guestMemfd: -1,
-    guestMemfdOffset: 0,
-  };
+  const region = regionAt(memory.address, PAGES, bytes);
   const isSet = (page: number): boolean[] =>
     Array.from({ length: basePages }, (_, index) => {
       const bit = page * basePages + index;
@@ -56,17 +37,10 @@ test.for([1, 4])(
     bits.set(0, PAGES * basePages);
     const shared = SharedVcpuState.create(PAGES, 1);
     const doorbell = EventFd.create();
-    const port = new ExitPort({
+    const port = exitPort({
       shared: shared.token,
       regions: [region],
       doorbell: doorbell.fd,
-      uffd: -1,
-      arrivals: UffdArrivals.share(),
-      moves: false,
-      hugeUnits: new Map(),
-      zeroFilled: new Set(),
-      files: new Map(),
-      aliases: undefined,
       userfault: new Map([[0, bits.address]]),
       staging_bytes: 4 * bytes,
       verbs: 0xffff,

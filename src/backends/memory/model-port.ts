@@ -8,13 +8,13 @@ import {
   type PageRange,
   type ResolutionBatch,
   type Supports,
+  takesBytes,
+  VERB,
   VERBS,
   type Verb,
 } from '../../api/index.js';
 import { ERRNO } from './errno.js';
 import { type ModelKernel } from './model-kernel.js';
-
-const BRINGS: readonly Verb[] = ['copy', 'move', 'continue'];
 
 /**
  * The resolver's end of a {@link ModelKernel}: the kernel's outcomes, per row, from its answers, per page.
@@ -144,7 +144,7 @@ export class ModelPort implements FaultPort {
       return undefined;
     const region = layout.regionOf(page);
     if (page + span > region.firstPage + region.pageCount) return undefined;
-    if (!BRINGS.includes(verb) || (verb === 'continue' && !(flags & FLAG.fill))) return new Uint8Array(0);
+    if (!takesBytes(VERB[verb], flags)) return new Uint8Array(0);
     const length = span * region.pageSize;
     if (!(Number.isInteger(from) && from >= 0 && from + length <= this.staging.length)) return undefined;
     return this.staging.subarray(from, from + length);

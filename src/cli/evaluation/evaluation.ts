@@ -273,7 +273,7 @@ async function runJob(
   blackBox?: number,
 ): Promise<ProcessEnd['end']> {
   const child = fork(entryFile('cli/evaluation/evaluation-worker'), {
-    // What a target prints is not the evaluate's.
+    // What a target prints is no part of the evaluation.
     stdio: ['ignore', 'ignore', 'ignore', 'ipc', ...(blackBox === undefined ? [] : [blackBox])],
   });
   UNDER_WAY.add(child);

@@ -11,7 +11,7 @@ export const withoutReproducer = ({ cells }: Evaluation): readonly string[] =>
       : [],
   );
 
-/** Writes the C programs of a evaluation's failures into a folder; where they are. */
+/** Writes the C programs of an evaluation's failures into a folder; where they are. */
 export function writeReproducers({ target, facts, cells }: Evaluation, folder: string): readonly string[] {
   return cells.flatMap((cell) => {
     if (!cell.reproducer || !('program' in cell.reproducer)) return [];

@@ -71,19 +71,21 @@ export const removeBehindFault = mutant({
   }),
 });
 
+/** A page that is not there, and counts as present, is found lost in the end: that stops the pager. */
+const BY_A_LOST_PAGE = [
+  'publish-before-present',
+  'kernel-access-blocks',
+  'no-lost-wake',
+  'no-torn-page',
+  'remove-before-fault',
+] as const;
+
 /** EAGAIN counts as success. */
 export const againSwallowed = mutant({
   name: 'swallows EAGAIN',
   breaks: 'again-makes-progress',
   kind: 'wrong-end',
-  // A page that is not there, and counts as present, is found lost in the end: that stops the pager.
-  mayBreak: [
-    'publish-before-present',
-    'kernel-access-blocks',
-    'no-lost-wake',
-    'no-torn-page',
-    'remove-before-fault',
-  ],
+  mayBreak: BY_A_LOST_PAGE,
   port: (inner) => ({
     resolve: rows(inner, (row) => {
       if (!isInstall(row)) return undefined;
@@ -98,14 +100,7 @@ export const signedAgain = mutant({
   name: 'reads a signed EAGAIN as bytes',
   breaks: 'again-makes-progress',
   kind: 'page-absent',
-  // A page that is not there, and counts as present, is found lost in the end: that stops the pager.
-  mayBreak: [
-    'publish-before-present',
-    'kernel-access-blocks',
-    'no-lost-wake',
-    'no-torn-page',
-    'remove-before-fault',
-  ],
+  mayBreak: BY_A_LOST_PAGE,
   port: (inner) => ({
     resolve: rows(inner, (row) => {
       if (!isInstall(row)) return undefined;

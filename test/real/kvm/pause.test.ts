@@ -1,8 +1,20 @@
 import { describe, expect, test } from 'vitest';
 import { type DemandPagingError, gpa, type GpaRange, openPager, type Pager } from '../../../src/api/index.js';
-import { openVcpuExitHandler } from '../../../src/kvm/index.js';
+import { type KvmBackend, openVcpuExitHandler } from '../../../src/kvm/index.js';
 import { HeldSource } from './held-source.js';
-import { backendOf, type Doing, ENTRY, imageOf, LOW, memoryOf, PAGE, PAGED, pagerOver, Rig } from './rig.js';
+import {
+  backendOf,
+  type Flavour,
+  type Doing,
+  ENTRY,
+  imageOf,
+  LOW,
+  memoryOf,
+  PAGE,
+  PAGED,
+  pagerOver,
+  Rig,
+} from './rig.js';
 
 const PAGES = 16;
 const LINEAR = 0x5000n;
@@ -37,17 +49,23 @@ async function until(holds: () => boolean): Promise<void> {
 
 const held = (pager: Pager, count: number) => until(() => pager.statistics().heldFaults >= count);
 
+/** A pager over pages that are all missing, on a backend for the VM of `rig`. */
+async function open(
+  rig: Rig,
+  flavour: Flavour,
+  vcpus: number,
+): Promise<{ backend: KvmBackend; pager: Pager }> {
+  const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus });
+  const { pager } = await pagerOver(backend, [rig.region(PAGES, PAGE, memoryOf(flavour))], imageOf(PAGES));
+  return { backend, pager };
+}
+
 describe.for(FLAVOURS)(
   "%s: KVM's own accesses and memslot updates: do not wait for each other",
   (flavour) => {
     test('concurrent discards of the same pages: all complete', async (context) => {
       using rig = Rig.open(context);
-      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
-      const { pager } = await pagerOver(
-        backend,
-        [rig.region(PAGES, PAGE, memoryOf(flavour))],
-        imageOf(PAGES),
-      );
+      const { backend, pager } = await open(rig, flavour, 1);
       const stop = new Int32Array(new SharedArrayBuffer(4));
       const walk = await walkTables(rig, backend.exitHandlerToken(0), stop);
       for (let time = 0; time < 20; time++) {
@@ -63,9 +81,7 @@ describe.for(FLAVOURS)(
 
     test('the thread that pauses the vCPUs enters: DEADLOCK', async (context) => {
       using rig = Rig.open(context);
-      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
-      const regions = [rig.region(PAGES, PAGE, memoryOf(flavour))];
-      const { pager } = await pagerOver(backend, regions, imageOf(PAGES));
+      const { backend, pager } = await open(rig, flavour, 1);
       await pager.ensure(range(0));
       const handler = openVcpuExitHandler(backend.exitHandlerToken(0));
       expect(handler.during(() => 'entered')).toBe('entered');
@@ -90,9 +106,7 @@ describe.for(FLAVOURS)(
     test('freeze and discard while a vCPU waits for a frozen page: complete after thaw or close', async (context) => {
       for (const end of ['thaw', 'zero', 'poison'] as const) {
         using rig = Rig.open(context);
-        const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
-        const regions = [rig.region(PAGES, PAGE, memoryOf(flavour))];
-        const { pager } = await pagerOver(backend, regions, imageOf(PAGES));
+        const { backend, pager } = await open(rig, flavour, 1);
         await pager.freeze(range(0));
         const walk = await walkTables(rig, backend.exitHandlerToken(0), undefined);
         await held(pager, 1);
@@ -154,12 +168,7 @@ describe.for(FLAVOURS)(
 
     test('close while a vCPU waits for a present, frozen page: completes', async (context) => {
       using rig = Rig.open(context);
-      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 1 });
-      const { pager } = await pagerOver(
-        backend,
-        [rig.region(PAGES, PAGE, memoryOf(flavour))],
-        imageOf(PAGES),
-      );
+      const { backend, pager } = await open(rig, flavour, 1);
       if (pager.supports.freeze !== 'full') return pager.close();
       await pager.ensure(range(0, 8));
       await pager.freeze(range(0));
@@ -172,12 +181,7 @@ describe.for(FLAVOURS)(
 
     test('thaw of pages that are being frozen: every page can be accessed', async (context) => {
       using rig = Rig.open(context);
-      const backend = backendOf(flavour, { vm: rig.vm.fd, vcpus: 2 });
-      const { pager } = await pagerOver(
-        backend,
-        [rig.region(PAGES, PAGE, memoryOf(flavour))],
-        imageOf(PAGES),
-      );
+      const { backend, pager } = await open(rig, flavour, 2);
       if (pager.supports.freeze !== 'full') return pager.close();
       await pager.ensure(range(0, PAGES));
       for (let time = 0; time < 200; time++) {
